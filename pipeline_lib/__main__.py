@@ -1,0 +1,43 @@
+"""The command line: ``python -m pipeline_lib COMMAND``; each module of ``pipeline_lib.cli`` is one command."""
+
+import argparse
+import importlib
+import pkgutil
+import sys
+from collections.abc import Sequence
+
+from pipeline_lib import cli
+from pipeline_lib.errors import UserError
+
+
+def command_names() -> list[str]:
+    """The commands, as typed: the modules of ``pipeline_lib.cli`` with hyphens."""
+    return sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(cli.__path__))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit status (2 for a problem that the user can mend)."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    names = command_names()
+    # Only the chosen command is imported: torch takes seconds.
+    chosen = [words[0]] if words and words[0] in names else names
+    parser = argparse.ArgumentParser(prog="python -m pipeline_lib", description="From video to distilled networks.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name in chosen:
+        module = importlib.import_module(f"pipeline_lib.cli.{name.replace('-', '_')}")
+        subparser = commands.add_parser(name, help=module.HELP, description=module.HELP)
+        module.add_arguments(subparser)
+        subparser.set_defaults(run=module.run)
+    options = parser.parse_args(words)
+    try:
+        status: int = options.run(options)
+        return status
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,73 @@
+"""Where every artefact lies under the output root: the only place that spells these paths."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+def shard_names(num_shards: int) -> list[str]:
+    """The names of a data set's shards, ``000`` … , in order."""
+    width = max(3, len(str(num_shards - 1)))
+    return [f"{index:0{width}d}" for index in range(num_shards)]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Paths of the artefacts below one output root (DESIGN: what passes from room to room).
+
+    Snakemake calls the methods with wildcards in braces (``layout.frames("{dataset}", …)``); the library
+    calls them with names.
+    """
+
+    root: Path
+
+    def manifest_folder(self, dataset: str) -> Path:
+        """Folder with ``manifest.parquet``, ``summary.json`` and ``shards/``."""
+        return self.root / "manifests" / dataset
+
+    def manifest(self, dataset: str) -> Path:
+        """The data set's table, one row per listed clip."""
+        return self.manifest_folder(dataset) / "manifest.parquet"
+
+    def summary(self, dataset: str) -> Path:
+        """Counts, classes and digest of the manifest."""
+        return self.manifest_folder(dataset) / "summary.json"
+
+    def shard_list(self, dataset: str, shard: str) -> Path:
+        """The accepted videos of one shard, as JSON."""
+        return self.manifest_folder(dataset) / "shards" / f"{shard}.json"
+
+    def frames(self, dataset: str, frame_format: str, shard: str) -> Path:
+        """Packed shard of JPEG frames."""
+        return self.root / "frames" / dataset / frame_format / f"{shard}.h5"
+
+    def motion(self, dataset: str, frame_format: str, motion: str, shard: str) -> Path:
+        """Packed shard of a motion kind (flow, flow edges, …)."""
+        return self.root / "motion" / dataset / frame_format / motion / f"{shard}.h5"
+
+    def experiment(self, experiment: str, split: str, seed: str) -> Path:
+        """Folder of one training run; ``weights.safetensors`` in it is the final artefact."""
+        return self.root / "experiments" / experiment / f"{split}-{seed}"
+
+    def weights(self, experiment: str, split: str, seed: str) -> Path:
+        """The final weights of one training run."""
+        return self.experiment(experiment, split, seed) / "weights.safetensors"
+
+    def evaluation(self, experiment: str, split: str, seed: str, protocol: str) -> Path:
+        """Folder of one evaluation: ``scores.h5`` and ``metrics.json``."""
+        return self.root / "evaluations" / experiment / f"{split}-{seed}" / protocol
+
+    def scores(self, experiment: str, split: str, seed: str, protocol: str) -> Path:
+        """Per-clip logits of one evaluation."""
+        return self.evaluation(experiment, split, seed, protocol) / "scores.h5"
+
+    def metrics(self, experiment: str, split: str, seed: str, protocol: str) -> Path:
+        """Metrics computed from the scores."""
+        return self.evaluation(experiment, split, seed, protocol) / "metrics.json"
+
+    def report(self, name: str) -> Path:
+        """The self-contained HTML page of a target."""
+        return self.root / "report" / f"{name}.html"
+
+    def log(self, *parts: str) -> Path:
+        """A rule's log file."""
+        return self.root / "logs" / Path(*parts[:-1]) / f"{parts[-1]}.log"

@@ -1,0 +1,78 @@
+"""What an artefact was made from: written into every artefact, and read back to compare."""
+
+import datetime
+import getpass
+import platform
+import socket
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from pipeline_lib.artefacts.atomic import write_json
+from pipeline_lib.artefacts.digest import digest
+from pipeline_lib.artefacts.fingerprint import code_fingerprint
+
+LIBRARY_VERSION = "0.1.0"
+
+
+def distribution_versions(names: Iterable[str]) -> dict[str, str]:
+    """Installed versions of distributions, for the artefacts that depend on them."""
+    return {name: metadata.version(name) for name in names}
+
+
+def provenance(
+    stage: str,
+    modules: Iterable[str],
+    parameters: Mapping[str, Any],
+    inputs: Mapping[str, str],
+    versions: Mapping[str, str],
+) -> dict[str, Any]:
+    """What determines an artefact's bytes, as plain data: no host, no time.
+
+    Args:
+        stage: name of the stage (``extract_frames``).
+        modules: the stage's modules; their closure is fingerprinted.
+        parameters: every parameter that the stage got.
+        inputs: name → digest of what the stage read.
+        versions: name → version of each tool that shaped the bytes (ffmpeg, OpenCV, torch …).
+
+    Returns:
+        A dictionary with those five parts, ``library``, ``python`` and ``digest``; the last is over all others
+        and is what parts and checkpoints carry, so that only work of equal origin is resumed.
+    """
+    record: dict[str, Any] = {
+        "stage": stage,
+        "library": LIBRARY_VERSION,
+        "python": platform.python_version(),
+        "code": code_fingerprint(modules),
+        "parameters": dict(parameters),
+        "inputs": dict(inputs),
+        "versions": dict(versions),
+    }
+    return record | {"digest": digest(record)}
+
+
+class Sidecar:
+    """Times a stage and writes host, user, times and figures beside its artefact, where no rule reads them."""
+
+    def __init__(self) -> None:
+        self._start = time.time()
+
+    def write(self, artefact: Path, figures: Mapping[str, Any] | None = None) -> None:
+        """Write ``{artefact}.run.json``; ``figures`` are measurements of this run (rates, what bound it)."""
+        end = time.time()
+        write_json(
+            artefact.with_name(artefact.name + ".run.json"),
+            {
+                "host": socket.gethostname(),
+                "user": getpass.getuser(),
+                "command": sys.argv,
+                "started": datetime.datetime.fromtimestamp(self._start, datetime.UTC).isoformat(),
+                "finished": datetime.datetime.fromtimestamp(end, datetime.UTC).isoformat(),
+                "seconds": round(end - self._start, 3),
+                "figures": dict(figures or {}),
+            },
+        )

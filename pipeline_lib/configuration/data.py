@@ -1,0 +1,72 @@
+"""Data sets, frame formats and motion kinds: what the first stages read."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from pipeline_lib.configuration.base import Section
+
+
+class Generated(Section):
+    """Parameters of the generated data set (pipeline_lib/media/generated.py)."""
+
+    family: Literal["motions", "trajectories"] = "motions"
+    """Which classes and textures: the demo's own, or the second set that plays UCF101's part."""
+    num_train: int = Field(default=320, ge=1)
+    num_validation: int = Field(default=160, ge=1)
+    num_frames: int = Field(default=20, ge=4)
+    short_side: int = Field(default=64, ge=32)
+    misleading_share: float = Field(default=0.0, ge=0.0, le=1.0)
+    """Share of training videos whose background hue follows the class; never in validation."""
+    seed: int = 0
+
+
+class Dataset(Section):
+    """One data set: where its annotations and videos lie and how they are filtered."""
+
+    format: Literal["generated", "kinetics", "ucf101", "hmdb51", "folder", "table"]
+    """The importer in pipeline_lib/manifests that reads it."""
+    annotations: dict[str, str | None] = {}
+    """Annotation file (or folder of split files) per list name, e.g. ``train`` and ``validation``."""
+    videos: list[str] = []
+    """Folders that are searched for the videos, in this order."""
+    generated: Generated | None = None
+    num_splits: int = Field(default=1, ge=1)
+    """Official train/validation divisions (UCF101 and HMDB51 have 3)."""
+    horizontal_flip: Literal["allowed", "forbidden"] = "allowed"
+    """Whether a mirrored clip keeps its label."""
+    num_shards: int = Field(default=256, ge=1)
+    probe: Literal["decode", "headers", "none"] = "decode"
+    """``decode`` decodes every frame of every video, ``headers`` opens it only, ``none`` trusts the list."""
+    on_decode_error: Literal["reject", "keep"] = "reject"
+    """What becomes of a clip whose decoding reports an error."""
+    minimum_frames: int = Field(default=8, ge=1)
+    minimum_short_side: int = Field(default=32, ge=1)
+    maximum_reject_share: float = Field(default=0.5, ge=0.0, le=1.0)
+    """The stage fails with the counts when more of the listed videos than this are unusable."""
+
+
+class FrameFormat(Section):
+    """How RGB frames are stored."""
+
+    short_side: int = Field(default=256, ge=16)
+    """Pixels; smaller sources stay as they are."""
+    frames_per_second: float | None = Field(default=None, gt=0)
+    """Resampled to this rate; null keeps the native rate."""
+    jpeg_quality: int = Field(default=75, ge=1, le=100)
+
+
+class Motion(Section):
+    """A motion kind: method, gap and quantisation of what is stored beside the frames."""
+
+    method: Literal["tvl1", "farneback", "raft", "flow_edges", "frame_difference"]
+    gap: int = 1
+    """Flow runs from frame t to t + gap; MoDist uses −5."""
+    bound: float = Field(default=20.0, gt=0)
+    """Values are clipped to ± bound (px) before the 8-bit quantisation."""
+    jpeg_quality: int = Field(default=95, ge=1, le=100)
+    parameters: dict[str, Any] = {}
+    """Parameters of the method, checked by it."""
+
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]*$")]

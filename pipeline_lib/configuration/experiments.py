@@ -1,0 +1,95 @@
+"""Experiments, objectives, protocols: what is trained from what, and how it is judged."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from pipeline_lib.configuration.base import Section
+
+
+class Model(Section):
+    """A network by name, with the options of its family."""
+
+    name: str
+    options: dict[str, Any] = {}
+    """Keyword arguments of the family's builder (``depth_multiplier``, ``gating`` …), checked by it."""
+
+
+class Classification(Section):
+    """Cross-entropy on the labels."""
+
+    name: Literal["classification"] = "classification"
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+
+
+class Distillation(Section):
+    """D3D, equations 1 and 2: cross-entropy + weight · distance(student, teacher)."""
+
+    name: Literal["distillation"] = "distillation"
+    endpoint: str = "logits"
+    weight: float = Field(default=1.0, ge=0)
+    """λ of equation 1."""
+    distance: Literal["mse", "mse_literal", "kl"] = "mse"
+    """``mse`` is the mean over all elements; ``mse_literal`` reads equation 2 to the letter (sum / (N − 1))."""
+    temperature: float = Field(default=1.0, gt=0)
+    action_weight: float = Field(default=1.0, ge=0)
+    """Weight of the cross-entropy; 0 is the paper's variant without action loss."""
+
+
+class Source(Section):
+    """An experiment whose trained weights another one starts from or learns from."""
+
+    experiment: str
+
+
+Objective = Annotated[Classification | Distillation, Field(discriminator="name")]
+
+
+class Experiment(Section):
+    """One training run per split and seed."""
+
+    description: str
+    stage: Literal["train_teacher", "train_baseline", "pretrain", "distill", "finetune"]
+    """The rule that runs it."""
+    dataset: str
+    frame_format: str
+    modality: Literal["rgb", "flow"] = "rgb"
+    """What the network sees."""
+    motion: str | None = None
+    """The motion kind that the network or its teacher sees."""
+    model: Model
+    recipe: str
+    objective: Objective = Classification()
+    teacher: str | None = None
+    """Experiment whose frozen network teaches."""
+    initialise_from: str | None = None
+    """Experiment, or ``imported/NAME`` weights, to start from; null is random."""
+    splits: list[int] = [1]
+    seeds: list[int] = [0]
+    protocols: list[str] = ["ten_clips"]
+    paper: dict[str, Any] = {}
+    """The paper's table and numbers, shown beside ours."""
+
+
+class Ensemble(Section):
+    """Mean of the members' softmax scores, from their score files alone."""
+
+    description: str
+    stage: Literal["ensemble"] = "ensemble"
+    members: list[str] = Field(min_length=2)
+    protocols: list[str] = ["ten_clips"]
+    paper: dict[str, Any] = {}
+
+
+class Protocol(Section):
+    """How a trained network is evaluated."""
+
+    num_clips: int | Literal["all_frames"] = 10
+    """Uniformly spaced clips per video, or one clip of all frames (002)."""
+    num_crops: Literal[1, 3] = 1
+    num_frames: int | None = None
+    """Frames per clip; null takes the recipe's."""
+    crop: int | None = None
+    """Side of the crop, pixels; null takes the recipe's."""
+    reverse: bool = False
+    """Play the clips backwards (arrow of time)."""

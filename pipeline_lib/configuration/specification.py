@@ -1,0 +1,79 @@
+"""Resolved specifications: everything that determines one job's artefact, as the job gets it in JSON.
+
+A rule passes ``specification.model_dump_json()`` on the command line and as a parameter, so that a job needs no
+configuration file and Snakemake reruns exactly the jobs whose specification changed. Nothing that only people read
+(descriptions, the paper's numbers) is part of one.
+"""
+
+from pipeline_lib.configuration.base import Section
+from pipeline_lib.configuration.data import Dataset, FrameFormat, Motion
+from pipeline_lib.configuration.experiments import Model, Objective, Protocol
+from pipeline_lib.configuration.root import Hardware
+from pipeline_lib.configuration.training import Recipe
+
+
+class ManifestSpecification(Section):
+    """What the manifest stage gets."""
+
+    name: str
+    dataset: Dataset
+
+
+class FramesSpecification(Section):
+    """What the frames stage gets, per shard."""
+
+    dataset: str
+    frame_format: str
+    frames: FrameFormat
+    on_decode_error: str
+
+
+class MotionSpecification(Section):
+    """What the flow stage gets, per shard."""
+
+    dataset: str
+    frame_format: str
+    motion: str
+    motion_kind: Motion
+    device: str
+
+
+class TrainingSpecification(Section):
+    """What the trainer gets. ``teacher`` and ``initialise_from`` name runs whose weights are inputs of the job."""
+
+    experiment: str
+    stage: str
+    split: int
+    seed: int
+    dataset: str
+    horizontal_flip: str
+    num_shards: int
+    frame_format: str
+    modality: str
+    motion: str | None
+    motion_kind: Motion | None
+    model: Model
+    recipe: Recipe
+    objective: Objective
+    teacher: "TrainingSpecification | None"
+    initialise_from: str | None
+    hardware: Hardware
+
+
+class EvaluationSpecification(Section):
+    """What the evaluation gets: the run whose weights are judged, and the protocol."""
+
+    training: TrainingSpecification
+    protocol_name: str
+    protocol: Protocol
+
+
+class EnsembleSpecification(Section):
+    """What an ensemble's evaluation gets: score files are its inputs, no model."""
+
+    experiment: str
+    split: int
+    seed: int
+    members: list[str]
+    protocol_name: str
+    protocol: Protocol

@@ -1,0 +1,75 @@
+"""Recipes: how a network is trained, as the papers say it."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from pipeline_lib.configuration.base import Section
+
+
+class Optimiser(Section):
+    """The optimiser and its constants."""
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = Field(default=1e-7, ge=0)
+    weight_decay_norm: float | None = Field(default=None, ge=0)
+    """Decay of normalisation weights and biases; null means the same as ``weight_decay``."""
+    clip_gradient_norm: float | None = Field(default=None, gt=0)
+
+
+class Schedule(Section):
+    """Learning rate over the steps."""
+
+    name: Literal["step", "cosine"] = "step"
+    base_rate: float = Field(gt=0)
+    """Rate at the recipe's global batch."""
+    milestones: list[int] = []
+    """Steps at which the rate is multiplied by ``factor``."""
+    factor: float = 0.1
+    restarts: list[int] = []
+    """Steps at which the rate starts at ``base_rate`` again (I3D's flow schedule)."""
+    warmup_steps: int = Field(default=0, ge=0)
+    warmup_start_rate: float = Field(default=0.0, ge=0)
+
+
+class Sampling(Section):
+    """Which frames and pixels a training clip holds."""
+
+    num_frames: int = Field(default=64, ge=1)
+    stride: int = Field(default=1, ge=1)
+    crop: int = Field(default=224, ge=16)
+    """Side of the square crop, pixels."""
+    short_side: tuple[int, int] = (256, 256)
+    """The frame's short side is resized to a value drawn from this range before the crop."""
+    augmentation: Literal["standard", "modist", "none"] = "standard"
+
+
+class Recipe(Section):
+    """A training recipe. Constants carry their source in the YAML's comments."""
+
+    source: str
+    """Where the constants come from (paper and section)."""
+    optimiser: Optimiser
+    schedule: Schedule
+    steps: int = Field(ge=1)
+    global_batch: int = Field(ge=1)
+    """Clips per optimiser step over all devices."""
+    batch_norm_batch: int | None = Field(default=None, ge=1)
+    """Clips that one batch normalisation sees; also the size of a micro-batch. Null: what a device gets."""
+    batch_norm_momentum: float | None = Field(default=None, gt=0, le=1)
+    """Overrides the network's; short runs need a larger one than the papers' 0.001."""
+    reestimate_batch_norm: int = Field(default=0, ge=0)
+    """Training batches over which the running statistics are computed anew at the end; 0 keeps them."""
+    sampling: Sampling
+    dropout: float = Field(default=0.2, ge=0, lt=1)
+    """Probability of dropping a feature before the classifier."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Autocast type on a GPU; the CPU always trains in float32."""
+    ema_decay: float | None = Field(default=None, gt=0, lt=1)
+    checkpoint_steps: int = Field(default=500, ge=1)
+    checkpoint_minutes: float = Field(default=10.0, gt=0)
+    keep_checkpoints: int = Field(default=2, ge=1)
+    maximum_skipped_steps: int = Field(default=0, ge=0)
+    """Steps with a non-finite loss that are skipped before the run stops."""
