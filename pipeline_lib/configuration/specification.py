@@ -5,6 +5,8 @@ configuration file and Snakemake reruns exactly the jobs whose specification cha
 (descriptions, the paper's numbers) is part of one.
 """
 
+from typing import Any
+
 from pipeline_lib.configuration.base import Section
 from pipeline_lib.configuration.data import Dataset, FrameFormat, Motion
 from pipeline_lib.configuration.experiments import Model, Objective, Protocol
@@ -77,3 +79,37 @@ class EnsembleSpecification(Section):
     members: list[str]
     protocol_name: str
     protocol: Protocol
+
+
+class ReportedExperiment(Section):
+    """What the report gets of one experiment or ensemble: where its runs lie, and what people read about it."""
+
+    name: str
+    description: str
+    stage: str
+    dataset: str
+    """The data set it is evaluated on; of an ensemble, its members'."""
+    modality: str
+    """``rgb``, ``flow``, or of an ensemble the members' joined by ``+``."""
+    frame_format: str | None = None
+    motion: str | None = None
+    model: str | None = None
+    teacher: str | None = None
+    initialise_from: str | None = None
+    members: list[str] = []
+    splits: list[int]
+    seeds: list[int]
+    protocols: list[str]
+    paper: dict[str, Any] = {}
+
+
+class ReportSpecification(Section):
+    """What the report gets: score files, metrics, training logs, summaries and one shard of each kind are its inputs."""
+
+    name: str
+    title: str
+    experiments: list[ReportedExperiment]
+    compare: list[tuple[str, str]] = []
+    """Pairs of experiments whose difference is shown; empty takes each student against its baselines."""
+    notes: list[str] = []
+    """Sentences under the title: what kind of run this is (a trial, a generated data set)."""
