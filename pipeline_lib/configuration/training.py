@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipeline_lib.configuration.base import Section
 
@@ -44,6 +44,16 @@ class Sampling(Section):
     short_side: tuple[int, int] = (256, 256)
     """The frame's short side is resized to a value drawn from this range before the crop."""
     augmentation: Literal["standard", "modist", "none"] = "standard"
+    """``standard`` crops and mirrors at random, ``modist`` also changes colours, ``none`` takes the centre."""
+
+    @model_validator(mode="after")
+    def _crop_fits(self) -> "Sampling":
+        low, high = self.short_side
+        if low > high:
+            raise ValueError(f"short_side: {[low, high]} runs from the larger value to the smaller")
+        if low < self.crop:
+            raise ValueError(f"crop: {self.crop} does not fit into the smallest short_side, {low}")
+        return self
 
 
 class Recipe(Section):

@@ -1,0 +1,60 @@
+"""From uint8 batches to a network's input, on the device: move, flip, normalise."""
+
+import torch
+
+CHANNELS = {"rgb": 3, "flow": 2}
+"""Input channels of each modality."""
+
+
+def normalise_rgb(clip: torch.Tensor) -> torch.Tensor:
+    """uint8 (B, T, H, W, 3) → float32 (B, 3, T, H, W) in [-1, 1], stored channels last.
+
+    The range is that of the released D3D and I3D graphs (princeton-vl/d3dhelper).
+    """
+    return clip.permute(0, 4, 1, 2, 3).to(torch.float32).mul_(1 / 127.5).sub_(1.0)
+
+
+def normalise_flow(clip: torch.Tensor, scale: torch.Tensor | None = None) -> torch.Tensor:
+    """uint8 (B, T, H, W, 2) → float32 (B, 2, T, H, W) in [-1, 1], stored channels last; 128 gives exactly 0.
+
+    Args:
+        clip: quantised motion, q = round(127 · clip(value / bound, −1, 1)) + 128.
+        scale: float32 (B, 2), factors of u and v after a resize; longer displacements than the bound are clipped.
+    """
+    flow = clip.permute(0, 4, 1, 2, 3).to(torch.float32).sub_(128.0).mul_(1 / 127.0)
+    if scale is not None:
+        flow.mul_(scale.view(-1, 2, 1, 1, 1)).clamp_(-1.0, 1.0)
+    return flow
+
+
+def flip_clips(clip: torch.Tensor, flip: torch.Tensor) -> torch.Tensor:
+    """Mirror those clips (B, C, T, H, W) whose ``flip`` (B,) is set."""
+    return torch.where(flip.view(-1, 1, 1, 1, 1), clip.flip(-1), clip)
+
+
+def to_network_input(batch: dict[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:
+    """Move a loader's batch to the device and make it a network's input.
+
+    Args:
+        batch: as from ``ClipReader.read``.
+        device: where to.
+
+    Returns:
+        ``rgb`` (B, 3, T, H, W) and ``flow`` (B, 2, T, H, W), float32 in [-1, 1], ``channels_last_3d``, mirrored where
+        ``flip`` is set, u negated there; ``labels``, ``videos`` and ``samples`` as they are.
+    """
+    moved = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
+    flip = moved.pop("flip")
+    any_flip = bool(batch["flip"].any())
+    scale = moved.pop("flow_scale", None)
+    if "rgb" in moved:
+        clip = normalise_rgb(moved["rgb"])
+        moved["rgb"] = flip_clips(clip, flip) if any_flip else clip
+    if "flow" in moved:
+        assert scale is not None
+        clip = normalise_flow(moved["flow"], scale)
+        if any_flip:
+            clip = flip_clips(clip, flip)
+            clip[:, 0] *= torch.where(flip, -1.0, 1.0).view(-1, 1, 1, 1)
+        moved["flow"] = clip
+    return moved

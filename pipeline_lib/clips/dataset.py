@@ -1,0 +1,222 @@
+"""Batches of clips: for given requests (evaluation), and for the global sample indices of a training.
+
+Both give uint8 batches, decoded in worker processes; ``pipeline_lib.clips.batches.to_network_input`` flips and
+normalises them on the device.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from pipeline_lib.clips.decoding import decode_frames, decode_motion, read_encoded
+from pipeline_lib.clips.index import ClipIndex, OpenShards
+from pipeline_lib.clips.sampling import AUGMENTATION, ClipRequest, epoch_order, generator, latest_start
+from pipeline_lib.configuration.training import Sampling
+
+Batch: TypeAlias = dict[str, torch.Tensor]
+
+
+class ClipReader:
+    """Reads the clips of requests as one batch. Cheap to send to a worker: shards are opened there, lazily.
+
+    Args:
+        index: the videos.
+        modalities: ``rgb``, ``flow`` or both. Both share frames, crop and flip.
+    """
+
+    def __init__(self, index: ClipIndex, modalities: Sequence[str]) -> None:
+        self.index = index
+        self.modalities = tuple(modalities)
+        self._shards = OpenShards()
+
+    def read(self, requests: Sequence[ClipRequest]) -> Batch:
+        """The requests' clips; all must agree in ``num_frames`` and ``crop``.
+
+        Returns:
+            ``rgb`` uint8 (B, T, H, W, 3) and ``flow`` uint8 (B, T, H, W, 2; 128 is zero) as asked for, neither
+            flipped yet; ``flow_scale`` float32 (B, 2), factors of u and v; ``flip`` bool (B,); ``labels`` int64 (B,);
+            ``videos`` int64 (B,), rows of the index; ``samples`` int64 (B,).
+
+        Raises:
+            UserError: a shard is unreadable.
+        """
+        index = self.index
+        num_frames, crop = requests[0].num_frames, requests[0].crop
+        batch: dict[str, torch.Tensor] = {
+            "labels": torch.tensor([request.label for request in requests], dtype=torch.int64),
+            "videos": torch.tensor([request.video for request in requests], dtype=torch.int64),
+            "samples": torch.tensor([request.sample for request in requests], dtype=torch.int64),
+            "flip": torch.tensor([request.flip for request in requests], dtype=torch.bool),
+        }
+        if "rgb" in self.modalities:
+            rgb = np.empty((len(requests), num_frames, crop, crop, 3), dtype=np.uint8)
+            for position, request in enumerate(requests):
+                path = index.frames_paths[index.shards[request.video]]
+                first, total = int(index.frames_first[request.video]), int(index.num_frames[request.video])
+                encoded = read_encoded(self._shards[path], first, total, request)
+                decode_frames(encoded, request, rgb[position], f"{path}: {index.ids[request.video]}")
+            batch["rgb"] = torch.from_numpy(rgb)
+        if "flow" in self.modalities:
+            assert index.motion_first is not None, "the index was built without motion"
+            flow = np.empty((len(requests), num_frames, crop, crop, 2), dtype=np.uint8)
+            scale = np.empty((len(requests), 2), dtype=np.float32)
+            for position, request in enumerate(requests):
+                path = index.motion_paths[index.shards[request.video]]
+                first, total = int(index.motion_first[request.video]), int(index.num_frames[request.video])
+                encoded = read_encoded(self._shards[path], first, total, request)
+                height, width = int(index.heights[request.video]), int(index.widths[request.video])
+                what = f"{path}: {index.ids[request.video]}"
+                scale[position] = decode_motion(encoded, height, width, request, flow[position], what)
+            batch["flow"] = torch.from_numpy(flow)
+            batch["flow_scale"] = torch.from_numpy(scale)
+        return batch
+
+
+class RequestedClips(Dataset[Batch]):
+    """Clips asked for one by one: item i is request i (evaluation)."""
+
+    def __init__(self, reader: ClipReader, requests: Sequence[ClipRequest]) -> None:
+        self.reader = reader
+        self.requests = requests
+
+    def __len__(self) -> int:
+        return len(self.requests)
+
+    def __getitem__(self, position: int) -> Batch:
+        return self.reader.read([self.requests[position]])
+
+    def __getitems__(self, positions: Sequence[int]) -> Batch:
+        """A whole batch at once, so that nothing is copied to collate it."""
+        return self.reader.read([self.requests[position] for position in positions])
+
+
+class TrainingClips(Dataset[Batch]):
+    """Clips by global sample index: sample g lies in epoch g // N at place g mod N of that epoch's order.
+
+    What sample g holds is a pure function of (seed, g) and the index: independent of workers, of the number of
+    processes and of where a run was resumed.
+
+    Args:
+        reader: the videos of the training list.
+        sampling: which frames and pixels.
+        seed: the run's seed.
+        horizontal_flip: whether clips may be mirrored.
+    """
+
+    def __init__(self, reader: ClipReader, sampling: Sampling, seed: int, horizontal_flip: bool) -> None:
+        self.reader, self.sampling, self.seed = reader, sampling, seed
+        self.horizontal_flip = horizontal_flip
+
+    def __getstate__(self) -> dict[str, object]:
+        return self.__dict__.copy()
+
+    def request(self, sample: int) -> ClipRequest:
+        """The clip of a global sample index."""
+        sampling, index = self.sampling, self.reader.index
+        epoch, place = divmod(sample, len(index))
+        video = int(_order(self.seed, epoch, len(index))[place])
+        random = generator(self.seed, AUGMENTATION, sample)
+        # Always drawn, and in this order, so that one setting does not shift the numbers of another.
+        uniform = random.random(6)
+        latest = latest_start(sampling.num_frames, sampling.stride, int(index.num_frames[video]))
+        low, high = sampling.short_side
+        labels = index.labels[video]
+        plain = sampling.augmentation == "none"
+        return ClipRequest(
+            video=video,
+            start=int(uniform[0] * (latest + 1)),
+            num_frames=sampling.num_frames,
+            stride=sampling.stride,
+            crop=sampling.crop,
+            short_side=low + int(uniform[1] * (high - low + 1)),
+            vertical=0.5 if plain else float(uniform[2]),
+            horizontal=0.5 if plain else float(uniform[3]),
+            flip=self.horizontal_flip and not plain and bool(uniform[4] < 0.5),
+            # A clip of several classes (Sports-1M) teaches one of them, drawn anew each epoch.
+            label=labels[int(uniform[5] * len(labels))] if labels else -1,
+            sample=sample,
+        )
+
+    def __getitem__(self, sample: int) -> Batch:
+        return self.reader.read([self.request(sample)])
+
+    def __getitems__(self, samples: Sequence[int]) -> Batch:
+        """A whole micro-batch at once, so that nothing is copied to collate it."""
+        return self.reader.read([self.request(sample) for sample in samples])
+
+
+@lru_cache(maxsize=2)
+def _order(seed: int, epoch: int, num_videos: int) -> np.ndarray:
+    return epoch_order(seed, epoch, num_videos)
+
+
+class MicroBatchSampler(Sampler[list[int]]):
+    """Global sample indices of one rank's micro-batches, step after step.
+
+    Step s holds the samples [s·G, (s + 1)·G) of the global batch G, cut into groups of ``micro_batch``; group k goes
+    to rank k mod ``num_ranks``. So the groups that a batch normalisation sees do not depend on the number of ranks.
+
+    Args:
+        first_step: step at which a resumed run goes on.
+        last_step: one past the last step.
+        global_batch: clips per optimiser step over all ranks.
+        micro_batch: clips per forward pass of one rank.
+        rank: this process.
+        num_ranks: number of processes.
+    """
+
+    def __init__(
+        self, first_step: int, last_step: int, global_batch: int, micro_batch: int, rank: int = 0, num_ranks: int = 1
+    ) -> None:
+        assert global_batch % (micro_batch * num_ranks) == 0
+        self.first_step, self.last_step = first_step, last_step
+        self.global_batch, self.micro_batch = global_batch, micro_batch
+        self.rank, self.num_ranks = rank, num_ranks
+
+    def __len__(self) -> int:
+        return (self.last_step - self.first_step) * (self.global_batch // (self.micro_batch * self.num_ranks))
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step in range(self.first_step, self.last_step):
+            for group in range(self.rank, self.global_batch // self.micro_batch, self.num_ranks):
+                first = step * self.global_batch + group * self.micro_batch
+                yield list(range(first, first + self.micro_batch))
+
+
+def _as_is(batch: Any) -> Any:
+    return batch
+
+
+def _one_thread(_worker: int) -> None:
+    """A worker decodes on one core; OpenCV would start a thread per core in each of them."""
+    import cv2
+
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+
+
+def clip_loader(
+    dataset: Dataset[Batch], batches: Sampler[list[int]], num_workers: int, pin_memory: bool = False
+) -> "DataLoader[Batch]":
+    """A loader over given batches of indices; the number of workers does not change what it gives.
+
+    Args:
+        dataset: ``RequestedClips`` or ``TrainingClips``.
+        batches: lists of indices.
+        num_workers: processes that decode; 0 decodes in this process.
+        pin_memory: page-locked batches, for a GPU.
+    """
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,
+        num_workers=num_workers,
+        collate_fn=_as_is,
+        pin_memory=pin_memory,
+        persistent_workers=False,
+        prefetch_factor=4 if num_workers else None,
+        worker_init_fn=_one_thread if num_workers else None,
+    )

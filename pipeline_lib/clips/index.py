@@ -1,0 +1,204 @@
+"""Which videos can be read, and where each lies: the manifest joined with the tables of the packed shards."""
+
+import json
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pipeline_lib.artefacts.digest import digest
+from pipeline_lib.artefacts.layout import Layout, shard_names
+from pipeline_lib.errors import UserError
+from pipeline_lib.media.shards import Shard
+
+
+@dataclass(frozen=True)
+class ClipIndex:
+    """The readable videos of one list of a data set, in columns (240,000 videos stay small in every worker).
+
+    A video is in the index if the manifest accepts it and every needed shard holds it. Rows are sorted by id, so
+    that the order depends on nothing but the set of videos.
+    """
+
+    classes: tuple[str, ...]
+    """The data set's classes, sorted; labels are positions in it."""
+    ids: np.ndarray
+    """Video ids, object array (N,)."""
+    labels: tuple[tuple[int, ...], ...]
+    """Class indices per video; most data sets give one."""
+    shards: np.ndarray
+    """Index into ``frames_paths`` per video, int32 (N,)."""
+    frames_first: np.ndarray
+    """First frame within the frames shard, int64 (N,)."""
+    motion_first: np.ndarray | None
+    """First frame within the motion shard, int64 (N,); None if no motion is read."""
+    num_frames: np.ndarray
+    """Frames per video, int64 (N,)."""
+    heights: np.ndarray
+    """Height of the stored frames, pixels, int32 (N,)."""
+    widths: np.ndarray
+    """Width of the stored frames, pixels, int32 (N,)."""
+    frames_per_second: np.ndarray
+    """Rate of the stored frames, float64 (N,)."""
+    frames_paths: tuple[Path, ...]
+    """Frames shards, in shard order."""
+    motion_paths: tuple[Path, ...]
+    """Motion shards, in shard order; empty if no motion is read."""
+    motion_bound: float
+    """Motion values are clipped to ± this many pixels; 0 if no motion is read."""
+    digest: str
+    """SHA-256 over what the index selects and what the shards were made from: the training's input digest."""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def read_classes(layout: Layout, dataset: str) -> tuple[str, ...]:
+    """The classes of a data set, sorted.
+
+    Raises:
+        UserError: the manifest has not been built.
+    """
+    path = layout.summary(dataset)
+    try:
+        return tuple(json.loads(path.read_text(encoding="utf-8"))["classes"])
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing: the manifest of {dataset} has to be built first") from error
+
+
+def _listed(layout: Layout, dataset: str, split: int, subset: str) -> pd.DataFrame:
+    path = layout.manifest(dataset)
+    try:
+        table = pd.read_parquet(path)
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing: the manifest of {dataset} has to be built first") from error
+    column = f"subset_{split}"
+    if column not in table:
+        known = ", ".join(sorted(name for name in table.columns if str(name).startswith("subset_")))
+        raise UserError(f"{path} has no split {split} (column {column}; it has {known}); see num_splits of {dataset}")
+    chosen = table[(table["status"] == "accepted") & (table[column] == subset)]
+    return chosen.sort_values("id", kind="stable")
+
+
+def build_index(
+    layout: Layout,
+    dataset: str,
+    frame_format: str,
+    motion: str | None,
+    num_shards: int,
+    split: int,
+    subset: str,
+) -> ClipIndex:
+    """Join the manifest with the shards' tables.
+
+    Args:
+        layout: the output root's layout.
+        dataset: name of the data set.
+        frame_format: name of the frame format.
+        motion: name of the motion kind, or None if only RGB is read.
+        num_shards: the data set's number of shards.
+        split: official division, from 1.
+        subset: ``train`` or ``validation``.
+
+    Raises:
+        UserError: a manifest or shard is missing or unreadable, a video's class is unknown, or no video remains.
+    """
+    classes = read_classes(layout, dataset)
+    class_index = {name: position for position, name in enumerate(classes)}
+    listed = _listed(layout, dataset, split, subset)
+    names = shard_names(num_shards)
+    frames_paths = tuple(layout.frames(dataset, frame_format, name) for name in names)
+    motion_paths = tuple(layout.motion(dataset, frame_format, motion, name) for name in names) if motion else ()
+
+    shard_of = {name: position for position, name in enumerate(names)}
+    rows: list[tuple[str, tuple[int, ...], int, int, int, int, int, int, float]] = []
+    origins: list[str] = []
+    bound = 0.0
+    for name, group in listed.groupby(listed["shard"].astype(str), sort=True):
+        if name not in shard_of:
+            raise UserError(
+                f"{layout.manifest(dataset)} names shard {name}, but {dataset} has num_shards: {num_shards}. "
+                "Build the manifest again."
+            )
+        position = shard_of[str(name)]
+        frames = Shard(frames_paths[position])
+        flow = Shard(motion_paths[position]) if motion else None
+        origins.append(str(frames.provenance.get("digest", "")))
+        if flow is not None:
+            origins.append(str(flow.provenance.get("digest", "")))
+            bound = float(flow.provenance.get("parameters", {}).get("bound", bound))
+        for id, labels in zip(group["id"], group["labels"], strict=True):
+            if id not in frames.index or (flow is not None and id not in flow.index):
+                continue
+            video = frames.videos[frames.index[id]]
+            motion_first = flow.videos[flow.index[id]].first_frame if flow is not None else -1
+            unknown = [label for label in labels if label not in class_index]
+            if unknown:
+                raise UserError(
+                    f"{layout.manifest(dataset)}: video {id} has the class {unknown[0]!r}, not in summary.json"
+                )
+            rows.append(
+                (
+                    id,
+                    tuple(class_index[label] for label in labels),
+                    position,
+                    video.first_frame,
+                    motion_first,
+                    video.num_frames,
+                    video.height,
+                    video.width,
+                    video.frames_per_second,
+                )
+            )
+        frames.close()
+        if flow is not None:
+            flow.close()
+    if not rows:
+        raise UserError(
+            f"{dataset} has no usable video in the {subset} list of split {split}: the manifest lists {len(listed)}, "
+            f"none of them is in the shards of {frame_format}{' and ' + motion if motion else ''}. "
+            f"{layout.summary(dataset)} counts what was rejected and why."
+        )
+    rows.sort(key=lambda row: row[0])
+    ids, labels, shards, frames_first, motion_firsts, num_frames, heights, widths, rates = zip(*rows, strict=True)
+    return ClipIndex(
+        classes=classes,
+        ids=np.array(ids, dtype=object),
+        labels=tuple(labels),
+        shards=np.array(shards, dtype=np.int32),
+        frames_first=np.array(frames_first, dtype=np.int64),
+        motion_first=np.array(motion_firsts, dtype=np.int64) if motion else None,
+        num_frames=np.array(num_frames, dtype=np.int64),
+        heights=np.array(heights, dtype=np.int32),
+        widths=np.array(widths, dtype=np.int32),
+        frames_per_second=np.array(rates, dtype=np.float64),
+        frames_paths=frames_paths,
+        motion_paths=motion_paths,
+        motion_bound=bound,
+        digest=digest([list(classes), [[row[0], list(row[1]), row[5], row[6], row[7]] for row in rows], origins]),
+    )
+
+
+class OpenShards:
+    """Shards opened lazily, at most ``limit`` at a time, so that a worker stays below the limit of open files."""
+
+    def __init__(self, limit: int = 192) -> None:
+        self.limit = limit
+        self._open: OrderedDict[Path, Shard] = OrderedDict()
+
+    def __getitem__(self, path: Path) -> Shard:
+        shard = self._open.get(path)
+        if shard is None:
+            shard = Shard(path)
+            self._open[path] = shard
+            if len(self._open) > self.limit:
+                _, oldest = self._open.popitem(last=False)
+                oldest.close()
+        else:
+            self._open.move_to_end(path)
+        return shard
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"limit": self.limit, "_open": OrderedDict()}
