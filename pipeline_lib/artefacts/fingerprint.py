@@ -19,6 +19,7 @@ PACKAGE_FOLDER = Path(__file__).resolve().parent.parent
 TRANSPARENT = (
     f"{PACKAGE}.cli",
     f"{PACKAGE}.configuration",
+    f"{PACKAGE}.artefacts.layout",
     f"{PACKAGE}.artefacts.progress",
     f"{PACKAGE}.artefacts.fingerprint",
     f"{PACKAGE}.artefacts.provenance",

@@ -20,6 +20,14 @@ class Layout:
 
     root: Path
 
+    def media_folder(self, dataset: str) -> Path:
+        """Folder with the videos of a generated data set, ``train.csv`` and ``validation.csv``."""
+        return self.root / "media" / dataset
+
+    def media_list(self, dataset: str, subset: str) -> Path:
+        """The list of a generated data set's videos in one subset."""
+        return self.media_folder(dataset) / f"{subset}.csv"
+
     def manifest_folder(self, dataset: str) -> Path:
         """Folder with ``manifest.parquet``, ``summary.json`` and ``shards/``."""
         return self.root / "manifests" / dataset
@@ -43,6 +51,10 @@ class Layout:
     def motion(self, dataset: str, frame_format: str, motion: str, shard: str) -> Path:
         """Packed shard of a motion kind (flow, flow edges, …)."""
         return self.root / "motion" / dataset / frame_format / motion / f"{shard}.h5"
+
+    def imported(self, name: str) -> Path:
+        """Weights that were imported from a public checkpoint."""
+        return self.root / "imported" / f"{name}.safetensors"
 
     def experiment(self, experiment: str, split: str, seed: str) -> Path:
         """Folder of one training run; ``weights.safetensors`` in it is the final artefact."""

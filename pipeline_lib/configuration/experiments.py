@@ -59,6 +59,8 @@ class Experiment(Section):
     """The motion kind that the network or its teacher sees."""
     model: Model
     recipe: str
+    recipe_changes: dict[str, Any] = {}
+    """Values that replace the recipe's, e.g. ``{sampling: {num_frames: 16}}``."""
     objective: Objective = Classification()
     teacher: str | None = None
     """Experiment whose frozen network teaches."""
@@ -77,8 +79,20 @@ class Ensemble(Section):
     description: str
     stage: Literal["ensemble"] = "ensemble"
     members: list[str] = Field(min_length=2)
+    """Experiments; ``NAME@SEED`` takes one seed of it (two seeds of one network are an ensemble too)."""
     protocols: list[str] = ["ten_clips"]
     paper: dict[str, Any] = {}
+
+
+class Target(Section):
+    """A named set of experiments that is trained, evaluated and reported together."""
+
+    description: str
+    experiments: list[str] = Field(min_length=1)
+    compare: list[tuple[str, str]] = []
+    """Pairs of experiments whose difference the report shows; empty takes each student against its baselines."""
+    notes: list[str] = []
+    """Sentences under the report's title."""
 
 
 class Protocol(Section):
@@ -93,3 +107,5 @@ class Protocol(Section):
     """Side of the crop, pixels; null takes the recipe's."""
     reverse: bool = False
     """Play the clips backwards (arrow of time)."""
+    subset: Literal["validation", "train"] = "validation"
+    """Which list is evaluated; ``train`` shows what a network has memorised."""

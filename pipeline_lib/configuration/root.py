@@ -1,12 +1,12 @@
 """The whole configuration: config.yaml and its overlays, the recipes, the experiments."""
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from pipeline_lib.configuration.base import Section
 from pipeline_lib.configuration.data import Dataset, FrameFormat, Motion, Name
-from pipeline_lib.configuration.experiments import Ensemble, Experiment, Protocol
+from pipeline_lib.configuration.experiments import Ensemble, Experiment, Protocol, Target
 from pipeline_lib.configuration.training import Recipe
 
 
@@ -16,6 +16,17 @@ class Hardware(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     deterministic: bool = False
     """On a GPU, prefer deterministic kernels; the CPU always is deterministic."""
+
+
+def _kind(value: Any) -> str:
+    """An entry with members is an ensemble, any other an experiment: so that one kind's errors are shown, not both's."""
+    is_ensemble = isinstance(value, Ensemble) or (isinstance(value, dict) and "members" in value)
+    return "ensemble" if is_ensemble else "experiment"
+
+
+AnyExperiment = Annotated[
+    Annotated[Experiment, Tag("experiment")] | Annotated[Ensemble, Tag("ensemble")], Discriminator(_kind)
+]
 
 
 class Configuration(Section):
@@ -29,6 +40,10 @@ class Configuration(Section):
     motions: dict[Name, Motion]
     protocols: dict[Name, Protocol]
     recipes: dict[Name, Recipe] = {}
-    experiments: dict[Name, Experiment | Ensemble] = {}
+    experiments: dict[Name, AnyExperiment] = {}
+    targets: dict[Name, Target] = {}
+    """Named sets of experiments; the targets ``evaluate`` and ``report`` cover those in ``select``."""
+    select: list[str] = ["demo"]
+    """Experiments and targets that ``evaluate`` and ``report`` cover."""
     trial: float = Field(default=1.0, gt=0, le=1)
     """Every recipe's steps are multiplied by this: one number shrinks a run."""

@@ -15,7 +15,11 @@ from pipeline_lib.configuration.training import Recipe
 
 
 class ManifestSpecification(Section):
-    """What the manifest stage gets."""
+    """What the manifest stage gets.
+
+    A generated data set reaches ``manifest build`` in the format ``table``, with the lists and the folder that
+    ``generate`` wrote (``media/{dataset}/train.csv``, ``validation.csv``) as its annotations and videos.
+    """
 
     name: str
     dataset: Dataset
@@ -41,7 +45,11 @@ class MotionSpecification(Section):
 
 
 class TrainingSpecification(Section):
-    """What the trainer gets. ``teacher`` and ``initialise_from`` name runs whose weights are inputs of the job."""
+    """What the trainer gets. ``teacher`` and ``initialise_from`` name runs whose weights are inputs of the job.
+
+    ``initialise_from`` is ``{experiment}/{split}-{seed}`` (below ``experiments/``), or ``imported/{name}`` for weights
+    that were imported, or null. The recipe holds the experiment's changes and the trial factor already.
+    """
 
     experiment: str
     stage: str
@@ -71,7 +79,10 @@ class EvaluationSpecification(Section):
 
 
 class EnsembleSpecification(Section):
-    """What an ensemble's evaluation gets: score files are its inputs, no model."""
+    """What an ensemble's evaluation gets: score files are its inputs, no model.
+
+    ``members`` are runs, ``{experiment}/{split}-{seed}``, in the order of the score files.
+    """
 
     experiment: str
     split: int
@@ -104,7 +115,7 @@ class ReportedExperiment(Section):
 
 
 class ReportSpecification(Section):
-    """What the report gets: score files, metrics, training logs, summaries and one shard of each kind are its inputs."""
+    """What the report gets; score files, metrics, training logs, summaries and a shard of each kind are its inputs."""
 
     name: str
     title: str
