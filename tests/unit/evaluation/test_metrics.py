@@ -1,0 +1,210 @@
+"""Figures against scikit-learn, scipy and closed forms."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import special, stats
+from sklearn import metrics as reference
+
+from pipeline_lib.errors import UserError
+from pipeline_lib.evaluation import comparison
+from pipeline_lib.evaluation.ensemble import combine
+from pipeline_lib.evaluation.metrics import (
+    Evaluation,
+    expected_calibration_error,
+    log_softmax,
+    softmax,
+    wilson_interval,
+)
+from pipeline_lib.evaluation.scores import LabelledVideo, Scores
+
+
+def random_scores(
+    seed: int, num_videos: int = 60, num_classes: int = 7, clips: int = 3, labels: str = "same", signal: float = 1.0
+) -> Scores:
+    generator = np.random.default_rng(seed)
+    names = tuple(f"class {index}" for index in range(num_classes))
+    truth = np.random.default_rng(99 if labels == "same" else seed).integers(num_classes, size=num_videos)
+    videos = tuple(LabelledVideo(f"v{row:04d}", "validation", (names[truth[row]],)) for row in range(num_videos))
+    video = np.repeat(np.arange(num_videos, dtype=np.int32), clips)
+    logits = generator.normal(size=(num_videos * clips, num_classes)).astype(np.float32) * 2
+    logits[np.arange(len(video)), truth[video]] += signal
+    starts = np.tile(np.arange(clips, dtype=np.int64) * 8, num_videos)
+    return Scores(
+        videos, names, video, starts, np.zeros(len(video), np.int8), logits, {"inputs": {"manifest": "m" * 64}}
+    )
+
+
+def truth_of(scores: Scores) -> np.ndarray:
+    return np.array([labels[0] for labels in scores.targets])
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000), num_classes=st.integers(2, 12), clips=st.integers(1, 4))
+def test_accuracies_equal_scikit_learn(seed: int, num_classes: int, clips: int) -> None:
+    scores = random_scores(seed, num_classes=num_classes, clips=clips)
+    evaluation = Evaluation(scores)
+    truth = truth_of(scores)
+    mean = special.softmax(scores.logits.astype(float), axis=1).reshape(-1, clips, num_classes).mean(axis=1)
+    labels = np.arange(num_classes)
+    assert evaluation.video_top1 == pytest.approx(reference.accuracy_score(truth, mean.argmax(axis=1)))
+    if num_classes > 5:
+        expected = reference.top_k_accuracy_score(truth, mean, k=5, labels=labels)
+        assert evaluation.video_top5 == pytest.approx(expected)
+    assert evaluation.clip_top1 == pytest.approx(
+        reference.accuracy_score(np.repeat(truth, clips), scores.logits.argmax(axis=1))
+    )
+    present = np.unique(truth)
+    recall = reference.recall_score(truth, mean.argmax(axis=1), labels=present, average="macro", zero_division=0)
+    assert evaluation.mean_class_accuracy == pytest.approx(recall)
+    matrix = reference.confusion_matrix(truth, mean.argmax(axis=1), labels=labels)
+    np.testing.assert_array_equal(evaluation.confusion, matrix)
+    assert evaluation.log_likelihood == pytest.approx(reference.log_loss(truth, mean, labels=labels), rel=1e-6)
+
+
+def test_the_video_score_averages_probabilities_not_logits() -> None:
+    # Two clips vote mildly for class 1, one is sure of class 0: the mean of the logits says 0, that of softmax 1.
+    scores = random_scores(0, num_videos=1, num_classes=2, clips=3)
+    logits = np.array([[0, 2.0], [0, 2.0], [30.0, 0]], dtype=np.float32)
+    scores = Scores(scores.videos, scores.classes, scores.video, scores.starts, scores.crops, logits, {})
+    assert logits.mean(axis=0).argmax() == 0
+    assert Evaluation(scores).predictions.tolist() == [1]
+
+
+def test_several_labels_count_once_when_one_is_hit() -> None:
+    videos = (LabelledVideo("a", "validation", ("x", "y")), LabelledVideo("b", "validation", ("z",)))
+    logits = np.array([[0, 5, 0], [0, 5, 0]], dtype=np.float32)
+    scores = Scores(videos, ("x", "y", "z"), np.array([0, 1]), np.zeros(2, int), np.zeros(2, np.int8), logits, {})
+    evaluation = Evaluation(scores)
+    assert evaluation.video_top1 == 0.5
+    assert [entry.accuracy for entry in evaluation.per_class] == [0.0, 1.0, 0.0]
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 10_000), bins=st.integers(1, 20))
+def test_calibration_error_equals_its_definition(seed: int, bins: int) -> None:
+    generator = np.random.default_rng(seed)
+    confidence = generator.uniform(0, 1, size=200)
+    correct = generator.uniform(size=200) < confidence
+    expected = 0.0
+    for index in range(bins):
+        inside = (confidence > index / bins) & (confidence <= (index + 1) / bins)
+        if inside.any():
+            expected += inside.mean() * abs(correct[inside].mean() - confidence[inside].mean())
+    assert expected_calibration_error(confidence, correct, bins) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize(("correct", "trials"), [(0, 10), (7, 10), (160, 160), (83, 160)])
+def test_wilson_interval_equals_scipy(correct: int, trials: int) -> None:
+    interval = stats.binomtest(correct, trials).proportion_ci(0.95, method="wilson")
+    assert wilson_interval(correct, trials) == pytest.approx((interval.low, interval.high), abs=1e-6)
+
+
+def test_softmax_survives_large_logits() -> None:
+    logits = np.array([[1e4, 0.0, -1e4]], dtype=np.float32)
+    np.testing.assert_allclose(softmax(logits), [[1, 0, 0]])
+    np.testing.assert_allclose(log_softmax(logits), special.log_softmax(logits.astype(float), axis=1))
+
+
+def test_bootstrap_agrees_with_scipy_and_covers_the_normal_interval() -> None:
+    values = np.random.default_rng(1).choice([-1.0, 0.0, 1.0], p=[0.1, 0.6, 0.3], size=400)
+    low, high = comparison.bootstrap_mean(values)
+    expected = stats.bootstrap((values,), np.mean, n_resamples=10_000, method="percentile", random_state=2)
+    assert low == pytest.approx(expected.confidence_interval.low, abs=0.008)
+    assert high == pytest.approx(expected.confidence_interval.high, abs=0.008)
+    half = 1.96 * values.std() / np.sqrt(len(values))
+    assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.01)
+    assert comparison.bootstrap_mean(values) == (low, high)
+
+
+def test_paired_difference_is_the_difference_of_the_accuracies() -> None:
+    first, second = random_scores(1, signal=3.0), random_scores(2, signal=0.5)
+    result = comparison.paired_difference([first], [second])
+    assert result.mean == pytest.approx(Evaluation(first).video_top1 - Evaluation(second).video_top1)
+    assert result.low < result.mean < result.high
+    assert result.low > 0
+    same = comparison.paired_difference([first, second], [first, second])
+    assert (same.mean, same.low, same.high) == (0, 0, 0)
+
+
+def test_pairing_is_narrower_than_independent_samples() -> None:
+    # Two networks that agree on nearly all videos: pairing removes what they share.
+    first = random_scores(3, num_videos=400, signal=1.0)
+    logits = first.logits.copy()
+    logits[:30] = 0
+    second = Scores(first.videos, first.classes, first.video, first.starts, first.crops, logits, first.provenance)
+    result = comparison.paired_difference([first], [second])
+    share = Evaluation(first).video_top1
+    assert result.high - result.low < 2 * 1.96 * np.sqrt(2 * share * (1 - share) / 400) / 2
+
+
+def test_different_manifests_and_videos_are_refused() -> None:
+    first, second = random_scores(1), random_scores(2)
+    other = Scores(
+        second.videos, second.classes, second.video, second.starts, second.crops, second.logits,
+        {"inputs": {"manifest": "n" * 64}},
+    )  # fmt: skip
+    with pytest.raises(UserError, match="different manifests"):
+        comparison.paired_difference([first], [other])
+    with pytest.raises(UserError, match="different manifests"):
+        combine({"a": first, "b": other}, {})
+    fewer = random_scores(2, num_videos=59)
+    with pytest.raises(UserError, match="v0059"):
+        comparison.paired_difference([first], [fewer])
+    with pytest.raises(UserError, match="different videos"):
+        combine({"a": first, "b": fewer}, {})
+
+
+def test_per_class_differences_add_up() -> None:
+    first, second = random_scores(1, signal=3.0), random_scores(2, signal=0.5)
+    rows = comparison.per_class_differences(first, second)
+    weights = np.array([row.num_videos for row in rows])
+    total = (np.array([row.difference for row in rows]) * weights).sum() / weights.sum()
+    assert total == pytest.approx(Evaluation(first).video_top1 - Evaluation(second).video_top1)
+    assert [row.difference for row in rows] == sorted((row.difference for row in rows), reverse=True)
+    table = {entry.name: entry.accuracy for entry in Evaluation(first).per_class}
+    assert all(table[row.name] == pytest.approx(row.first) for row in rows)
+
+
+def test_distance_equals_scipy() -> None:
+    student, teacher = random_scores(1), random_scores(2)
+    distance = comparison.student_teacher_distance(student, teacher)
+    ours, theirs = (special.softmax(s.logits.astype(float), axis=1) for s in (student, teacher))
+    assert distance.kl == pytest.approx(stats.entropy(theirs, ours, axis=1).mean())
+    assert distance.mse == pytest.approx(reference.mean_squared_error(student.logits, teacher.logits), rel=1e-5)
+    assert distance.agreement == pytest.approx(np.mean(ours.argmax(axis=1) == theirs.argmax(axis=1)))
+    assert comparison.student_teacher_distance(teacher, teacher).kl == pytest.approx(0, abs=1e-12)
+
+
+def test_ensemble_is_the_mean_of_softmax() -> None:
+    first, second = random_scores(1), random_scores(2)
+    ensemble = combine({"a": first, "b": second}, {"inputs": {}})
+    expected = (special.softmax(first.logits.astype(float), 1) + special.softmax(second.logits.astype(float), 1)) / 2
+    np.testing.assert_allclose(softmax(ensemble.logits), expected, atol=1e-6)
+    assert ensemble.same_clips(first)
+    videos = (Evaluation(first).video_probabilities + Evaluation(second).video_probabilities) / 2
+    np.testing.assert_allclose(Evaluation(ensemble).video_probabilities, videos, atol=1e-6)
+
+
+def test_ensemble_of_different_clips_and_class_orders() -> None:
+    first, second = random_scores(1, clips=3), random_scores(2, clips=2)
+    order = np.argsort([5, 3, 0, 1, 6, 2, 4])
+    shuffled = Scores(
+        second.videos, tuple(second.classes[i] for i in order), second.video, second.starts, second.crops,
+        second.logits[:, order], second.provenance,
+    )  # fmt: skip
+    ensemble = combine({"a": first, "b": shuffled}, {})
+    videos = (Evaluation(first).video_probabilities + Evaluation(second).video_probabilities) / 2
+    np.testing.assert_allclose(Evaluation(ensemble).video_probabilities, videos, atol=1e-6)
+    assert ensemble.starts.tolist() == [-1] * 60
+
+
+def test_ensemble_of_sure_members_does_not_underflow() -> None:
+    first = random_scores(1, num_videos=1, num_classes=2, clips=1)
+    logits = np.array([[500.0, -500.0]], dtype=np.float32)
+    sure = Scores(first.videos, first.classes, first.video, first.starts, first.crops, logits, first.provenance)
+    ensemble = combine({"a": sure, "b": sure}, {})
+    np.testing.assert_allclose(ensemble.logits, [[0, -1000]])
+    with pytest.raises(UserError, match="at least two"):
+        combine({"a": sure}, {})
