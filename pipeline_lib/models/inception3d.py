@@ -1,0 +1,354 @@
+"""The Inception-3D family (002: I3D, I2D, top- and bottom-heavy, S3D, S3D-G; 001: non-local S3D-G), from one table.
+
+Layer K of Fig. 2 counts the eleven spatio-temporal layers from the pixels up: 0 is the stem, 1 is ``Conv2d_2c_3x3``,
+2 … 10 are the nine Mixed blocks. ``first_temporal_layer`` and ``last_temporal_layer`` are both inclusive: a layer
+between them convolves over time, every other layer is 2D.
+
+Constants: widths and endpoint names of Inception v1 as in TF-slim ``research/slim/nets/s3dg.py``; batch
+normalisation ε 10⁻³, decay 0.999, no scale; weights truncated normal, σ 0.01; the temporal half of a separable
+convolution without normalisation, with a bias, starting as the identity (``i3d_utils.py``).
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pipeline_lib.errors import UserError
+from pipeline_lib.models.layers import ConvNorm, PaddedMaxPool3d, Padding, SelfGate, Triple, batch_norm
+from pipeline_lib.models.network import VideoNetwork
+from pipeline_lib.models.nonlocal_block import NonLocal
+
+# Widths: branch 0; branch 1 reduce, out; branch 2 reduce, out; branch 3.
+MIXED: dict[str, tuple[int, int, int, int, int, int]] = {
+    "Mixed_3b": (64, 96, 128, 16, 32, 32),
+    "Mixed_3c": (128, 128, 192, 32, 96, 64),
+    "Mixed_4b": (192, 96, 208, 16, 48, 64),
+    "Mixed_4c": (160, 112, 224, 24, 64, 64),
+    "Mixed_4d": (128, 128, 256, 24, 64, 64),
+    "Mixed_4e": (112, 144, 288, 32, 64, 64),
+    "Mixed_4f": (256, 160, 320, 32, 128, 128),
+    "Mixed_5b": (256, 160, 320, 32, 128, 128),
+    "Mixed_5c": (384, 192, 384, 48, 128, 128),
+}
+# Pool before a block: kernel and stride over (T, H, W).
+POOLS: dict[str, tuple[str, Triple, Triple]] = {
+    "Conv2d_2b_1x1": ("MaxPool_2a_3x3", (1, 3, 3), (1, 2, 2)),
+    "Mixed_3b": ("MaxPool_3a_3x3", (1, 3, 3), (1, 2, 2)),
+    "Mixed_4b": ("MaxPool_4a_3x3", (3, 3, 3), (2, 2, 2)),
+    "Mixed_5b": ("MaxPool_5a_2x2", (2, 2, 2), (2, 2, 2)),
+}
+TEMPORAL_LAYERS: tuple[str, ...] = ("Conv2d_1a_7x7", "Conv2d_2c_3x3", *MIXED)
+LAST_LAYER = len(TEMPORAL_LAYERS) - 1
+
+
+@dataclass(frozen=True)
+class Convention:
+    """How one implementation builds its layers: slim's or torchvision's."""
+
+    padding: Padding
+    separable_stem: bool
+    temporal_norm: bool
+    norm_scale: bool
+    gate_bias: bool
+    eps: float
+    momentum: float
+
+    def norm(self, channels: int) -> nn.BatchNorm3d:
+        """A batch normalisation of this convention."""
+        return batch_norm(channels, eps=self.eps, momentum=self.momentum, scale=self.norm_scale)
+
+
+class SpatioTemporalLayer(nn.Module):
+    """One convolutional layer: 2D, full 3D, or spatial then temporal (002 §4.4); then, if asked, a gate (§4.6).
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        kernel: side of the spatial window.
+        temporal_kernel: length of the temporal window; 1 makes the layer 2D.
+        stride: (T, H, W).
+        separable: whether the temporal window is a convolution of its own.
+        gated: whether a self-gate follows.
+        convention: see ``Convention``.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int,
+        temporal_kernel: int,
+        stride: Triple,
+        *,
+        separable: bool,
+        gated: bool,
+        convention: Convention,
+    ) -> None:
+        super().__init__()
+        padding = convention.padding
+        split = separable and temporal_kernel > 1
+        first_kernel = (1 if split else temporal_kernel, kernel, kernel)
+        first_stride = (1 if split else stride[0], stride[1], stride[2])
+        norm = convention.norm(out_channels)
+        self.spatial = ConvNorm(in_channels, out_channels, first_kernel, first_stride, norm=norm, padding=padding)
+        self.temporal = (
+            ConvNorm(
+                out_channels,
+                out_channels,
+                (temporal_kernel, 1, 1),
+                (stride[0], 1, 1),
+                norm=convention.norm(out_channels) if convention.temporal_norm else None,
+                padding=padding,
+            )
+            if split
+            else None
+        )
+        self.gate = SelfGate(out_channels, bias=convention.gate_bias) if gated else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Transform (B, C, T, H, W)."""
+        x = self.spatial(x)
+        if self.temporal is not None:
+            x = self.temporal(x)
+        if self.gate is not None:
+            x = self.gate(x)
+        return x
+
+
+class Branch(nn.Module):
+    """A branch of a Mixed block: its layers under slim's names, in order."""
+
+    def __init__(self, **layers: nn.Module) -> None:
+        super().__init__()
+        for name, layer in layers.items():
+            self.add_module(name, layer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Transform (B, C, T, H, W)."""
+        for layer in self.children():
+            x = layer(x)
+        return x
+
+
+class Mixed(nn.Module):
+    """An Inception block (002, Fig. 3): four branches side by side, concatenated over the channels."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        widths: tuple[int, ...],
+        *,
+        temporal: bool,
+        temporal_branches: int,
+        branch_2_kernel: int,
+        separable: bool,
+        gated: bool,
+        convention: Convention,
+    ) -> None:
+        super().__init__()
+        w0, w1_reduce, w1, w2_reduce, w2, w3 = widths
+        t = 3 if temporal else 1
+        # Footnote 5: a separable temporal convolution may also follow the two branches of 1×1×1 convolutions.
+        t_pointwise = t if temporal_branches == 4 and separable else 1
+
+        def layer(c_in: int, c_out: int, kernel: int, t_kernel: int, gate: bool) -> SpatioTemporalLayer:
+            return SpatioTemporalLayer(
+                c_in, c_out, kernel, t_kernel, (1, 1, 1), separable=separable, gated=gate, convention=convention
+            )
+
+        t2 = t if branch_2_kernel > 1 or separable else 1
+        self.Branch_0 = Branch(Conv2d_0a_1x1=layer(in_channels, w0, 1, t_pointwise, gated))
+        self.Branch_1 = Branch(
+            Conv2d_0a_1x1=layer(in_channels, w1_reduce, 1, 1, False), Conv2d_0b_3x3=layer(w1_reduce, w1, 3, t, gated)
+        )
+        self.Branch_2 = Branch(
+            Conv2d_0a_1x1=layer(in_channels, w2_reduce, 1, 1, False),
+            Conv2d_0b_3x3=layer(w2_reduce, w2, branch_2_kernel, t2, gated),
+        )
+        self.Branch_3 = Branch(
+            MaxPool_0a_3x3=PaddedMaxPool3d((t, 3, 3), (1, 1, 1), convention.padding),
+            Conv2d_0b_1x1=layer(in_channels, w3, 1, t_pointwise, gated),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Transform (B, C, T, H, W)."""
+        return torch.cat([self.Branch_0(x), self.Branch_1(x), self.Branch_2(x), self.Branch_3(x)], 1)
+
+
+class InceptionHead(nn.Module):
+    """Average pool (t×7×7, stride 1), dropout, 1×1×1 convolution, mean over what remains (slim ``s3dg.py``).
+
+    The window shrinks to inputs smaller than it, so that small clips work.
+    """
+
+    def __init__(self, in_channels: int, num_classes: int, dropout: float, temporal_kernel: int) -> None:
+        super().__init__()
+        self.temporal_kernel = temporal_kernel
+        self.dropout = nn.Dropout(dropout)
+        self.conv = nn.Conv3d(in_channels, num_classes, 1)
+
+    def forward(self, x_BCTHW: Tensor) -> Tensor:
+        """Logits (B, num_classes) of features (B, C, T, H, W)."""
+        t, h, w = x_BCTHW.shape[2:]
+        pooled = F.avg_pool3d(x_BCTHW, (min(self.temporal_kernel, t), min(7, h), min(7, w)), 1)
+        logits: Tensor = self.conv(self.dropout(pooled)).mean((2, 3, 4))
+        return logits
+
+
+def initialise(network: nn.Module) -> None:
+    """Slim's initial weights: truncated normal σ 0.01 (cut at 2σ), temporal convolutions the identity."""
+    for name, module in network.named_modules():
+        if not isinstance(module, nn.Conv3d):
+            continue
+        if name.endswith("temporal.conv") and module.bias is not None:
+            nn.init.dirac_(module.weight)
+            nn.init.zeros_(module.bias)
+        elif name.startswith("head"):
+            nn.init.xavier_uniform_(module.weight)
+            nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+        elif not name.startswith("stages.NonLocal"):
+            nn.init.trunc_normal_(module.weight, std=0.01, a=-0.02, b=0.02)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def build(
+    num_classes: int,
+    in_channels: int = 3,
+    *,
+    convolution: Literal["full", "separable"] = "separable",
+    first_temporal_layer: int = 0,
+    last_temporal_layer: int = LAST_LAYER,
+    stem_kernel: int = 3,
+    temporal_branches: Literal[2, 4] = 2,
+    branch_2_kernel: Literal[1, 3] = 3,
+    gating: bool = False,
+    gate_bias: bool = False,
+    non_local: bool = False,
+    variant: Literal["slim", "torchvision"] = "slim",
+    padding: Padding | None = None,
+    temporal_stride: bool = True,
+    depth_multiplier: float = 1.0,
+    minimum_depth: int = 16,
+    dropout: float = 0.2,
+    batch_norm_momentum: float = 0.001,
+    batch_norm_eps: float = 1e-3,
+) -> VideoNetwork:
+    """Build a member of the family.
+
+    Args:
+        num_classes: width of the logits, ≥ 1.
+        in_channels: 3 for RGB, 2 for flow.
+        convolution: ``full`` is I3D's k×k×k, ``separable`` is S3D's 1×k×k then k×1×1.
+        first_temporal_layer: lowest layer K that convolves over time (Fig. 2), 0 … 11; 11 makes an I2D.
+        last_temporal_layer: highest such layer, −1 … 10.
+        stem_kernel: temporal window of the stem, odd: 7 in I3D and the paper's S3D-G, 3 in the released code.
+        temporal_branches: whether two or all four branches of a separable block convolve over time (footnote 5).
+        branch_2_kernel: side of branch 2's second convolution; 1 is how the paper counted I3D's 12.06 M.
+        gating: S3D-G's feature gating after ``Conv2d_2c_3x3`` and at the end of each branch.
+        gate_bias: a bias in the gate, as in the paper's equation and not in the released code.
+        non_local: non-local blocks right before ``Mixed_5b`` and ``Mixed_5c`` (001 §4).
+        variant: ``torchvision`` has a separable 7-tap stem, temporal normalisation with scale, and symmetric padding.
+        padding: overrides the variant's: ``same`` is TensorFlow's, which slim's released weights need.
+        temporal_stride: False removes temporal strides and temporal pooling: what makes an I2D blind to order.
+        depth_multiplier: scales every width, > 0.
+        minimum_depth: least number of channels of a layer, as slim's ``min_depth``.
+        dropout: probability of dropping a feature before the classifier, in [0, 1).
+        batch_norm_momentum: weight of a new batch in the running statistics; short runs need more than 0.001.
+        batch_norm_eps: ε of the batch normalisations.
+
+    Returns:
+        The network, with slim's endpoint names.
+
+    Raises:
+        UserError: a value outside its range.
+    """
+    if num_classes < 1 or in_channels < 1:
+        raise UserError(f"num_classes and in_channels must be at least 1, not {num_classes} and {in_channels}")
+    if not (0 <= first_temporal_layer <= LAST_LAYER + 1 and -1 <= last_temporal_layer <= LAST_LAYER):
+        raise UserError(
+            f"first_temporal_layer {first_temporal_layer} must lie in 0…{LAST_LAYER + 1} and last_temporal_layer "
+            f"{last_temporal_layer} in -1…{LAST_LAYER}"
+        )
+    if depth_multiplier <= 0 or stem_kernel % 2 == 0 or not 0 <= dropout < 1:
+        raise UserError(
+            f"depth_multiplier {depth_multiplier} must be positive, stem_kernel {stem_kernel} odd, dropout {dropout} "
+            "in [0, 1)"
+        )
+    torchvision_like = variant == "torchvision"
+    convention = Convention(
+        padding=padding or ("symmetric" if torchvision_like else "same"),
+        separable_stem=torchvision_like,
+        temporal_norm=torchvision_like,
+        norm_scale=torchvision_like,
+        gate_bias=gate_bias,
+        eps=batch_norm_eps,
+        momentum=batch_norm_momentum,
+    )
+    separable = convolution == "separable"
+    is_temporal = {
+        name: first_temporal_layer <= index <= last_temporal_layer for index, name in enumerate(TEMPORAL_LAYERS)
+    }
+
+    def depth(channels: int) -> int:
+        return max(int(channels * depth_multiplier), minimum_depth)
+
+    stages: dict[str, nn.Module] = {}
+
+    def add_pool_before(name: str) -> None:
+        pool, kernel, stride = POOLS[name]
+        if not temporal_stride:
+            kernel, stride = (1, *kernel[1:]), (1, *stride[1:])
+        stages[pool] = PaddedMaxPool3d(kernel, stride, convention.padding)
+
+    stem_time = stem_kernel if is_temporal["Conv2d_1a_7x7"] else 1
+    stages["Conv2d_1a_7x7"] = SpatioTemporalLayer(
+        in_channels,
+        depth(64),
+        7,
+        stem_time,
+        (2 if temporal_stride else 1, 2, 2),
+        separable=separable and convention.separable_stem,
+        gated=False,
+        convention=convention,
+    )
+    add_pool_before("Conv2d_2b_1x1")
+    stages["Conv2d_2b_1x1"] = SpatioTemporalLayer(
+        depth(64), depth(64), 1, 1, (1, 1, 1), separable=False, gated=False, convention=convention
+    )
+    stages["Conv2d_2c_3x3"] = SpatioTemporalLayer(
+        depth(64),
+        depth(192),
+        3,
+        3 if is_temporal["Conv2d_2c_3x3"] else 1,
+        (1, 1, 1),
+        separable=separable,
+        gated=gating,
+        convention=convention,
+    )
+    channels = depth(192)
+    for name, widths in MIXED.items():
+        if name in POOLS:
+            add_pool_before(name)
+        if non_local and name in ("Mixed_5b", "Mixed_5c"):
+            stages[name.replace("Mixed", "NonLocal")] = NonLocal(channels)
+        scaled = tuple(depth(width) for width in widths)
+        stages[name] = Mixed(
+            channels,
+            scaled,
+            temporal=is_temporal[name],
+            temporal_branches=temporal_branches,
+            branch_2_kernel=branch_2_kernel,
+            separable=separable,
+            gated=gating,
+            convention=convention,
+        )
+        channels = scaled[0] + scaled[2] + scaled[4] + scaled[5]
+    # Fig. 2: the average pool spans two time steps where the last blocks are 3D, one where they are 2D.
+    head = InceptionHead(channels, num_classes, dropout, 2 if is_temporal["Mixed_5c"] else 1)
+    network = VideoNetwork(stages, head, in_channels=in_channels, num_classes=num_classes)
+    initialise(network)
+    return network

@@ -1,0 +1,151 @@
+"""Convolution, normalisation and pooling as the networks share them, with TensorFlow's 'SAME' padding if asked."""
+
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Padding = Literal["same", "symmetric"]
+Triple = tuple[int, int, int]
+
+
+def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
+    """Zeros before and after an axis under TensorFlow's 'SAME'.
+
+    The output has ceil(size / stride) positions; an odd number of zeros puts the extra one at the end, so that a
+    window of an even-sized input starts elsewhere than with PyTorch's symmetric padding (TensorFlow,
+    ``tensorflow/core/framework/common_shape_fns.cc``, GetWindowedOutputSizeVerbose).
+
+    Args:
+        size: length of the axis.
+        kernel: length of the window.
+        stride: step of the window.
+
+    Returns:
+        (before, after), both ≥ 0.
+    """
+    total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+    return total // 2, total - total // 2
+
+
+class PaddedConv3d(nn.Conv3d):
+    """A 3D convolution whose padding is symmetric (kernel // 2) or TensorFlow's 'SAME'."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: Triple,
+        stride: Triple = (1, 1, 1),
+        *,
+        bias: bool = False,
+        padding: Padding = "symmetric",
+    ) -> None:
+        half = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
+        super().__init__(in_channels, out_channels, kernel, stride, half, bias=bias)
+        # With stride 1 and an odd kernel both conventions agree, and the convolution pads without a copy.
+        self._explicit = padding == "same" and any(s != 1 or k % 2 == 0 for k, s in zip(kernel, stride, strict=True))
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Convolve (B, C, T, H, W)."""
+        if not self._explicit:
+            return super().forward(input)
+        pads = [same_padding(n, k, s) for n, k, s in zip(input.shape[2:], self.kernel_size, self.stride, strict=True)]
+        if all(before == after for before, after in pads):
+            symmetric = (pads[0][0], pads[1][0], pads[2][0])
+            return F.conv3d(input, self.weight, self.bias, self.stride, symmetric)
+        flat = [n for pair in reversed(pads) for n in pair]
+        return F.conv3d(F.pad(input, flat), self.weight, self.bias, self.stride)
+
+
+class PaddedMaxPool3d(nn.Module):
+    """Max pooling over (T, H, W) with symmetric padding or TensorFlow's 'SAME', without a padded copy.
+
+    'SAME' pads ``before`` explicitly and leaves the rest to windows that run over the end (``ceil_mode``), which is
+    the same since padding never wins a maximum. Symmetric padding follows torchvision's ``s3d``: kernel // 2 for
+    odd kernels, none for even ones; an axis shorter than its unpadded kernel is pooled whole rather than refused.
+    """
+
+    def __init__(self, kernel: Triple, stride: Triple, padding: Padding = "symmetric") -> None:
+        super().__init__()
+        self.kernel, self.stride, self.padding = kernel, stride, padding
+
+    def extra_repr(self) -> str:
+        """The parameters, for ``print(network)``."""
+        return f"kernel={self.kernel}, stride={self.stride}, padding={self.padding}"
+
+    def forward(self, x_BCTHW: Tensor) -> Tensor:
+        """Pool (B, C, T, H, W)."""
+        sizes = x_BCTHW.shape[2:]
+        if self.padding == "same":
+            before = [same_padding(n, k, s)[0] for n, k, s in zip(sizes, self.kernel, self.stride, strict=True)]
+            return F.max_pool3d(x_BCTHW, self.kernel, self.stride, before, ceil_mode=True)
+        kernel = [min(k, n) if k % 2 == 0 else k for k, n in zip(self.kernel, sizes, strict=True)]
+        half = [k // 2 if k % 2 else 0 for k in self.kernel]
+        return F.max_pool3d(x_BCTHW, kernel, self.stride, half)
+
+
+class ConvNorm(nn.Module):
+    """Convolution, optional batch normalisation, optional ReLU.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        kernel: (T, H, W).
+        stride: (T, H, W).
+        norm: the batch normalisation, or None for a convolution with a bias.
+        activation: whether a ReLU follows.
+        padding: see ``PaddedConv3d``.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: Triple,
+        stride: Triple = (1, 1, 1),
+        *,
+        norm: nn.BatchNorm3d | None,
+        activation: bool = True,
+        padding: Padding = "symmetric",
+    ) -> None:
+        super().__init__()
+        self.conv = PaddedConv3d(in_channels, out_channels, kernel, stride, bias=norm is None, padding=padding)
+        self.norm = norm
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Transform (B, C, T, H, W)."""
+        x = self.conv(x)
+        if self.norm is not None:
+            x = self.norm(x)
+        return F.relu(x, inplace=True) if self.activation else x
+
+
+def batch_norm(channels: int, *, eps: float, momentum: float, scale: bool = True) -> nn.BatchNorm3d:
+    """A batch normalisation; without ``scale`` its weight is the constant 1 (TF-slim's default).
+
+    The constant stays a buffer that is not saved, so that the fused kernels, which want a weight, still run.
+    """
+    norm = nn.BatchNorm3d(channels, eps=eps, momentum=momentum)
+    if not scale:
+        ones = norm.weight.detach().clone()
+        del norm.weight
+        norm.register_buffer("weight", ones, persistent=False)
+    return norm
+
+
+class SelfGate(nn.Module):
+    """Feature gating of S3D-G (002, §4.6): x · σ(W · mean over (T, H, W) of x), per channel.
+
+    ``bias`` is the paper's equation; the released code has none (slim ``s3dg.py``, self_gating).
+    """
+
+    def __init__(self, channels: int, *, bias: bool) -> None:
+        super().__init__()
+        self.conv = nn.Conv3d(channels, channels, 1, bias=bias)
+
+    def forward(self, x_BCTHW: Tensor) -> Tensor:
+        """Gate (B, C, T, H, W)."""
+        weights: Tensor = self.conv(x_BCTHW.mean((2, 3, 4), keepdim=True)).sigmoid()
+        return x_BCTHW * weights

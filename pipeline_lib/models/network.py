@@ -1,0 +1,152 @@
+"""What every video network offers: logits, named endpoints, and features up to an endpoint."""
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from pipeline_lib.errors import UserError
+
+LOGITS = "logits"
+
+
+class VideoNetwork(nn.Module):
+    """A network from clips to logits, as named stages that run one after the other and a head.
+
+    Attributes:
+        endpoints: names of the stages in order, as the papers call them, and ``logits`` last. Distillation,
+            decoders, detection and Grad-CAM attach to any of them.
+        in_channels: channels of a clip (3 for RGB, 2 for flow).
+        num_classes: width of the logits.
+        num_frames: the only clip length that the network takes, or None if it takes any.
+        minimum_side: smallest height and width, in pixels, whose features still have a meaning.
+    """
+
+    def __init__(
+        self,
+        stages: Mapping[str, nn.Module],
+        head: nn.Module,
+        *,
+        in_channels: int,
+        num_classes: int,
+        num_frames: int | None = None,
+        minimum_side: int = 16,
+    ) -> None:
+        super().__init__()
+        self.stages = nn.ModuleDict(stages)
+        self.head = head
+        self.endpoints: tuple[str, ...] = (*stages, LOGITS)
+        self.in_channels = in_channels
+        self.num_classes = num_classes
+        self.num_frames = num_frames
+        self.minimum_side = minimum_side
+
+    def check(self, clip_BCTHW: Tensor) -> None:
+        """Raise ``UserError`` if the network cannot see a clip of this shape."""
+        shape = tuple(clip_BCTHW.shape)
+        if clip_BCTHW.dim() != 5:
+            raise UserError(
+                f"a clip has five axes (batch, channels, frames, height, width); this one has shape {shape}"
+            )
+        if shape[1] != self.in_channels:
+            raise UserError(
+                f"the network was built for {self.in_channels} input channels and got a clip with {shape[1]}: "
+                "3 is RGB, 2 is flow; set the experiment's modality to what the network was built for"
+            )
+        if self.num_frames is not None and shape[2] != self.num_frames:
+            raise UserError(
+                f"the network folds exactly {self.num_frames} frames into its first layer and got {shape[2]}; "
+                f"set its option num_frames to {shape[2]} or sample {self.num_frames} frames"
+            )
+        if shape[2] < 1 or min(shape[3:]) < self.minimum_side:
+            raise UserError(
+                f"a clip needs at least one frame of {self.minimum_side}×{self.minimum_side} pixels; got {shape[2]} of "
+                f"{shape[3]}×{shape[4]}"
+            )
+
+    def prepare(self, clip_BCTHW: Tensor) -> Tensor:
+        """Bring a clip to the form of the first stage; the identity but for networks that fold time away."""
+        return clip_BCTHW
+
+    def forward(self, clip_BCTHW: Tensor) -> Tensor:
+        """Logits (B, num_classes) of float clips (B, C, T, H, W).
+
+        Raises:
+            UserError: the clip's shape does not suit the network.
+        """
+        self.check(clip_BCTHW)
+        x = self.prepare(clip_BCTHW)
+        for stage in self.stages.values():
+            x = stage(x)
+        logits: Tensor = self.head(x)
+        return logits
+
+    def check_names(self, names: Iterable[str]) -> list[str]:
+        """The names as a list.
+
+        Raises:
+            UserError: one of them is no endpoint of this network; the message lists those that are.
+        """
+        wanted = list(names)
+        unknown = sorted(set(wanted) - set(self.endpoints))
+        if unknown:
+            raise UserError(f"no endpoint {', '.join(unknown)}; this network has {', '.join(self.endpoints)}")
+        return wanted
+
+    def forward_features(self, clip_BCTHW: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
+        """The named endpoints; nothing that lies behind the deepest of them is computed.
+
+        Args:
+            clip_BCTHW: float clips.
+            names: endpoints; ``logits`` is one.
+
+        Returns:
+            Name → activation (B, C', T', H', W'), and logits (B, num_classes), in the network's order.
+
+        Raises:
+            UserError: an unknown endpoint, or a clip that does not suit the network.
+        """
+        remaining = set(self.check_names(names))
+        self.check(clip_BCTHW)
+        found: dict[str, Tensor] = {}
+        x = self.prepare(clip_BCTHW)
+        for name, stage in self.stages.items():
+            if not remaining:
+                return found
+            x = stage(x)
+            if name in remaining:
+                found[name] = x
+                remaining.remove(name)
+        if LOGITS in remaining:
+            found[LOGITS] = self.head(x)
+        return found
+
+    def forward_endpoints(self, clip_BCTHW: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
+        """The named endpoints and, always, ``logits``; see ``forward_features`` for what stops early."""
+        return self.forward_features(clip_BCTHW, [*names, LOGITS])
+
+    def set_batch_norm_momentum(self, momentum: float) -> None:
+        """Set the weight of a new batch in the running statistics of every batch normalisation."""
+        for module in self.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.momentum = momentum
+
+
+class PooledLinearHead(nn.Module):
+    """Global average over time and space, dropout, one linear layer (R(2+1)D paper, Table 1).
+
+    Args:
+        in_features: channels of the last stage.
+        num_classes: width of the logits; 0 gives the pooled features themselves (B, in_features).
+        dropout: probability of dropping a feature, in [0, 1).
+    """
+
+    def __init__(self, in_features: int, num_classes: int, dropout: float) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.fc: nn.Module = nn.Linear(in_features, num_classes) if num_classes else nn.Identity()
+
+    def forward(self, x_BCTHW: Tensor) -> Tensor:
+        """Logits (B, num_classes) of features (B, C, T, H, W)."""
+        logits: Tensor = self.fc(self.dropout(torch.nn.functional.adaptive_avg_pool3d(x_BCTHW, 1).flatten(1)))
+        return logits
