@@ -21,15 +21,49 @@ class Generated(Section):
     seed: int = 0
 
 
+class Filter(Section):
+    """Which of the listed clips belong to the data set: a list of ids, classes, or counts drawn with a seed."""
+
+    ids: str | None = None
+    """File with one clip id (or YouTube id) a line; only these are kept."""
+    classes: str | None = None
+    """File with one class name a line (Mini-Kinetics-200); only clips of these are kept."""
+    per_class: dict[Literal["train", "validation"], int] = {}
+    """At most so many clips of each class and list, drawn with ``seed``."""
+    total: dict[Literal["train", "validation"], int] = {}
+    """At most so many clips of each list, drawn with ``seed``."""
+    seed: int = 0
+
+
 class Dataset(Section):
     """One data set: where its annotations and videos lie and how they are filtered."""
 
-    format: Literal["generated", "kinetics", "ucf101", "hmdb51", "folder", "table"]
+    format: Literal[
+        "generated",
+        "kinetics",
+        "ucf101",
+        "hmdb51",
+        "folder",
+        "table",
+        "something_v1",
+        "something_v2",
+        "ava",
+        "jhmdb",
+        "ucf101_24",
+        "sports1m",
+    ]
     """The importer in pipeline_lib/manifests that reads it."""
     annotations: dict[str, str | None] = {}
     """Annotation file (or folder of split files) per list name, e.g. ``train`` and ``validation``."""
     videos: list[str] = []
     """Folders that are searched for the videos, in this order."""
+    replacements: list[str] = []
+    """Folders with replacements of damaged videos; one is preferred, matched by its name or by the first 11
+    characters of its name (the YouTube id) where those are unique."""
+    filter: Filter = Filter()
+    """A reduced data set; part of the manifest's digest."""
+    validation_share: float = Field(default=0.2, ge=0.0, lt=1.0)
+    """Share of each class that becomes the validation list where the annotations name none (``folder``, ``table``)."""
     generated: Generated | None = None
     num_splits: int = Field(default=1, ge=1)
     """Official train/validation divisions (UCF101 and HMDB51 have 3)."""
@@ -40,6 +74,8 @@ class Dataset(Section):
     """``decode`` decodes every frame of every video, ``headers`` opens it only, ``none`` trusts the list."""
     on_decode_error: Literal["reject", "keep"] = "reject"
     """What becomes of a clip whose decoding reports an error."""
+    probe_seconds: float = Field(default=120.0, gt=0)
+    """Time limit for probing one file, after which it is rejected."""
     minimum_frames: int = Field(default=8, ge=1)
     minimum_short_side: int = Field(default=32, ge=1)
     maximum_reject_share: float = Field(default=0.5, ge=0.0, le=1.0)
