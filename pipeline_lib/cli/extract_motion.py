@@ -1,0 +1,23 @@
+"""``extract-motion``: the motion stage for one shard."""
+
+import argparse
+import os
+from pathlib import Path
+
+HELP = "compute the motion (flow, flow edges, frame difference) of one shard of frames"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--specification", required=True, help="MotionSpecification as JSON")
+    parser.add_argument("--frames", required=True, type=Path, help="frames shard to read (.h5)")
+    parser.add_argument("--output", required=True, type=Path, help="motion shard to write (.h5)")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="CPU threads (default: all)")
+
+
+def run(options: argparse.Namespace) -> int:
+    from pipeline_lib.configuration.specification import MotionSpecification
+    from pipeline_lib.flow.extraction import extract_motion
+
+    specification = MotionSpecification.model_validate_json(options.specification)
+    extract_motion(specification, options.frames, options.output, max(1, options.threads))
+    return 0

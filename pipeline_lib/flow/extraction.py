@@ -1,0 +1,318 @@
+"""The motion stage: a shard of frames in, a shard of motion with the same ids, order and rows out.
+
+Frames are decoded by threads while the device computes, and JPEGs are encoded by threads while it computes the next
+pairs. A row whose partner lies outside the video repeats its nearest neighbour; which rows these are is in the shard's
+parameters (``boundary``).
+"""
+
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import Queue
+from threading import Event, Thread
+from typing import Any
+
+import numpy as np
+import simplejpeg
+import torch
+
+from pipeline_lib.artefacts.locking import artefact_lock
+from pipeline_lib.artefacts.progress import Progress
+from pipeline_lib.artefacts.provenance import Sidecar, distribution_versions, provenance
+from pipeline_lib.configuration.specification import MotionSpecification
+from pipeline_lib.errors import UserError
+from pipeline_lib.flow.methods import MotionMethod, create_method, stage_modules
+from pipeline_lib.flow.quantisation import encode_image, stack_channels
+from pipeline_lib.media.shards import Shard, ShardPart, ShardVideo
+
+# Decoded chunks that wait for the device, and videos whose JPEGs may still be encoding.
+_CHUNKS_AHEAD = 2
+_VIDEOS_BEHIND = 4
+
+
+@dataclass
+class _Chunk:
+    """Consecutive decoded frames of one video: all that ``stop − start`` pairs need."""
+
+    video: ShardVideo
+    frames: np.ndarray
+    last: bool
+    error: str | None = None
+
+
+@dataclass
+class _Pending:
+    """A video on its way out: futures of its encoded rows."""
+
+    video: ShardVideo
+    rows: list[Future[bytes]] = field(default_factory=list)
+    error: str | None = None
+
+
+@dataclass
+class StageFigures:
+    """Where a stage's time went, seconds of the thread that feeds the device."""
+
+    pairs: int = 0
+    seconds: float = 0.0
+    waiting_for_frames: float = 0.0
+    device: float = 0.0
+    waiting_for_jpegs: float = 0.0
+
+    def summary(self) -> dict[str, Any]:
+        """Plain data for the sidecar: pairs/s and what bound the job."""
+        shares = {
+            "decode": self.waiting_for_frames,
+            "device": self.device,
+            "encode": self.waiting_for_jpegs,
+        }
+        return {
+            "pairs": self.pairs,
+            "pairs_per_second": round(self.pairs / self.seconds, 2) if self.seconds else 0.0,
+            "bound_by": max(shares, key=lambda name: shares[name]),
+            "seconds": {name: round(value, 3) for name, value in shares.items()} | {"total": round(self.seconds, 3)},
+        }
+
+
+def choose_device(wanted: str, method: str) -> torch.device:
+    """The device to compute on: a GPU that is wanted but absent gives the CPU, with a warning.
+
+    Args:
+        wanted: ``auto``, ``cpu`` or ``cuda``.
+        method: name of the method, for the warning.
+    """
+    if wanted != "cpu" and torch.cuda.is_available():
+        return torch.device("cuda")
+    if wanted == "cuda":
+        print(f"warning: no CUDA device here: {method} is computed on the CPU", file=sys.stderr, flush=True)
+    return torch.device("cpu")
+
+
+def decode_frame(jpeg: bytes | memoryview, colour: bool) -> np.ndarray:
+    """One stored frame: uint8 (H, W, 3) RGB, or (H, W) luma."""
+    if colour:
+        rgb: np.ndarray = simplejpeg.decode_jpeg(jpeg, colorspace="RGB", fastdct=False, fastupsample=False)
+        return rgb
+    grey: np.ndarray = simplejpeg.decode_jpeg(jpeg, colorspace="GRAY", fastdct=False)[..., 0]
+    return grey
+
+
+def _chunks(
+    shard: Shard, positions: list[int], method: MotionMethod, gap: int, pool: ThreadPoolExecutor
+) -> Iterator[_Chunk]:
+    """Decode the videos at ``positions`` of a shard, in pieces that overlap by the gap."""
+    reach = abs(gap)
+    for position in positions:
+        video = shard.videos[position]
+        empty = np.empty((0, video.height, video.width), np.uint8)
+        num_pairs = video.num_frames - reach
+        if num_pairs < 1:
+            reason = f"{video.num_frames} frames; a gap of {gap} needs {reach + 1}"
+            yield _Chunk(video, empty, last=True, error=reason)
+            continue
+        size = method.pairs_per_call(video.height, video.width)
+        for start in range(0, num_pairs, size):
+            stop = min(start + size, num_pairs)
+            try:
+                jpegs = shard.read(position, start, stop + reach)
+                frames = np.stack(list(pool.map(lambda jpeg: decode_frame(jpeg, method.colour), jpegs)))
+            except (ValueError, OSError) as error:
+                yield _Chunk(video, empty, last=True, error=f"its stored frames cannot be decoded: {error}")
+                break
+            yield _Chunk(video, frames, last=stop == num_pairs)
+
+
+def _ahead(chunks: Iterator[_Chunk], stop: Event) -> Iterator[_Chunk]:
+    """Run a generator of chunks in a thread of its own, a few chunks ahead of its consumer."""
+    queue: Queue[_Chunk | BaseException | None] = Queue(_CHUNKS_AHEAD)
+
+    def produce() -> None:
+        try:
+            for chunk in chunks:
+                queue.put(chunk)
+                if stop.is_set():
+                    return
+            queue.put(None)
+        except BaseException as error:  # handed to the consumer, which raises it
+            queue.put(error)
+
+    Thread(target=produce, daemon=True).start()
+    while (item := queue.get()) is not None:
+        if isinstance(item, BaseException):
+            raise item
+        yield item
+
+
+def motion_images(method: MotionMethod, frames: np.ndarray, gap: int) -> np.ndarray:
+    """Quantised motion of consecutive frames as grey images, halving the call when device memory runs out.
+
+    Args:
+        method: computes the motion.
+        frames: uint8 (N, H, W) or (N, H, W, 3).
+        gap: from frame t to t + gap.
+
+    Returns:
+        uint8 (N − abs(gap), C · padded(H), W).
+
+    Raises:
+        ValueError: the frames cannot be used, or the motion is not finite.
+        torch.OutOfMemoryError: not even one pair fits the device.
+    """
+    try:
+        return stack_channels(method.quantisation.quantise(method.motion(frames, gap))).cpu().numpy()
+    except torch.OutOfMemoryError:
+        num_pairs = len(frames) - abs(gap)
+        if num_pairs == 1:
+            raise
+    # Outside the handler: the exception's frames would keep the failed call's tensors alive.
+    torch.cuda.empty_cache()
+    half = num_pairs // 2
+    print(f"out of device memory with {num_pairs} pairs: going on with {half}", file=sys.stderr, flush=True)
+    return np.concatenate(
+        [motion_images(method, frames[: half + abs(gap)], gap), motion_images(method, frames[half:], gap)]
+    )
+
+
+def _finish_video(part: ShardPart, pending: _Pending, gap: int, progress: Progress) -> None:
+    """Store a video whose rows are all under way, with its boundary rows repeated; or reject it."""
+    rows = [row.result() for row in pending.rows]
+    video = pending.video
+    if pending.error is not None:
+        part.reject(video.id, pending.error)
+    else:
+        repeated = [rows[-1] if gap > 0 else rows[0]] * abs(gap)
+        rows = rows + repeated if gap > 0 else repeated + rows
+        part.append(video.id, rows, video.height, video.width, video.frames_per_second)
+    progress.advance()
+
+
+def _estimate(figures: StageFigures, total_pairs: int, wanted: str, method: str) -> None:
+    """Say once, after the first pairs on a CPU that stands in for a GPU, how long the job will take."""
+    left = (total_pairs - figures.pairs) * figures.device / max(figures.pairs, 1)
+    if wanted == "cuda" or left > 600:
+        print(
+            f"{method} on the CPU: {figures.pairs / max(figures.device, 1e-9):.2f} pairs/s, about {left / 60:.0f} min "
+            f"for the {total_pairs - figures.pairs} pairs left in this shard (a GPU is many times faster)",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def extract_motion(specification: MotionSpecification, frames: Path, output: Path, num_threads: int) -> dict[str, Any]:
+    """Make the motion shard of a frames shard. Killed and started again, it goes on from the finished videos.
+
+    Args:
+        specification: the motion kind and the device.
+        frames: the frames shard.
+        output: where the motion shard shall lie.
+        num_threads: threads for computing on the CPU, and for decoding and encoding.
+
+    Returns:
+        Figures of this run: pairs, pairs per second, what bound it.
+
+    Raises:
+        UserError: wrong parameters, missing weights or an unreadable frames shard.
+    """
+    kind = specification.motion_kind
+    if kind.gap == 0:
+        raise UserError(f"motions.{specification.motion}.gap is 0; it must be at least 1 or at most −1")
+    device = choose_device(specification.device, kind.method)
+    with artefact_lock(output):
+        sidecar = Sidecar()
+        method = create_method(kind, device, num_threads)
+        shard = Shard(frames)
+        gap = kind.gap
+        boundary = {"rows": abs(gap), "side": "end" if gap > 0 else "start", "rule": "nearest row repeated"}
+        record = provenance(
+            "extract_motion",
+            stage_modules(kind),
+            {
+                "motion": kind.model_dump(),
+                "method_parameters": method.parameters,
+                "quantisation": method.quantisation.attributes(),
+                "gap": gap,
+                "boundary": boundary,
+                "device": device.type,
+            },
+            {"frames": shard.provenance["digest"]},
+            distribution_versions(["torch", "simplejpeg", *method.versions]),
+        )
+        with ShardPart(output, record["digest"]) as part:
+            figures = _run(shard, part, method, specification, device, num_threads)
+            part.finish(record, [video.id for video in shard.videos])
+        sidecar.write(output, figures)
+        return figures
+
+
+def _run(
+    shard: Shard,
+    part: ShardPart,
+    method: MotionMethod,
+    specification: MotionSpecification,
+    device: torch.device,
+    num_threads: int,
+) -> dict[str, Any]:
+    """Compute and store what the part does not hold yet."""
+    kind = specification.motion_kind
+    gap = kind.gap
+    positions = [index for index, video in enumerate(shard.videos) if video.id not in part.done]
+    total_pairs = sum(max(shard.videos[index].num_frames - abs(gap), 0) for index in positions)
+    figures = StageFigures()
+    waiting: deque[_Pending] = deque()
+    current: _Pending | None = None
+    stop = Event()
+    start = clock = time.perf_counter()
+    label = f"{specification.motion} {specification.dataset}"
+    with (
+        ThreadPoolExecutor(num_threads) as decoders,
+        ThreadPoolExecutor(num_threads) as encoders,
+        Progress(label, len(shard.videos), "videos", part.resumed) as progress,
+    ):
+        try:
+            for chunk in _ahead(_chunks(shard, positions, method, gap, decoders), stop):
+                now = time.perf_counter()
+                figures.waiting_for_frames += now - clock
+                if current is None:
+                    current = _Pending(chunk.video)
+                current.error = current.error or chunk.error
+                if current.error is None:
+                    try:
+                        images = motion_images(method, chunk.frames, gap)
+                    except torch.OutOfMemoryError as error:
+                        size = f"{chunk.video.width}×{chunk.video.height}"
+                        current.error = f"{kind.method}: one pair of {size} px exceeds the device's memory ({error})"
+                    except ValueError as error:
+                        current.error = f"{kind.method}: {error}"
+                    else:
+                        first = figures.pairs == 0
+                        figures.pairs += len(images)
+                        figures.device += time.perf_counter() - now
+                        current.rows += [encoders.submit(encode_image, row, kind.jpeg_quality) for row in images]
+                        if first and device.type == "cpu":
+                            _estimate(figures, total_pairs, specification.device, kind.method)
+                if chunk.last:
+                    waiting.append(current)
+                    current = None
+                clock = time.perf_counter()
+                while waiting and (len(waiting) > _VIDEOS_BEHIND or all(row.done() for row in waiting[0].rows)):
+                    _finish_video(part, waiting.popleft(), gap, progress)
+                now = time.perf_counter()
+                figures.waiting_for_jpegs += now - clock
+                clock = now
+            while waiting:
+                _finish_video(part, waiting.popleft(), gap, progress)
+            figures.waiting_for_jpegs += time.perf_counter() - clock
+        finally:
+            stop.set()
+    figures.seconds = time.perf_counter() - start
+    summary = figures.summary()
+    print(
+        f"{label}: {summary['pairs']} pairs, {summary['pairs_per_second']} pairs/s, bound by {summary['bound_by']}",
+        file=sys.stderr,
+        flush=True,
+    )
+    return summary

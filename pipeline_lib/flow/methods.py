@@ -1,0 +1,93 @@
+"""The motion methods by name, and what the stage asks of each.
+
+A method is a module with ``create(kind, device, num_threads) -> MotionMethod``. The stage imports only the one that its
+specification names, so that its fingerprint (``stage_modules``) covers that method and not the others: an edit to RAFT
+does not rerun TV-L1.
+"""
+
+import importlib
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from pipeline_lib.configuration.data import Motion
+from pipeline_lib.flow.quantisation import Quantisation
+
+METHODS = {
+    "tvl1": "pipeline_lib.flow.tvl1",
+    "farneback": "pipeline_lib.flow.farneback",
+    "raft": "pipeline_lib.flow.raft",
+    "flow_edges": "pipeline_lib.flow.flow_edges",
+    "frame_difference": "pipeline_lib.flow.frame_difference",
+}
+
+
+class MotionMethod(Protocol):
+    """Computes the motion of consecutive pairs of frames.
+
+    Attributes:
+        quantisation: how the values are stored.
+        colour: whether ``motion`` wants RGB frames (N, H, W, 3) rather than grey ones (N, H, W).
+        pairs_per_call: how many pairs of ``height × width`` one call takes at best.
+        versions: distributions that shape the values.
+        parameters: every parameter in force, defaults included, as plain data.
+    """
+
+    quantisation: Quantisation
+    colour: bool
+    versions: tuple[str, ...]
+    parameters: dict[str, object]
+
+    def pairs_per_call(self, height: int, width: int) -> int:
+        """Pairs that one call should get: enough to keep the device busy, few enough for its memory."""
+        ...
+
+    def motion(self, frames: np.ndarray, gap: int) -> torch.Tensor:
+        """Motion between frames ``gap`` apart.
+
+        Args:
+            frames: uint8 (N, H, W) grey or (N, H, W, 3) RGB, N > abs(gap).
+            gap: from frame t to t + gap; negative looks back.
+
+        Returns:
+            float32 (N − abs(gap), C, H, W) on the method's device, in the quantisation's unit. Row i belongs to frame
+            i for a positive gap and to frame i + abs(gap) for a negative one. C = 2 is (u, v): a point at (x, y) of
+            frame t is at (x + u, y + v) in frame t + gap.
+
+        Raises:
+            ValueError: the frames cannot be used (too small).
+        """
+        ...
+
+
+def source_method(kind: Motion) -> str | None:
+    """The flow method that ``flow_edges`` is computed from, None for the other kinds."""
+    return str(kind.parameters.get("source", "raft")) if kind.method == "flow_edges" else None
+
+
+def stage_modules(kind: Motion) -> list[str]:
+    """The modules that the stage runs for a motion kind: their closure is its fingerprint."""
+    modules = ["pipeline_lib.flow.extraction", METHODS[kind.method]]
+    source = source_method(kind)
+    if source in METHODS:
+        modules.append(METHODS[source])
+    return modules
+
+
+def create_method(kind: Motion, device: torch.device, num_threads: int) -> MotionMethod:
+    """Make the method that a motion kind names.
+
+    Raises:
+        UserError: its parameters are wrong, or weights that it needs are missing.
+    """
+    module = importlib.import_module(METHODS[kind.method])
+    method: MotionMethod = module.create(kind, device, num_threads)
+    return method
+
+
+def pair_indices(num_frames: int, gap: int) -> list[tuple[int, int]]:
+    """(from, to) of every pair that ``motion`` computes for ``num_frames`` frames, in order."""
+    if gap > 0:
+        return [(t, t + gap) for t in range(num_frames - gap)]
+    return [(t, t + gap) for t in range(-gap, num_frames)]

@@ -1,0 +1,147 @@
+"""Motion as 8-bit JPEGs: u stacked over v in one grey image, zero motion exact, and back to physical units.
+
+The Kinetics convention clips flow to ± 20 px and stores 8 bits (released preprocessing of the I3D authors,
+deepmind/kinetics-i3d; S3D-G paper, section 6.1). Tools differ in where zero falls (rounding gives 128, truncation 127):
+here q = round(127 · clip(value / bound, −1, 1)) + 128, so that zero is 128 exactly, negating a value is q → 256 − q,
+and a still frame is a constant JPEG, which decodes to what went in.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import simplejpeg
+import torch
+
+JPEG_BLOCK = 8
+
+
+def padded(size: int) -> int:
+    """``size`` rounded up to whole JPEG blocks, so that no block mixes two channels."""
+    return -(-size // JPEG_BLOCK) * JPEG_BLOCK
+
+
+@dataclass(frozen=True)
+class Quantisation:
+    """How values become bytes, as every motion shard records it (``provenance["parameters"]["quantisation"]``).
+
+    Attributes:
+        channels: what is stacked, from the top: ``("u", "v")`` or one name.
+        bound: largest magnitude that is kept, in ``unit``.
+        zero: the byte of the value 0.
+        scale: the byte of ``bound`` minus ``zero``.
+        unit: ``px`` for displacements, ``px/px`` for flow edges, ``grey`` levels for frame differences.
+    """
+
+    channels: tuple[str, ...]
+    bound: float
+    zero: int = 128
+    scale: int = 127
+    unit: str = "px"
+
+    def attributes(self) -> dict[str, Any]:
+        """Plain data for a shard's attributes."""
+        return {
+            "channels": list(self.channels),
+            "bound": self.bound,
+            "zero": self.zero,
+            "scale": self.scale,
+            "unit": self.unit,
+            "rule": "byte = round(scale * clip(value / bound)) + zero; channels stacked, each padded to 8 rows",
+        }
+
+    @classmethod
+    def from_provenance(cls, provenance: Mapping[str, Any]) -> Self:
+        """The quantisation of a finished motion shard (``Shard.provenance``)."""
+        stored = provenance["parameters"]["quantisation"]
+        return cls(tuple(stored["channels"]), stored["bound"], stored["zero"], stored["scale"], stored["unit"])
+
+    def quantise(self, values: torch.Tensor) -> torch.Tensor:
+        """Values to bytes, on the device where they lie.
+
+        Args:
+            values: float (…, C, H, W), in ``unit``.
+
+        Returns:
+            uint8 of the same shape; 1 … 255 for signed values, so that q → 256 − q negates.
+
+        Raises:
+            ValueError: a value is NaN or infinite.
+        """
+        if not bool(torch.isfinite(values).all()):
+            raise ValueError("the motion holds values that are not finite")
+        lowest = -1.0 if self.zero else 0.0
+        scaled = (values.float() / self.bound).clamp_(lowest, 1.0).mul_(self.scale).round_().add_(self.zero)
+        return scaled.to(torch.uint8)
+
+    def dequantise(self, quantised: np.ndarray) -> np.ndarray:
+        """Bytes to values in ``unit``, float32, within ± bound. JPEG may have moved a byte beyond the range."""
+        return self.normalise(quantised) * np.float32(self.bound)
+
+    def normalise(self, quantised: np.ndarray) -> np.ndarray:
+        """Bytes to value / bound, float32 in [−1, 1] ([0, 1] where nothing is negative): what networks see."""
+        values = (quantised.astype(np.float32) - np.float32(self.zero)) / np.float32(self.scale)
+        clipped: np.ndarray = np.clip(values, -1.0 if self.zero else 0.0, 1.0)
+        return clipped
+
+    def image_height(self, height: int) -> int:
+        """Rows of the stored image for frames of ``height`` rows."""
+        return len(self.channels) * padded(height)
+
+
+def stack_channels(quantised: torch.Tensor) -> torch.Tensor:
+    """(N, C, H, W) uint8 to images (N, C · padded(H), W): channels stacked, the last row repeated into the padding.
+
+    The repetition keeps the padding from ringing into the rows that are kept.
+    """
+    height, width = quantised.shape[-2:]
+    extra = padded(height) - height
+    if extra:
+        last = quantised[..., -1:, :].expand(*quantised.shape[:-2], extra, width)
+        quantised = torch.cat([quantised, last], dim=-2)
+    return quantised.reshape(quantised.shape[0], -1, width)
+
+
+def unstack_channels(image: np.ndarray, height: int) -> np.ndarray:
+    """One stored image (C · padded(H), W) to (C, H, W), the padding dropped.
+
+    Args:
+        image: uint8, as decoded.
+        height: rows of the frame (``ShardVideo.height``).
+    """
+    return image.reshape(-1, padded(height), image.shape[-1])[:, :height]
+
+
+def encode_image(image: np.ndarray, quality: int) -> bytes:
+    """One grey image (rows, W) uint8 as a JPEG."""
+    jpeg: bytes = simplejpeg.encode_jpeg(
+        np.ascontiguousarray(image)[..., None],
+        quality=quality,
+        colorspace="GRAY",
+        colorsubsampling="Gray",
+        fastdct=False,
+    )
+    return jpeg
+
+
+def decode_image(jpeg: bytes | memoryview, height: int) -> np.ndarray:
+    """One motion frame's JPEG to bytes (C, H, W) uint8."""
+    image = simplejpeg.decode_jpeg(jpeg, colorspace="GRAY", fastdct=False)[..., 0]
+    return unstack_channels(image, height)
+
+
+def flip_horizontally(quantised: np.ndarray) -> np.ndarray:
+    """Mirror quantised flow (…, 2, H, W): columns reversed and u negated (q → 256 − q, clipped to a byte)."""
+    mirrored = np.ascontiguousarray(quantised[..., ::-1])
+    u = mirrored[..., 0, :, :].astype(np.int16)
+    mirrored[..., 0, :, :] = np.minimum(256 - u, 255)
+    return mirrored
+
+
+def round_trip(values: torch.Tensor, quantisation: Quantisation, quality: int) -> np.ndarray:
+    """What a reader gets back for ``values`` (N, C, H, W): quantised, compressed, decoded, in ``unit``."""
+    images = stack_channels(quantisation.quantise(values)).cpu().numpy()
+    height = values.shape[-2]
+    decoded = np.stack([decode_image(encode_image(image, quality), height) for image in images])
+    return quantisation.dequantise(decoded)
