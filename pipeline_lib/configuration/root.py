@@ -16,10 +16,14 @@ class Hardware(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     deterministic: bool = False
     """On a GPU, prefer deterministic kernels; the CPU always is deterministic."""
+    num_threads: int = Field(default=2, ge=1)
+    """Threads of a training on the CPU. Fixed, not taken from the machine: the order of float sums follows from it."""
+    compile: bool = False
+    """Compile the network with torch.compile (pays on a GPU after some thousand steps)."""
 
 
 def _kind(value: Any) -> str:
-    """An entry with members is an ensemble, any other an experiment: so that one kind's errors are shown, not both's."""
+    """Tell an ensemble by its members, so that only one kind's errors are shown."""
     is_ensemble = isinstance(value, Ensemble) or (isinstance(value, dict) and "members" in value)
     return "ensemble" if is_ensemble else "experiment"
 

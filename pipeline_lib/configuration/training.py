@@ -78,8 +78,37 @@ class Recipe(Section):
     precision: Literal["float32", "bfloat16"] = "float32"
     """Autocast type on a GPU; the CPU always trains in float32."""
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
+    log_steps: int = Field(default=10, ge=1)
+    """A line of metrics.jsonl holds the means over this many steps."""
     checkpoint_steps: int = Field(default=500, ge=1)
     checkpoint_minutes: float = Field(default=10.0, gt=0)
     keep_checkpoints: int = Field(default=2, ge=1)
     maximum_skipped_steps: int = Field(default=0, ge=0)
     """Steps with a non-finite loss that are skipped before the run stops."""
+
+    def shrunk(self, trial: float) -> "Recipe":
+        """The recipe with every number of steps multiplied by ``trial``; its shape stays, its length shrinks.
+
+        Args:
+            trial: in (0, 1]; 1 gives the recipe itself.
+        """
+        if trial == 1.0:
+            return self
+
+        def shorter(steps: int) -> int:
+            return max(1, round(steps * trial))
+
+        schedule = self.schedule
+        return self.model_copy(
+            update={
+                "steps": shorter(self.steps),
+                "reestimate_batch_norm": shorter(self.reestimate_batch_norm) if self.reestimate_batch_norm else 0,
+                "schedule": schedule.model_copy(
+                    update={
+                        "milestones": [shorter(step) for step in schedule.milestones],
+                        "restarts": [shorter(step) for step in schedule.restarts],
+                        "warmup_steps": round(schedule.warmup_steps * trial),
+                    }
+                ),
+            }
+        )
