@@ -7,13 +7,23 @@ with start −1.
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pipeline_lib.artefacts.digest import file_digest
+from pipeline_lib.artefacts.layout import Layout
+from pipeline_lib.artefacts.locking import artefact_lock
+from pipeline_lib.artefacts.provenance import Sidecar, distribution_versions, provenance
+from pipeline_lib.configuration.specification import EnsembleSpecification
 from pipeline_lib.errors import UserError
 from pipeline_lib.evaluation.metrics import Evaluation, log_softmax
-from pipeline_lib.evaluation.scores import Scores
+from pipeline_lib.evaluation.results import metrics_record, read_metrics, write_metrics
+from pipeline_lib.evaluation.scores import Scores, read_scores, write_scores
+
+MODULES = ("pipeline_lib.evaluation.ensemble",)
+"""What the fingerprint of an ensemble covers."""
 
 
 def _mean_of_logs(logs: Sequence[np.ndarray]) -> np.ndarray:
@@ -75,3 +85,62 @@ def combine(members: Mapping[str, Scores], provenance: Mapping[str, Any]) -> Sco
         starts = np.full(len(video), -1, dtype=np.int64)
         crops = np.zeros(len(video), dtype=np.int8)
     return Scores(first.videos, first.classes, video, starts, crops, _mean_of_logs(logs), provenance)
+
+
+def evaluate_ensemble(specification: EnsembleSpecification, root: Path, output: Path) -> dict[str, Any]:
+    """Make ``scores.h5`` and ``metrics.json`` of an ensemble from its members' score files.
+
+    Args:
+        specification: the members' runs (``{experiment}/{split}-{seed}``) and the protocol.
+        root: output root.
+        output: folder of the two files.
+
+    Returns:
+        The content of ``metrics.json``.
+
+    Raises:
+        UserError: a member's score file is missing, or the members do not fit together.
+    """
+    layout = Layout(root)
+    with artefact_lock(output / "scores.h5"):
+        sidecar = Sidecar()
+        members: dict[str, Scores] = {}
+        inputs: dict[str, str] = {}
+        folder = output
+        for member in specification.members:
+            experiment, _, run = member.partition("/")
+            split, _, seed = run.partition("-")
+            folder = layout.evaluation(experiment, split, seed, specification.protocol_name)
+            members[member] = read_scores(folder / "scores.h5")
+            inputs[f"scores {member}"] = file_digest(folder / "scores.h5")
+        inputs["manifest"] = next(iter(members.values())).manifest_digest
+        record = provenance(
+            "ensemble",
+            MODULES,
+            {
+                "experiment": specification.experiment,
+                "split": specification.split,
+                "seed": specification.seed,
+                "members": specification.members,
+                "protocol": specification.protocol.model_dump(),
+            },
+            inputs,
+            distribution_versions(["numpy", "h5py"]),
+        )
+        scores = combine(members, record)
+        # The members judge the same videos of the same manifest, so the last one's counts are the ensemble's.
+        counted = read_metrics(folder / "metrics.json")
+        write_scores(output / "scores.h5", scores)
+        run_names = {
+            "experiment": specification.experiment,
+            "split": specification.split,
+            "seed": specification.seed,
+            "protocol": specification.protocol_name,
+            "dataset": counted["dataset"],
+            "subset": counted["subset"],
+            "members": specification.members,
+        }
+        metrics = metrics_record(scores, run_names, counted["counts"])
+        write_metrics(output / "metrics.json", metrics)
+        sidecar.write(output / "scores.h5")
+    return metrics

@@ -1,0 +1,101 @@
+"""A trained network from its weights file, ready to judge clips."""
+
+import importlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from pipeline_lib.clips.batches import CHANNELS
+from pipeline_lib.configuration.specification import TrainingSpecification
+from pipeline_lib.errors import UserError
+from pipeline_lib.models.catalogue import resolve
+from pipeline_lib.models.network import VideoNetwork
+
+
+@dataclass(frozen=True)
+class TrainedNetwork:
+    """A network in evaluation mode on its device, and what its weights file says of it.
+
+    Attributes:
+        network: frozen, ``channels_last_3d``.
+        classes: class names in the order of its logits.
+        specification: of the training that made it.
+        provenance: of the weights file.
+        device: where it lies.
+    """
+
+    network: VideoNetwork
+    classes: tuple[str, ...]
+    specification: TrainingSpecification
+    provenance: dict[str, Any]
+    device: torch.device
+
+    @torch.inference_mode()
+    def logits(self, clip_BCTHW: torch.Tensor) -> torch.Tensor:
+        """Logits (B, num_classes), float32 on the CPU; on a GPU in the recipe's precision."""
+        mixed = self.device.type == "cuda" and self.specification.recipe.precision == "bfloat16"
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=mixed):
+            logits: torch.Tensor = self.network(clip_BCTHW)
+        return logits.float().cpu()
+
+
+def choose_device(wanted: str) -> torch.device:
+    """The device of a name (``auto``, ``cpu``, ``cuda``).
+
+    Raises:
+        UserError: ``cuda`` is asked for and there is none.
+    """
+    available = torch.cuda.is_available()
+    if wanted == "cuda" and not available:
+        raise UserError("hardware.device is cuda, but PyTorch finds no CUDA device here; use auto or cpu.")
+    return torch.device("cuda" if available and wanted != "cpu" else "cpu")
+
+
+def stage_modules(specification: TrainingSpecification) -> list[str]:
+    """The modules that an evaluation of this training runs: their closure is its fingerprint."""
+    return ["pipeline_lib.evaluation.runner", resolve(specification.model.name)[0]]
+
+
+def load_trained(path: Path, wanted_device: str | None = None) -> TrainedNetwork:
+    """Build the network that a weights file holds; everything needed stands in its metadata.
+
+    Args:
+        path: ``weights.safetensors`` of a run.
+        wanted_device: ``auto``, ``cpu`` or ``cuda``; None takes that of the training's specification.
+
+    Raises:
+        UserError: the file is missing or damaged, or its tensors do not fit the network that it names.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing: the experiment has not been trained yet; run its target first.") from error
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} cannot be read ({error}). Delete it and run the same target again.") from error
+    try:
+        specification = TrainingSpecification.model_validate_json(metadata["specification"])
+        classes = tuple(json.loads(metadata["classes"]))
+        provenance = json.loads(metadata["provenance"])
+    except (KeyError, ValueError) as error:
+        raise UserError(
+            f"{path} does not say which network it holds (metadata specification, classes, provenance): it was not "
+            f"made by this pipeline's trainer, or by an incompatible version of it ({error})."
+        ) from error
+    module, options = resolve(specification.model.name)
+    network: VideoNetwork = importlib.import_module(module).build(
+        len(classes), CHANNELS[specification.modality], **(options | specification.model.options)
+    )
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise UserError(f"{path} does not fit the network {specification.model.name}: {error}") from error
+    device = choose_device(wanted_device or specification.hardware.device)
+    network = network.to(device).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    network.eval().requires_grad_(False)
+    return TrainedNetwork(network, classes, specification, provenance, device)
