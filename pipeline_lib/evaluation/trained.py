@@ -1,19 +1,16 @@
 """A trained network from its weights file, ready to judge clips."""
 
-import importlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from torch import nn
 
-from pipeline_lib.clips.batches import CHANNELS
 from pipeline_lib.configuration.specification import TrainingSpecification
 from pipeline_lib.errors import UserError
 from pipeline_lib.models.catalogue import resolve
-from pipeline_lib.models.network import VideoNetwork
+from pipeline_lib.training.networks import load_network
 
 
 @dataclass(frozen=True)
@@ -28,7 +25,7 @@ class TrainedNetwork:
         device: where it lies.
     """
 
-    network: VideoNetwork
+    network: nn.Module
     classes: tuple[str, ...]
     specification: TrainingSpecification
     provenance: dict[str, Any]
@@ -70,31 +67,15 @@ def load_trained(path: Path, wanted_device: str | None = None) -> TrainedNetwork
     Raises:
         UserError: the file is missing or damaged, or its tensors do not fit the network that it names.
     """
+    network, metadata = load_network(path)
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except FileNotFoundError as error:
-        raise UserError(f"{path} is missing: the experiment has not been trained yet; run its target first.") from error
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} cannot be read ({error}). Delete it and run the same target again.") from error
-    try:
-        specification = TrainingSpecification.model_validate_json(metadata["specification"])
-        classes = tuple(json.loads(metadata["classes"]))
-        provenance = json.loads(metadata["provenance"])
+        specification = TrainingSpecification.model_validate(metadata["specification"], strict=False)
+        classes, provenance = tuple(metadata["classes"]), dict(metadata["provenance"])
     except (KeyError, ValueError) as error:
         raise UserError(
             f"{path} does not say which network it holds (metadata specification, classes, provenance): it was not "
             f"made by this pipeline's trainer, or by an incompatible version of it ({error})."
         ) from error
-    module, options = resolve(specification.model.name)
-    network: VideoNetwork = importlib.import_module(module).build(
-        len(classes), CHANNELS[specification.modality], **(options | specification.model.options)
-    )
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        raise UserError(f"{path} does not fit the network {specification.model.name}: {error}") from error
     device = choose_device(wanted_device or specification.hardware.device)
     network = network.to(device).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     network.eval().requires_grad_(False)
