@@ -7,6 +7,8 @@ from typing import Any
 from pipeline_lib.errors import UserError
 
 INCEPTION = "pipeline_lib.models.inception3d"
+RESNET = "pipeline_lib.models.resnet3d"
+SLOW = "pipeline_lib.models.slow_resnet"
 
 # I3D's stem spans seven frames; the released S3D code's three (TF-slim s3dg.py).
 _I3D: dict[str, Any] = {"convolution": "full", "stem_kernel": 7}
@@ -31,7 +33,43 @@ for _k in range(11):
         _INCEPTIONS[f"top_heavy_{_family}_k{_k}"] = _options | {"first_temporal_layer": _k}
         _INCEPTIONS[f"bottom_heavy_{_family}_k{_k}"] = _options | {"last_temporal_layer": _k}
 
-_NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {name: (INCEPTION, opts) for name, opts in _INCEPTIONS.items()}
+# 003, Fig. 1 and §3.4: kinds of conv1 … conv5. MCx is 2D from group x on, rMCx before it; MC1 would be f-R2D.
+_KINDS: dict[str, list[str]] = {"r2d": ["2d"] * 5, "f_r2d": ["2d"] * 5}
+for _x in range(2, 6):
+    _KINDS[f"mc{_x}"] = ["3d"] * (_x - 1) + ["2d"] * (6 - _x)
+for _x in range(2, 6):
+    _KINDS[f"rmc{_x}"] = ["2d"] * (_x - 1) + ["3d"] * (6 - _x)
+_KINDS |= {"r3d": ["3d"] * 5, "r2plus1d": ["2plus1d"] * 5}
+
+_RESNETS: dict[str, dict[str, Any]] = {}
+for _depth in (18, 34):
+    for _name, _kinds in _KINDS.items():
+        _RESNETS[f"{_name}_{_depth}"] = {"kinds": _kinds, "depth": _depth} | (
+            {"fold_time": True} if _name == "r2d" else {}
+        )
+    # The widths that §3.5's formula gives each convolution; the plain name follows torchvision's public weights.
+    _RESNETS[f"r2plus1d_{_depth}_per_convolution"] = {
+        "kinds": _KINDS["r2plus1d"],
+        "depth": _depth,
+        "width_rule": "per_convolution",
+    }
+
+# 004, Table 1. The motion pathway's default reads frame by frame, as the table's kernels (1×7²) and widths say.
+_MODIST: dict[str, Any] = {"stem_kernel": 5, "stem_temporal_stride": 2, "temporal_kernels": [1, 1, 3, 3]}
+_MOTION: dict[str, Any] = {"depth": 50, "temporal_kernels": [1, 1, 1, 1], "width": 8, "dropout": 0.0}
+_SLOWS: dict[str, dict[str, Any]] = {
+    "modist_r50": _MODIST | {"depth": 50},
+    "modist_r18": _MODIST | {"depth": 18},
+    "slow_r50": {"depth": 50, "temporal_kernels": [1, 1, 3, 3]},
+    "modist_motion_r50": _MOTION | {"frames": "per_frame"},
+    "modist_motion_r50_stacked": _MOTION | {"frames": "stacked", "num_frames": 16},
+}
+
+_NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
+    name: (module, options)
+    for module, family in ((INCEPTION, _INCEPTIONS), (RESNET, _RESNETS), (SLOW, _SLOWS))
+    for name, options in family.items()
+}
 
 
 def names() -> Iterator[str]:

@@ -230,6 +230,7 @@ def build(
     non_local: bool = False,
     variant: Literal["slim", "torchvision"] = "slim",
     padding: Padding | None = None,
+    norm_scale: bool | None = None,
     temporal_stride: bool = True,
     depth_multiplier: float = 1.0,
     minimum_depth: int = 16,
@@ -253,6 +254,7 @@ def build(
         non_local: non-local blocks right before ``Mixed_5b`` and ``Mixed_5c`` (001 §4).
         variant: ``torchvision`` has a separable 7-tap stem, temporal normalisation with scale, and symmetric padding.
         padding: overrides the variant's: ``same`` is TensorFlow's, which slim's released weights need.
+        norm_scale: overrides whether normalisation has a scale; torchvision's 2D Inception v1 needs it.
         temporal_stride: False removes temporal strides and temporal pooling: what makes an I2D blind to order.
         depth_multiplier: scales every width, > 0.
         minimum_depth: least number of channels of a layer, as slim's ``min_depth``.
@@ -283,7 +285,7 @@ def build(
         padding=padding or ("symmetric" if torchvision_like else "same"),
         separable_stem=torchvision_like,
         temporal_norm=torchvision_like,
-        norm_scale=torchvision_like,
+        norm_scale=torchvision_like if norm_scale is None else norm_scale,
         gate_bias=gate_bias,
         eps=batch_norm_eps,
         momentum=batch_norm_momentum,

@@ -1,8 +1,10 @@
 """What every video network offers: logits, named endpoints, and features up to an endpoint."""
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline_lib.errors import UserError
@@ -20,6 +22,8 @@ class VideoNetwork(nn.Module):
         num_classes: width of the logits.
         num_frames: the only clip length that the network takes, or None if it takes any.
         minimum_side: smallest height and width, in pixels, whose features still have a meaning.
+        input_scale, input_shift: (C,) buffers; a clip is first mapped to clip · scale + shift. They are 1 and 0 but
+            for imported weights that were trained on another normalisation than [-1, 1], and travel with these.
     """
 
     def __init__(
@@ -40,6 +44,11 @@ class VideoNetwork(nn.Module):
         self.num_classes = num_classes
         self.num_frames = num_frames
         self.minimum_side = minimum_side
+        self.input_scale: Tensor
+        self.input_shift: Tensor
+        self.register_buffer("input_scale", torch.ones(in_channels))
+        self.register_buffer("input_shift", torch.zeros(in_channels))
+        self._rescales = False
 
     def check(self, clip_BCTHW: Tensor) -> None:
         """Raise ``UserError`` if the network cannot see a clip of this shape."""
@@ -64,8 +73,22 @@ class VideoNetwork(nn.Module):
                 f"{shape[3]}×{shape[4]}"
             )
 
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
+        # Weights that say nothing of their normalisation (a plain state dictionary) take clips as they come.
+        ours = dict(self.named_buffers(recurse=False))
+        for name, identity in (("input_scale", torch.ones), ("input_shift", torch.zeros)):
+            state_dict.setdefault(prefix + name, identity(self.in_channels, dtype=ours[name].dtype))
+        super()._load_from_state_dict(state_dict, prefix, *others)
+        scale, shift = state_dict[prefix + "input_scale"], state_dict[prefix + "input_shift"]
+        self._rescales = not scale.is_meta and bool((scale != 1).any() or (shift != 0).any())
+
     def prepare(self, clip_BCTHW: Tensor) -> Tensor:
-        """Bring a clip to the form of the first stage; the identity but for networks that fold time away."""
+        """Bring a clip to the normalisation of the weights and the form of the first stage."""
+        if self._rescales:
+            clip_BCTHW = clip_BCTHW * self.input_scale.view(-1, 1, 1, 1) + self.input_shift.view(-1, 1, 1, 1)
+        if self.num_frames is not None:
+            # 003 §3.1: the frames are read as channels, 3L × H × W.
+            return clip_BCTHW.flatten(1, 2).unsqueeze(2)
         return clip_BCTHW
 
     def forward(self, clip_BCTHW: Tensor) -> Tensor:
@@ -132,21 +155,33 @@ class VideoNetwork(nn.Module):
                 module.momentum = momentum
 
 
-class PooledLinearHead(nn.Module):
-    """Global average over time and space, dropout, one linear layer (R(2+1)D paper, Table 1).
+class PooledHead(nn.Module):
+    """Global average over time and space, dropout, then linear layers with ReLUs between them.
+
+    One layer is the classifier of R(2+1)D (003, Table 1) and SlowFast. More make a projection head for contrastive
+    learning: MoDist (004, §4.1) projects both pathways to 128; its depth is not printed, CVRL's has three hidden
+    layers (Qian et al., Spatiotemporal Contrastive Video Representation Learning, §3.2).
 
     Args:
         in_features: channels of the last stage.
-        num_classes: width of the logits; 0 gives the pooled features themselves (B, in_features).
+        num_outputs: width of the logits or of the embedding.
         dropout: probability of dropping a feature, in [0, 1).
+        num_hidden: hidden layers, each as wide as the features.
     """
 
-    def __init__(self, in_features: int, num_classes: int, dropout: float) -> None:
+    def __init__(self, in_features: int, num_outputs: int, dropout: float, num_hidden: int = 0) -> None:
         super().__init__()
         self.dropout = nn.Dropout(dropout)
-        self.fc: nn.Module = nn.Linear(in_features, num_classes) if num_classes else nn.Identity()
+        self.hidden = nn.ModuleList(nn.Linear(in_features, in_features) for _ in range(num_hidden))
+        self.fc = nn.Linear(in_features, num_outputs)
+        for layer in (*self.hidden, self.fc):
+            nn.init.normal_(layer.weight, std=0.01)
+            nn.init.zeros_(layer.bias)
 
     def forward(self, x_BCTHW: Tensor) -> Tensor:
-        """Logits (B, num_classes) of features (B, C, T, H, W)."""
-        logits: Tensor = self.fc(self.dropout(torch.nn.functional.adaptive_avg_pool3d(x_BCTHW, 1).flatten(1)))
+        """Logits (B, num_outputs) of features (B, C, T, H, W)."""
+        x = self.dropout(F.adaptive_avg_pool3d(x_BCTHW, 1).flatten(1))
+        for layer in self.hidden:
+            x = F.relu(layer(x))
+        logits: Tensor = self.fc(x)
         return logits
