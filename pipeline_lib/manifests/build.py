@@ -1,0 +1,344 @@
+"""The manifest stage: annotations and videos in, one validated table with a status and a reason per clip out."""
+
+import hashlib
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import av
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline_lib.artefacts.atomic import atomic_path, write_json
+from pipeline_lib.artefacts.digest import digest
+from pipeline_lib.artefacts.fingerprint import code_fingerprint
+from pipeline_lib.artefacts.layout import shard_names
+from pipeline_lib.artefacts.locking import artefact_lock
+from pipeline_lib.artefacts.progress import Progress
+from pipeline_lib.artefacts.provenance import Sidecar, distribution_versions, provenance
+from pipeline_lib.configuration.data import Dataset
+from pipeline_lib.configuration.specification import ManifestSpecification
+from pipeline_lib.errors import UserError
+from pipeline_lib.manifests.cache import ProbeCache
+from pipeline_lib.manifests.filters import apply_filter, filter_identity
+from pipeline_lib.manifests.importers import read_listing
+from pipeline_lib.manifests.matching import FileIndex, match
+from pipeline_lib.manifests.pool import ProbePool
+from pipeline_lib.manifests.probing import Probe, file_identity
+from pipeline_lib.manifests.schema import (
+    ACCEPTED,
+    MISSING,
+    REJECTED,
+    Box,
+    ListedClip,
+    Listing,
+    manifest_schema,
+    reject_unusable,
+    subset_columns,
+)
+from pipeline_lib.manifests.sources import check_sources
+
+MODULES = ("pipeline_lib.manifests.build",)
+# What the digest is over: everything that decides what is trained on, nothing that depends on where the files lie.
+_DIGEST_COLUMNS = ("id", "labels", "group", "start", "end", "num_frames", "frames_per_second", "height", "width")
+
+
+def shard_index(id: str, num_shards: int) -> int:
+    """The packed shard of a video: SHA-256 of its id modulo the number of shards."""
+    return int.from_bytes(hashlib.sha256(id.encode()).digest(), "big") % num_shards
+
+
+def reason_code(reason: str) -> str:
+    """The part of a reason that is counted: ``too short`` of ``too short: 1 frame, 8 are needed``."""
+    return reason.partition(":")[0]
+
+
+def _locate_generated(specification: ManifestSpecification, output: Path) -> ManifestSpecification:
+    """Fill in where the generated videos lie, ``media/{dataset}`` beside ``manifests``, unless it is configured."""
+    dataset = specification.dataset
+    if dataset.format != "generated" or dataset.videos:
+        return specification
+    folder = output.parent.parent / "media" / specification.name
+    lists = {key: str(folder / f"{key}.csv") for key in ("train", "validation")}
+    return specification.model_copy(
+        update={"dataset": dataset.model_copy(update={"annotations": lists, "videos": [str(folder)]})}
+    )
+
+
+def _probe_all(
+    dataset: Dataset, paths: Sequence[str], cache_file: Path, num_workers: int
+) -> tuple[dict[str, Probe], int]:
+    """Probes by path, and how many of them came from the cache."""
+    decode = dataset.probe == "decode"
+    origin = digest(
+        {"code": code_fingerprint(["pipeline_lib.manifests.probing"]), "decode": decode, "av": av.__version__}
+    )
+    result: dict[str, Probe] = {}
+    with ProbeCache(cache_file, origin) as cache:
+        known = cache.load()
+        waiting: list[str] = []
+        identity: dict[str, tuple[int, int]] = {}
+        for path in dict.fromkeys(paths):
+            try:
+                identity[path] = file_identity(Path(path))
+            except OSError as error:
+                result[path] = Probe(problem=f"undecodable: {error.strerror}")
+                continue
+            if path in known and known[path][:2] == identity[path]:
+                result[path] = known[path][2]
+            else:
+                waiting.append(path)
+        num_cached = len(result)
+        if waiting:
+            with Progress("probing", len(identity), "videos", initial=num_cached) as progress:
+
+                def report(path: str, probe: Probe) -> None:
+                    result[path] = probe
+                    # A time-out may be the machine's fault: it is tried again by the next run.
+                    if not probe.problem.startswith("probing timed out"):
+                        cache.store(path, *identity[path], probe)
+                    progress.advance()
+
+                ProbePool(num_workers, decode, dataset.probe_seconds).run(waiting, report)
+    return result, num_cached
+
+
+def _judge(clip: ListedClip, path: str, probe: Probe | None, dataset: Dataset) -> tuple[str, str]:
+    """Status and reason of one clip."""
+    if clip.reason:
+        return REJECTED, clip.reason
+    if not path:
+        return MISSING, f"missing: no file called {clip.names[0]} in the video folders"
+    if probe is None:
+        return ACCEPTED, ""
+    if probe.problem and not (probe.usable and dataset.on_decode_error == "keep"):
+        return REJECTED, probe.problem
+    if probe.num_frames is not None and probe.num_frames < dataset.minimum_frames:
+        plural = "" if probe.num_frames == 1 else "s"
+        return REJECTED, f"too short: {probe.num_frames} frame{plural}, {dataset.minimum_frames} are needed"
+    short_side = min(probe.height or 0, probe.width or 0)
+    if probe.usable and short_side < dataset.minimum_short_side:
+        size = f"{probe.width}×{probe.height}"
+        return REJECTED, f"too small: {size}, the short side must be {dataset.minimum_short_side}"
+    return ACCEPTED, ""
+
+
+def _reject_same_files(clips: Sequence[ListedClip], paths: Sequence[str]) -> list[ListedClip]:
+    """Reject a clip whose file already stands for an earlier clip (unless each takes another interval of it)."""
+    owner: dict[str, str] = {}
+    result = []
+    for clip, path in zip(clips, paths, strict=True):
+        if path and not clip.reason and not clip.trim:
+            if path in owner:
+                clip = clip._replace(reason=f"duplicate clip: its file is already that of {owner[path]}")
+            else:
+                owner[path] = clip.id
+        result.append(clip)
+    return result
+
+
+def _columns(
+    clips: Sequence[ListedClip], paths: Sequence[str], probes: dict[str, Probe], dataset: Dataset
+) -> dict[str, list[Any]]:
+    names = shard_names(dataset.num_shards)
+    nothing = Probe()
+    columns: dict[str, list[Any]] = {field.name: [] for field in manifest_schema(dataset.num_splits)}
+    subsets = subset_columns(dataset.num_splits)
+    for clip, path in zip(clips, paths, strict=True):
+        probe = probes.get(path)
+        status, reason = _judge(clip, path, probe, dataset)
+        probe = probe or nothing
+        columns["id"].append(clip.id)
+        columns["path"].append(path)
+        columns["labels"].append(list(clip.labels))
+        for name, subset in zip(subsets, clip.subsets, strict=True):
+            columns[name].append(subset)
+        columns["group"].append(clip.group)
+        columns["start"].append(clip.start)
+        columns["end"].append(clip.end)
+        columns["num_frames"].append(probe.num_frames)
+        columns["frames_per_second"].append(probe.frames_per_second)
+        columns["height"].append(probe.height)
+        columns["width"].append(probe.width)
+        columns["content_digest"].append(probe.content_digest)
+        columns["shard"].append(names[shard_index(clip.id, dataset.num_shards)])
+        columns["status"].append(status)
+        columns["reason"].append(reason)
+    return columns
+
+
+def manifest_digest(columns: dict[str, list[Any]], num_splits: int, identity: Any) -> str:
+    """SHA-256 over the rows that decide what is trained on and evaluated, and over the filter.
+
+    Paths, modification times and the number of shards are no part of it: the same data elsewhere has the same digest.
+    """
+    names = (*_DIGEST_COLUMNS, *subset_columns(num_splits), "content_digest", "status", "reason")
+    hasher = hashlib.sha256(json.dumps(identity, sort_keys=True).encode())
+    for row in zip(*(columns[name] for name in names), strict=True):
+        hasher.update(repr(row).encode())
+    return hasher.hexdigest()
+
+
+def _counts(columns: dict[str, list[Any]], num_splits: int) -> dict[str, dict[str, dict[str, int]]]:
+    counts: dict[str, dict[str, dict[str, int]]] = {}
+    for name in subset_columns(num_splits):
+        counted = Counter(zip(columns[name], columns["status"], strict=True))
+        counts[name] = {
+            subset or "none": {status: counted[subset, status] for status in (ACCEPTED, REJECTED, MISSING)}
+            for subset in sorted({subset for subset, _ in counted})
+        }
+    return counts
+
+
+def _write_parquet(path: Path, table: pa.Table) -> None:
+    with atomic_path(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd", store_schema=False)
+
+
+def _write_boxes(path: Path, boxes: Sequence[Box], accepted: set[str]) -> None:
+    """Write the boxes of the accepted videos, sorted."""
+    rows = sorted(box for box in boxes if box.id in accepted)
+    kinds = {"id": pa.string(), "subset": pa.string(), "label": pa.string(), "person": pa.int64()}
+    arrays = {
+        name: pa.array([getattr(box, name) for box in rows], type=kinds.get(name, pa.float64())) for name in Box._fields
+    }
+    _write_parquet(path, pa.table(arrays))
+
+
+def _shard_lists(
+    columns: dict[str, list[Any]], clips: Sequence[ListedClip], dataset: Dataset, name: str
+) -> Iterable[tuple[str, dict[str, Any]]]:
+    """What the frames stage gets for each shard: accepted videos only, no labels, sorted by id."""
+    videos: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    keys = ("id", "path", "content_digest", "num_frames", "frames_per_second", "height", "width")
+    for index, status in enumerate(columns["status"]):
+        if status != ACCEPTED:
+            continue
+        video = {key: columns[key][index] for key in keys}
+        video["digest"] = video.pop("content_digest")
+        if clips[index].trim:
+            video |= {"start": clips[index].start, "end": clips[index].end}
+        videos[columns["shard"][index]].append(video)
+    for shard in shard_names(dataset.num_shards):
+        yield shard, {"dataset": name, "shard": shard, "videos": videos.get(shard, [])}
+
+
+def _check_share(name: str, dataset: Dataset, columns: dict[str, list[Any]]) -> None:
+    """Fail with the counts when more of the listed clips than allowed are unusable.
+
+    Raises:
+        UserError: the message counts the reasons and shows an example of each.
+    """
+    counted = Counter(reason_code(reason) for reason in columns["reason"] if reason)
+    total, accepted = len(columns["id"]), columns["status"].count(ACCEPTED)
+    share = 1 - accepted / total if total else 1.0
+    if accepted and share <= dataset.maximum_reject_share:
+        return
+    example = {
+        reason_code(reason): f"{id}: {reason}" for id, reason in zip(columns["id"], columns["reason"], strict=True)
+    }
+    lines = [f"  - {count} × {code}, e.g. {example[code]}" for code, count in counted.most_common()]
+    raise UserError(
+        f"{name}: {total - accepted} of {total} listed clips are unusable ({share:.0%}; "
+        f"datasets.{name}.maximum_reject_share allows {dataset.maximum_reject_share:.0%}):\n"
+        + "\n".join(lines)
+        + f"\nLooked in {', '.join(dataset.videos) or 'no folder'}. docs/manifests.md explains the reasons."
+    )
+
+
+def list_clips(name: str, dataset: Dataset) -> tuple[Listing, list[ListedClip]]:
+    """Read the annotations, mark what is unusable, apply the filter; sorted by id.
+
+    Raises:
+        UserError: something is not configured, absent or not in the format.
+    """
+    check_sources(name, dataset)
+    listing = read_listing(dataset)
+    if not listing.clips:
+        raise UserError(f"{name}: the annotations list no clip ({', '.join(listing.sources) or 'no file'}).")
+    clips = reject_unusable(listing.clips, dataset.num_splits, listing.classes)
+    return listing, sorted(apply_filter(clips, dataset.filter), key=lambda clip: clip.id)
+
+
+def build_manifest(specification: ManifestSpecification, output: Path, num_workers: int) -> dict[str, Any]:
+    """Make ``manifest.parquet``, ``summary.json`` and the shard lists of a data set.
+
+    Args:
+        specification: the data set.
+        output: folder ``manifests/{dataset}``; probes of earlier runs lie there in ``.probes.sqlite``.
+        num_workers: probing processes.
+
+    Returns:
+        The summary.
+
+    Raises:
+        UserError: annotations or videos are not configured or do not exist, a file is not in its format, or more
+            clips are unusable than the configuration allows.
+    """
+    specification = _locate_generated(specification, output)
+    name, dataset = specification.name, specification.dataset
+    sidecar = Sidecar()
+    output.mkdir(parents=True, exist_ok=True)
+    with artefact_lock(output / "manifest.parquet"):
+        listing, clips = list_clips(name, dataset)
+        num_files = 0
+        if dataset.probe == "none" and not dataset.videos:
+            paths = [clip.names[0] if "." in clip.names[0] else f"{clip.names[0]}.mp4" for clip in clips]
+        else:
+            index = FileIndex(dataset.videos, folders=listing.folders_of_frames)
+            replacements = FileIndex(dataset.replacements) if dataset.replacements else None
+            num_files = index.num_files
+            paths = match(clips, index, replacements)
+        clips = _reject_same_files(clips, paths)
+        probes: dict[str, Probe] = {}
+        num_cached = 0
+        if dataset.probe != "none":
+            wanted = [path for path, clip in zip(paths, clips, strict=True) if path and not clip.reason]
+            probes, num_cached = _probe_all(dataset, wanted, output / ".probes.sqlite", num_workers)
+        columns = _columns(clips, paths, probes, dataset)
+        _check_share(name, dataset, columns)
+        identity = filter_identity(dataset.filter)
+        classes = listing.classes or sorted({label for clip in clips for label in clip.labels})
+        record = provenance(
+            "manifest",
+            MODULES,
+            specification.model_dump(mode="json", exclude={"dataset": {"annotations", "videos", "replacements"}}),
+            listing.sources,
+            distribution_versions(["av", "pyarrow"]),
+        )
+        summary = {
+            "dataset": name,
+            "format": dataset.format,
+            "digest": manifest_digest(columns, dataset.num_splits, identity),
+            "num_listed": len(listing.clips),
+            "num_left_by_filter": len(clips),
+            "status": dict(sorted(Counter(columns["status"]).items())),
+            "subsets": _counts(columns, dataset.num_splits),
+            "reasons": dict(sorted(Counter(reason_code(reason) for reason in columns["reason"] if reason).items())),
+            "classes": sorted(classes),
+            "filter": identity,
+            "annotations": listing.sources,
+            "num_boxes": len(listing.boxes),
+            "excluded_times": sorted([id, time] for id, time in listing.excluded_times),
+            "provenance": record,
+        }
+        for shard, content in _shard_lists(columns, clips, dataset, name):
+            write_json_if_changed(output / "shards" / f"{shard}.json", content)
+        if listing.boxes:
+            accepted = {id for id, status in zip(columns["id"], columns["status"], strict=True) if status == ACCEPTED}
+            _write_boxes(output / "boxes.parquet", listing.boxes, accepted)
+        _write_parquet(output / "manifest.parquet", pa.table(columns, schema=manifest_schema(dataset.num_splits)))
+        write_json(output / "summary.json", summary)
+    figures = {"listed": len(clips), "files_found": num_files, "probed": len(probes) - num_cached, "cached": num_cached}
+    sidecar.write(output / "summary.json", figures)
+    return summary
+
+
+def write_json_if_changed(path: Path, value: Any) -> None:
+    """Write JSON unless the file already holds exactly that: an unchanged shard list keeps its time stamp."""
+    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    if path.is_file() and path.read_bytes() == text.encode():
+        return
+    write_json(path, value)

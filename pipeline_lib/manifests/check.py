@@ -1,0 +1,66 @@
+"""The readable table of a manifest: what is usable, and what is not for which reason."""
+
+import json
+from pathlib import Path
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline_lib.errors import UserError
+from pipeline_lib.manifests.build import reason_code
+
+
+def _grid(rows: list[list[str]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [
+        "  ".join(cell.ljust(width) if column == 0 else cell.rjust(width) for column, (cell, width) in enumerate(pairs))
+        for pairs in (list(zip(row, widths, strict=True)) for row in rows)
+    ]
+
+
+def check_table(folder: Path, reason: str | None = None, limit: int = 3) -> str:
+    """Counts per list and status, the reasons with examples, digest and classes, as text.
+
+    Args:
+        folder: ``manifests/{dataset}``, or a manifest.parquet in it.
+        reason: list every clip with this reason instead of examples of each.
+        limit: examples per reason.
+
+    Raises:
+        UserError: there is no manifest, or no clip has the reason.
+    """
+    folder = folder.parent if folder.name == "manifest.parquet" else folder
+    try:
+        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        table = pq.read_table(folder / "manifest.parquet", columns=["id", "path", "status", "reason"])
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{folder} holds no complete manifest ({error}); `snakemake --cores all {folder}/summary.json` makes it."
+        ) from error
+    bad = table.filter(pc.not_equal(table["reason"], "")).to_pylist()
+    if reason is not None:
+        chosen = [row for row in bad if reason_code(row["reason"]) == reason]
+        if not chosen:
+            known = ", ".join(sorted(summary["reasons"])) or "none"
+            raise UserError(f"no clip of {folder} has the reason {reason!r}; there are: {known}.")
+        return "\n".join(f"{row['id']}\t{row['path']}\t{row['reason']}" for row in chosen)
+    lines = [
+        f"{summary['dataset']} ({summary['format']}): {table.num_rows} clips of {len(summary['classes'])} classes",
+        f"digest {summary['digest']}",
+        "",
+    ]
+    statuses = ["accepted", "rejected", "missing"]
+    rows = [["list", *statuses]]
+    for split, subsets in summary["subsets"].items():
+        for subset, counts in subsets.items():
+            rows.append([f"{split} {subset}", *(str(counts[status]) for status in statuses)])
+    lines += _grid(rows)
+    if bad:
+        lines += ["", *_grid([["reason", "clips"], *([code, str(n)] for code, n in summary["reasons"].items())]), ""]
+        shown: dict[str, int] = {}
+        for row in bad:
+            code = reason_code(row["reason"])
+            shown[code] = shown.get(code, 0) + 1
+            if shown[code] <= limit:
+                lines.append(f"{row['id']}: {row['reason']}" + (f" ({row['path']})" if row["path"] else ""))
+    return "\n".join(lines)

@@ -1,0 +1,26 @@
+"""The importer of each annotation format."""
+
+from collections.abc import Callable
+
+from pipeline_lib.configuration.data import Dataset
+from pipeline_lib.manifests import kinetics, splits, tables
+from pipeline_lib.manifests.schema import Listing
+
+IMPORTERS: dict[str, Callable[[Dataset], Listing]] = {
+    "kinetics": kinetics.read,
+    "table": tables.read_table,
+    # The generated set writes a table beside its videos.
+    "generated": tables.read_table,
+    "folder": tables.read_folder,
+    "ucf101": splits.read_ucf101,
+    "hmdb51": splits.read_hmdb51,
+}
+
+
+def read_listing(dataset: Dataset) -> Listing:
+    """Read a data set's annotations with the importer that its ``format`` names.
+
+    Raises:
+        UserError: a file is not in the format.
+    """
+    return IMPORTERS[dataset.format](dataset)

@@ -1,0 +1,137 @@
+"""Finding the listed clips among the files that lie on disk."""
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from os.path import normpath
+from pathlib import Path
+
+from pipeline_lib.manifests.schema import ListedClip
+
+VIDEO_ENDINGS = frozenset({".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".flv", ".wmv", ".3gp"})
+YOUTUBE_ID_LENGTH = 11
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a name is hidden: among them the ``._*`` files that macOS leaves beside each copied file."""
+    return name.startswith(".")
+
+
+def split_ending(name: str) -> tuple[str, str]:
+    """A file's name without its ending, and the ending in lower case with its dot (empty if there is none).
+
+    The same as ``os.path.splitext`` for such names, and cheap enough for half a million of them.
+    """
+    stem, dot, ending = name.rpartition(".")
+    return (stem, dot + ending.lower()) if stem and "/" not in ending else (name, "")
+
+
+def _walk(root: str) -> Iterable[tuple[str, bool]]:
+    """Paths below a folder that are videos (False) or folders (True), sorted within each folder."""
+    waiting = [root]
+    while waiting:
+        folder = waiting.pop()
+        subfolders = []
+        with os.scandir(folder) as entries:
+            found = sorted((entry.name, entry.is_dir()) for entry in entries if not is_hidden(entry.name))
+        for name, is_folder in found:
+            path = f"{folder}/{name}"
+            if is_folder:
+                subfolders.append(path)
+                yield path, True
+            elif split_ending(name)[1] in VIDEO_ENDINGS:
+                yield path, False
+        waiting.extend(reversed(subfolders))
+
+
+def _spelling(label: str) -> str:
+    """A class name as folders spell it: spaces or underscores, any case, no brackets or quotes."""
+    return "".join(c for c in label.lower().replace(" ", "_") if c not in "()'\"")
+
+
+class FileIndex:
+    """The videos (or frame folders) below some folders, by path and by name.
+
+    Args:
+        roots: folders, searched in this order; the first hit wins.
+        folders: index folders instead of files, for data sets that come as frames.
+    """
+
+    def __init__(self, roots: Sequence[str], folders: bool = False) -> None:
+        self.roots = [str(Path(root)) for root in roots]
+        self.folders = folders
+        self._paths: set[str] = set()
+        self._by_stem: dict[str, list[str]] = defaultdict(list)
+        self.num_files = 0
+        for root in self.roots:
+            for path, is_folder in _walk(root):
+                if is_folder != folders:
+                    continue
+                self.num_files += 1
+                self._paths.add(path)
+                name = path.rsplit("/", 1)[1]
+                self._by_stem[name if folders else split_ending(name)[0]].append(path)
+        self._by_prefix: dict[str, list[str]] | None = None
+
+    def find(self, name: str, labels: Sequence[str] = ()) -> str | None:
+        """Path of a clip by a relative path (with or without its ending) or a bare name, or None.
+
+        A relative path must match as a whole, at the end of a file's path. Of several files with one bare name, the
+        one in a folder called like a label is preferred, then the first in the order of the roots.
+        """
+        if "/" in name:
+            for root in self.roots:
+                path = normpath(name if name.startswith("/") else f"{root}/{name}")
+                if path in self._paths:
+                    return path
+        stem, ending = split_ending(name)
+        if self.folders or ending not in VIDEO_ENDINGS:
+            stem = name
+        folder, _, bare = stem.rpartition("/")
+        candidates = self._by_stem.get(bare, [])
+        if folder:
+            tail = "/" + folder.strip("/").removeprefix("./")
+            candidates = [path for path in candidates if path.rsplit("/", 1)[0].endswith(tail)]
+        if len(candidates) > 1:
+            spelled = {_spelling(label) for label in labels}
+            for path in candidates:
+                if _spelling(path.rsplit("/", 2)[-2]) in spelled:
+                    return path
+        return candidates[0] if candidates else None
+
+    def find_by_youtube_id(self, youtube_id: str) -> str | None:
+        """The one file whose name begins with a YouTube id (11 characters); None where there are none or several."""
+        if self._by_prefix is None:
+            self._by_prefix = defaultdict(list)
+            for stem, paths in self._by_stem.items():
+                self._by_prefix[stem[:YOUTUBE_ID_LENGTH]] += paths
+        found = self._by_prefix.get(youtube_id[:YOUTUBE_ID_LENGTH], [])
+        return found[0] if len(found) == 1 else None
+
+
+def match(clips: Sequence[ListedClip], videos: FileIndex, replacements: FileIndex | None = None) -> list[str]:
+    """Paths of the clips, in their order; empty where nothing was found.
+
+    A clip's first name is looked for, then the others. A replacement is preferred to the file that it replaces: by the
+    clip's first name, or by the first 11 characters of it where one replacement and one listed clip have them.
+
+    Args:
+        clips: listed clips.
+        videos: what lies on disk.
+        replacements: what lies in the folders of replacements.
+    """
+    times_prefix: dict[str, int] = defaultdict(int)
+    for clip in clips:
+        times_prefix[clip.names[0][:YOUTUBE_ID_LENGTH]] += 1
+    result = []
+    for clip in clips:
+        path = None
+        if replacements is not None:
+            path = replacements.find(clip.names[0], clip.labels)
+            if path is None and times_prefix[clip.names[0][:YOUTUBE_ID_LENGTH]] == 1:
+                path = replacements.find_by_youtube_id(clip.names[0])
+        for name in clip.names:
+            if path is None:
+                path = videos.find(name, clip.labels)
+        result.append(path or "")
+    return result

@@ -1,0 +1,149 @@
+"""The one manifest schema of all data sets: its columns, its statuses and what must hold of its rows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from pipeline_lib.errors import UserError
+
+ACCEPTED = "accepted"
+REJECTED = "rejected"
+MISSING = "missing"
+STATUSES = (ACCEPTED, REJECTED, MISSING)
+SUBSETS = ("train", "validation", "")
+
+
+class ListedClip(NamedTuple):
+    """A clip as an annotation file lists it, before anything is looked for on disk.
+
+    ``subsets`` has one entry per split (``train``, ``validation`` or empty). ``names`` are what the file may be called,
+    in order of preference: a path relative to one of the video folders, or a bare name without ending. ``start`` and
+    ``end`` are seconds in the source video; ``trim`` says that the file on disk is that source video, of which only
+    the interval belongs to the clip. ``reason`` is empty, or says why the clip cannot be used whatever lies on disk.
+    """
+
+    id: str
+    labels: tuple[str, ...]
+    subsets: tuple[str, ...]
+    names: tuple[str, ...]
+    start: float | None = None
+    end: float | None = None
+    group: str = ""
+    reason: str = ""
+    trim: bool = False
+
+
+class Box(NamedTuple):
+    """One annotated box of an action detection data set, normalised to [0, 1] of the frame's width and height.
+
+    ``time`` is seconds in the source video (AVA) or the index of the frame (JHMDB, UCF101-24).
+    """
+
+    id: str
+    subset: str
+    time: float
+    x1: float
+    y1: float
+    x2: float
+    y2: float
+    label: str
+    person: int
+
+
+@dataclass
+class Listing:
+    """What an importer found in the annotation files.
+
+    ``sources`` maps each file that was read to its SHA-256; ``classes`` is the official list of classes where there
+    is one, else None (the classes are those that occur). ``folders_of_frames`` says that a clip is a folder of images
+    rather than a file.
+    """
+
+    clips: list[ListedClip]
+    sources: dict[str, str]
+    classes: list[str] | None = None
+    boxes: list[Box] = field(default_factory=list)
+    excluded_times: list[tuple[str, float]] = field(default_factory=list)
+    folders_of_frames: bool = False
+
+
+def subset_columns(num_splits: int) -> list[str]:
+    """Names of the columns that hold each split's list of a clip: ``subset_1``, ``subset_2`` and so on."""
+    return [f"subset_{split}" for split in range(1, num_splits + 1)]
+
+
+def manifest_schema(num_splits: int) -> pa.Schema:
+    """The Parquet schema of ``manifest.parquet``.
+
+    ``start`` and ``end`` are seconds in the source video; ``height`` and ``width`` are pixels as displayed (after
+    rotation flags); ``frames_per_second`` is the file's own rate; ``content_digest`` identifies the bytes (empty where
+    nothing was probed); ``shard`` is the name of the packed shard that holds the video.
+    """
+    return pa.schema(
+        [
+            pa.field("id", pa.string(), nullable=False),
+            pa.field("path", pa.string(), nullable=False),
+            pa.field("labels", pa.list_(pa.string()), nullable=False),
+            *(pa.field(name, pa.string(), nullable=False) for name in subset_columns(num_splits)),
+            pa.field("group", pa.string(), nullable=False),
+            pa.field("start", pa.float64()),
+            pa.field("end", pa.float64()),
+            pa.field("num_frames", pa.int64()),
+            pa.field("frames_per_second", pa.float64()),
+            pa.field("height", pa.int32()),
+            pa.field("width", pa.int32()),
+            pa.field("content_digest", pa.string(), nullable=False),
+            pa.field("shard", pa.string(), nullable=False),
+            pa.field("status", pa.string(), nullable=False),
+            pa.field("reason", pa.string(), nullable=False),
+        ]
+    )
+
+
+def reject_unusable(clips: Sequence[ListedClip], num_splits: int, classes: Sequence[str] | None) -> list[ListedClip]:
+    """Mark duplicate clips and unknown labels, so that each id is unique and each label known.
+
+    The first of several rows with one id stays; each later one gets ``#2``, ``#3`` … behind its id and the reason
+    ``duplicate clip``. The same video with other intervals has another id and is another clip.
+
+    Args:
+        clips: as the importer gave them.
+        num_splits: how many subsets each clip must have.
+        classes: the official classes; None accepts every label.
+
+    Raises:
+        UserError: a clip names a subset that is none, or no label, or the wrong number of splits.
+    """
+    known = None if classes is None else frozenset(classes)
+    first: dict[str, ListedClip] = {}
+    seen: dict[str, int] = {}
+    result: list[ListedClip] = []
+    for clip in clips:
+        if not clip.id:
+            raise UserError(f"a listed clip has no id (labels {list(clip.labels)}); see docs/manifests.md")
+        if len(clip.subsets) != num_splits or any(subset not in SUBSETS for subset in clip.subsets):
+            raise UserError(
+                f"{clip.id}: lists {list(clip.subsets)} for {num_splits} split(s); each must be one of "
+                f"{list(SUBSETS)}. "
+                "Set num_splits and the annotation lists as docs/manifests.md says."
+            )
+        if clip.id in first:
+            seen[clip.id] += 1
+            earlier = first[clip.id]
+            where = "/".join(subset for subset in earlier.subsets if subset) or "no list"
+            note = f"duplicate clip: listed before in {where} as {', '.join(earlier.labels)}"
+            result.append(clip._replace(id=f"{clip.id}#{seen[clip.id]}", reason=note))
+            continue
+        first[clip.id] = clip
+        seen[clip.id] = 1
+        if not clip.reason:
+            if not clip.labels:
+                clip = clip._replace(reason="unknown label: none is given")
+            elif known is not None:
+                unknown = [label for label in clip.labels if label not in known]
+                if unknown:
+                    clip = clip._replace(reason=f"unknown label: {', '.join(unknown)}")
+        result.append(clip)
+    return result

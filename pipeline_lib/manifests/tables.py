@@ -1,0 +1,147 @@
+"""What a new user tries first: a CSV with path and label, or a folder per class."""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline_lib.configuration.data import Dataset
+from pipeline_lib.errors import UserError
+from pipeline_lib.manifests.matching import VIDEO_ENDINGS, is_hidden, split_ending
+from pipeline_lib.manifests.schema import ListedClip, Listing, subset_columns
+from pipeline_lib.manifests.sources import annotation, sniff_rows, source_digests
+
+_SUBSETS = {
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validate": "validation",
+    "validation": "validation",
+    "test": "validation",
+    "testing": "validation",
+    "": "",
+}
+
+
+def draw_validation(clips: Sequence[ListedClip], share: float) -> list[ListedClip]:
+    """Divide clips of which no list is known: per class, the share with the smallest hash becomes validation.
+
+    Whole groups go to one side, since clips of one source look alike. A clip's side follows from the hash of its
+    id or group and from its class's other clips, never from the order of the list.
+
+    Args:
+        clips: with any subsets, which are replaced.
+        share: of each class, in [0, 1); rounded up to one unit where a class has two or more.
+    """
+    units_of_class: dict[tuple[str, ...], set[str]] = defaultdict(set)
+    for clip in clips:
+        units_of_class[clip.labels].add(clip.group or clip.id)
+    validation: set[str] = set()
+    training: set[str] = set()
+    for labels in sorted(units_of_class):
+        ranked = sorted(units_of_class[labels], key=lambda unit: hashlib.sha256(unit.encode()).digest())
+        wanted = round(len(ranked) * share) or (1 if share > 0 and len(ranked) > 1 else 0)
+        # A group that holds several classes was perhaps placed by an earlier class.
+        wanted -= sum(unit in validation for unit in ranked)
+        for unit in ranked:
+            if unit in validation or unit in training:
+                continue
+            if wanted > 0:
+                validation.add(unit)
+                wanted -= 1
+            else:
+                training.add(unit)
+    return [
+        clip._replace(
+            subsets=tuple("validation" if (clip.group or clip.id) in validation else "train" for _ in clip.subsets)
+        )
+        for clip in clips
+    ]
+
+
+def _subset(text: str, path: Path, line: int, column: str) -> str:
+    try:
+        return _SUBSETS[text.lower()]
+    except KeyError:
+        raise UserError(
+            f"{path}:{line}: {column} is {text!r}; it shall be train, validation (or val, test) or empty."
+        ) from None
+
+
+def read_table(dataset: Dataset) -> Listing:
+    """Read CSVs with the columns ``path`` and ``label``.
+
+    ``label`` may hold several labels with ``|`` between them. Optional columns: ``subset`` (or ``split``) for one
+    split, ``subset_1`` … for several, ``group`` (clips of one source), ``start`` and ``end`` (seconds). Without a
+    column of subsets a clip belongs to the list whose key its file has (``train`` or ``validation``); without
+    either a share of each class becomes validation.
+
+    Raises:
+        UserError: a column is missing or a value is none of those allowed.
+    """
+    clips: list[ListedClip] = []
+    undivided: list[ListedClip] = []
+    paths = []
+    columns = subset_columns(dataset.num_splits)
+    for key, value in dataset.annotations.items():
+        if value is None:
+            continue
+        path = annotation(dataset, key)
+        paths.append(path)
+        for line, row in sniff_rows(path, ("path", "label")):
+            if not row["path"]:
+                raise UserError(f"{path}:{line}: path is empty.")
+            names = (row["path"],)
+            labels = tuple(label.strip() for label in row["label"].split("|") if label.strip())
+            start = float(row["start"]) if row.get("start") else None
+            end = float(row["end"]) if row.get("end") else None
+            group = row.get("group", "")
+            subsets: tuple[str, ...] = ()
+            if all(column in row for column in columns):
+                subsets = tuple(_subset(row[column], path, line, column) for column in columns)
+            elif dataset.num_splits == 1 and ("subset" in row or "split" in row):
+                column = "subset" if "subset" in row else "split"
+                subsets = (_subset(row[column], path, line, column),)
+            elif key.lower() in _SUBSETS and (
+                key != "train" or len([v for v in dataset.annotations.values() if v]) > 1
+            ):
+                subsets = (_SUBSETS[key.lower()],) * dataset.num_splits
+            id = split_ending(row["path"])[0]
+            clip = ListedClip(id, labels, subsets or ("",) * dataset.num_splits, names, start, end, group)
+            (clips if subsets else undivided).append(clip)
+    clips += draw_validation(undivided, dataset.validation_share)
+    return Listing(clips, source_digests(paths))
+
+
+def read_folder(dataset: Dataset) -> Listing:
+    """List ``class/video.ext`` below each video folder.
+
+    Where a video folder holds ``train`` and ``validation`` (or ``val``, ``test``) with the class folders inside, those
+    are the lists; otherwise a share of each class becomes validation.
+
+    Raises:
+        UserError: no class folder with a video is found.
+    """
+    clips: list[ListedClip] = []
+    undivided: list[ListedClip] = []
+    for root in map(Path, dataset.videos):
+        children = sorted(child for child in root.iterdir() if child.is_dir() and not is_hidden(child.name))
+        lists = [
+            child for child in children if child.name.lower() in _SUBSETS and any(c.is_dir() for c in child.iterdir())
+        ]
+        for parent, subset in [(child, _SUBSETS[child.name.lower()]) for child in lists] or [(root, "")]:
+            for folder in sorted(child for child in parent.iterdir() if child.is_dir() and not is_hidden(child.name)):
+                for file in sorted(folder.iterdir()):
+                    if file.suffix.lower() not in VIDEO_ENDINGS or is_hidden(file.name):
+                        continue
+                    name = str(file.relative_to(root))
+                    id = split_ending(name)[0]
+                    clip = ListedClip(id, (folder.name,), (subset,) * dataset.num_splits, (name,))
+                    (clips if subset else undivided).append(clip)
+    if not clips and not undivided:
+        raise UserError(
+            f"no class folder with a video lies in {', '.join(dataset.videos)}; looked for class/video with the "
+            f"endings {' '.join(sorted(VIDEO_ENDINGS))}. docs/manifests.md shows the layout."
+        )
+    return Listing(clips + draw_validation(undivided, dataset.validation_share), {})
