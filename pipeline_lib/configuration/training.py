@@ -12,6 +12,9 @@ class Optimiser(Section):
 
     name: Literal["sgd", "adamw"] = "sgd"
     momentum: float = 0.9
+    """SGD's momentum; AdamW's first β."""
+    beta2: float = Field(default=0.999, gt=0, lt=1)
+    """AdamW's second β."""
     nesterov: bool = False
     weight_decay: float = Field(default=1e-7, ge=0)
     weight_decay_norm: float | None = Field(default=None, ge=0)

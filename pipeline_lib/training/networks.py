@@ -1,0 +1,101 @@
+"""Networks by specification: built, initialised, loaded for evaluation."""
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from pipeline_lib.artefacts.layout import Layout
+from pipeline_lib.clips.batches import CHANNELS
+from pipeline_lib.configuration.experiments import Model
+from pipeline_lib.configuration.specification import TrainingSpecification
+from pipeline_lib.errors import UserError
+from pipeline_lib.models.catalogue import resolve
+from pipeline_lib.training.weights import load_weights
+
+
+def build_network(model: Model, num_classes: int, modality: str, dropout: float = 0.0) -> nn.Module:
+    """A network with random weights, drawn from torch's global generator.
+
+    Args:
+        model: name in the catalogue, and options of the family's builder.
+        num_classes: size of the logits.
+        modality: ``rgb`` (3 channels) or ``flow`` (2 channels).
+        dropout: probability before the classifier.
+
+    Raises:
+        UserError: the name or an option is unknown.
+    """
+    module, options = resolve(model.name)
+    builder = importlib.import_module(module)
+    arguments = {**options, "dropout": dropout, **model.options}
+    try:
+        network: nn.Module = builder.build(num_classes=num_classes, in_channels=CHANNELS[modality], **arguments)
+    except TypeError as error:
+        raise UserError(f"model.options of {model.name}: {error}") from error
+    return network
+
+
+def source_path(layout: Layout, source: str) -> Path:
+    """Weights that ``initialise_from`` names: ``{experiment}/{split}-{seed}`` or ``imported/NAME``."""
+    if source.startswith("imported/"):
+        return layout.root / "imported" / f"{source.removeprefix('imported/')}.safetensors"
+    return layout.root / "experiments" / source / "weights.safetensors"
+
+
+def initialise(network: nn.Module, path: Path) -> list[str]:
+    """Copy weights from another run; a classifier for another number of classes stays random.
+
+    Args:
+        network: changed in place.
+        path: the weights.
+
+    Returns:
+        Names of the tensors that stayed random.
+
+    Raises:
+        UserError: the weights are of another network.
+    """
+    tensors, _ = load_weights(path)
+    own = network.state_dict()
+    differing = [name for name, tensor in tensors.items() if name in own and own[name].shape != tensor.shape]
+    wrong = sorted((set(own) ^ set(tensors)) | {name for name in differing if not name.startswith("head.")})
+    if wrong:
+        shown = ", ".join(wrong[:4]) + (f" and {len(wrong) - 4} more" if len(wrong) > 4 else "")
+        raise UserError(
+            f"initialise_from: {path} holds another network: {shown} differ. "
+            "Model and options must be those of the source; only the number of classes may differ."
+        )
+    network.load_state_dict({name: tensor for name, tensor in tensors.items() if name not in differing}, strict=False)
+    return sorted(differing)
+
+
+def load_network(path: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """A trained network in eval mode, and its file's metadata (specification, provenance, classes, input).
+
+    Raises:
+        UserError: the file is missing, damaged, or not from this pipeline's training.
+    """
+    tensors, metadata = load_weights(path)
+    if "specification" not in metadata or "classes" not in metadata:
+        raise UserError(f"{path} has no specification in its metadata; it was not made by the train command")
+    specification = TrainingSpecification.model_validate(metadata["specification"], strict=False)
+    network = build_network(specification.model, len(metadata["classes"]), specification.modality)
+    load_state(network, tensors, path)
+    network.eval().requires_grad_(False)
+    return network, metadata
+
+
+def load_state(network: nn.Module, tensors: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Fill a network with a file's tensors.
+
+    Raises:
+        UserError: names or shapes differ.
+    """
+    try:
+        network.load_state_dict(dict(tensors), strict=True)
+    except RuntimeError as error:
+        raise UserError(f"{path} does not fit the network that its metadata describes: {error}") from error

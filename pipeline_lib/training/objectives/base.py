@@ -1,0 +1,54 @@
+"""What an objective is: it names the modalities it needs, and turns a batch into named losses."""
+
+from collections.abc import Callable
+from typing import Protocol, TypeAlias
+
+import torch
+from torch import nn
+
+Outputs: TypeAlias = dict[str, torch.Tensor]
+Forward: TypeAlias = Callable[[torch.Tensor, tuple[str, ...]], Outputs]
+"""(clip (B, C, T, H, W), endpoint names) → tensors by endpoint, ``logits`` (B, num_classes) among them."""
+
+
+class EndpointForward(nn.Module):
+    """Makes ``forward_endpoints`` the forward pass, so that wrappers (DDP, compile) see it."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, clip: torch.Tensor, names: tuple[str, ...]) -> Outputs:
+        """Tensors by endpoint."""
+        if not names:
+            return {"logits": self.network(clip)}
+        outputs: Outputs = self.network.forward_endpoints(clip, names)  # type: ignore[operator]
+        return outputs
+
+
+class TrainingObjective(Protocol):
+    """One objective of a training."""
+
+    modalities: tuple[str, ...]
+    """What a batch must hold: ``rgb``, ``flow``."""
+    needs_teacher: bool
+    """Whether a frozen teacher is loaded."""
+
+    def attach(self, network: nn.Module) -> nn.Module:
+        """The module that is trained: the network as an ``EndpointForward``, with whatever this objective adds."""
+        ...
+
+    def losses(self, student: Forward, batch: Outputs, teacher: Forward | None = None) -> Outputs:
+        """Named losses, scalars; ``total`` is minimised, the others are logged.
+
+        Args:
+            student: the trained module.
+            batch: clips by modality, float32 (B, C, T, H, W) in [-1, 1]; ``labels`` int64 (B,).
+            teacher: the frozen network in eval mode, under no gradient.
+        """
+        ...
+
+
+def top1(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Share of clips whose largest logit is the label's, a scalar."""
+    return (logits.detach().argmax(dim=1) == labels).float().mean()

@@ -1,0 +1,39 @@
+"""Optimisers with the recipe's constants; no decay on normalisations where the recipe says so."""
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from pipeline_lib.configuration.training import Optimiser
+
+
+def parameter_groups(network: nn.Module, settings: Optimiser) -> list[dict[str, object]]:
+    """Parameters in one group, or in two where normalisations and biases decay differently."""
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    if settings.weight_decay_norm is None or settings.weight_decay_norm == settings.weight_decay:
+        return [{"params": trained, "weight_decay": settings.weight_decay}]
+    apart: set[int] = set()
+    for module in network.modules():
+        if isinstance(module, _BatchNorm | nn.LayerNorm | nn.GroupNorm):
+            apart.update(id(parameter) for parameter in module.parameters(recurse=False))
+        elif isinstance(bias := getattr(module, "bias", None), nn.Parameter):
+            apart.add(id(bias))
+    return [
+        {"params": [p for p in trained if id(p) not in apart], "weight_decay": settings.weight_decay},
+        {"params": [p for p in trained if id(p) in apart], "weight_decay": settings.weight_decay_norm},
+    ]
+
+
+def build_optimiser(network: nn.Module, settings: Optimiser, rate: float, fused: bool) -> torch.optim.Optimizer:
+    """The recipe's optimiser.
+
+    Args:
+        network: what is trained.
+        settings: the recipe's ``optimiser`` section.
+        rate: learning rate of the first step.
+        fused: one kernel for all parameters, where the device has one.
+    """
+    groups = parameter_groups(network, settings)
+    if settings.name == "adamw":
+        return torch.optim.AdamW(groups, lr=rate, betas=(settings.momentum, settings.beta2), fused=fused)
+    return torch.optim.SGD(groups, lr=rate, momentum=settings.momentum, nesterov=settings.nesterov, fused=fused)

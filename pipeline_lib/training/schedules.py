@@ -1,0 +1,29 @@
+"""Learning rate as a pure function of the step."""
+
+import math
+
+from pipeline_lib.configuration.training import Schedule
+
+
+def learning_rate(schedule: Schedule, step: int, num_steps: int) -> float:
+    """Rate of optimiser step ``step``, counted from 0.
+
+    The step schedule multiplies by ``factor`` at each milestone since the last restart, at which the rate returns to
+    ``base_rate`` (I3D's flow stream: Carreira & Zisserman 2017, section 3.3 and the released training settings). The
+    cosine is Loshchilov & Hutter's (SGDR, 2017) without restarts. A warm-up is linear from ``warmup_start_rate`` and
+    reaches the schedule's own value at its end (Goyal et al. 2017, section 2.2).
+
+    Args:
+        schedule: the recipe's schedule.
+        step: 0 ≤ step < num_steps.
+        num_steps: length of the training, for the cosine.
+    """
+    if schedule.name == "cosine":
+        full = 0.5 * schedule.base_rate * (1.0 + math.cos(math.pi * step / num_steps))
+    else:
+        since = max((restart for restart in schedule.restarts if restart <= step), default=0)
+        passed = sum(since < milestone <= step for milestone in schedule.milestones)
+        full = schedule.base_rate * schedule.factor**passed
+    if step < schedule.warmup_steps:
+        return schedule.warmup_start_rate + (full - schedule.warmup_start_rate) * (step + 1) / schedule.warmup_steps
+    return full

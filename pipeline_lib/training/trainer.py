@@ -1,0 +1,274 @@
+"""The training loop: one for every objective."""
+
+import copy
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from pipeline_lib.artefacts.progress import Progress
+from pipeline_lib.clips.batches import to_network_input
+from pipeline_lib.clips.dataset import Batch, ClipReader, MicroBatchSampler, TrainingClips, clip_loader
+from pipeline_lib.clips.index import ClipIndex
+from pipeline_lib.clips.sampling import DROPOUT, generator
+from pipeline_lib.configuration.specification import TrainingSpecification
+from pipeline_lib.errors import UserError
+from pipeline_lib.training import batch_norm
+from pipeline_lib.training.batch_plan import BatchPlan
+from pipeline_lib.training.checkpoints import Checkpoints
+from pipeline_lib.training.distribution import Ranks
+from pipeline_lib.training.metrics_log import Means, MetricsLog
+from pipeline_lib.training.objectives.base import Outputs, TrainingObjective
+from pipeline_lib.training.optimisers import build_optimiser
+from pipeline_lib.training.schedules import learning_rate
+from pipeline_lib.training.signals import StopRequest
+from pipeline_lib.training.timing import PhaseTimes
+
+
+class TrainingInterruptedError(Exception):
+    """A signal asked for a stop; the state is saved."""
+
+
+def place(module: nn.Module, device: torch.device) -> nn.Module:
+    """Move a network to a device, its 3D convolutions channels last: the layout that clips arrive in."""
+    placed: nn.Module = module.to(device=device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    return placed
+
+
+@dataclass
+class Trainer:
+    """Trains one network.
+
+    Everything random is a function of (seed, step, micro-batch): the clips, their augmentation, and torch's generator,
+    which is seeded anew before each forward pass. So a checkpoint needs no generator state, and a run that was
+    killed, or that goes on with another number of processes, draws what an uninterrupted one draws.
+    """
+
+    specification: TrainingSpecification
+    index: ClipIndex
+    network: nn.Module
+    objective: TrainingObjective
+    teacher: nn.Module | None
+    device: torch.device
+    ranks: Ranks
+    plan: BatchPlan
+    checkpoints: Checkpoints
+    num_workers: int
+    request: StopRequest
+    step: int = 0
+    skipped: int = 0
+    means: Means = field(default_factory=Means)
+
+    def __post_init__(self) -> None:
+        recipe = self.specification.recipe
+        self.module = place(self.objective.attach(self.network), self.device)
+        if recipe.batch_norm_momentum is not None:
+            batch_norm.set_momentum(self.network, recipe.batch_norm_momentum)
+        on_gpu = self.device.type == "cuda"
+        rate = learning_rate(recipe.schedule, 0, recipe.steps)
+        self.optimiser = build_optimiser(self.module, recipe.optimiser, rate, fused=True)
+        self.average = copy.deepcopy(self.module).requires_grad_(False) if recipe.ema_decay is not None else None
+        self.bfloat16 = on_gpu and recipe.precision == "bfloat16"
+        self.times = PhaseTimes(self.device)
+        self._buffers = list(self.module.buffers()) if recipe.maximum_skipped_steps else []
+        self._saved_buffers = [buffer.clone() for buffer in self._buffers]
+        self._parameters = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
+
+    def _wrapped(self) -> Any:
+        """The trained module, compiled and distributed as the hardware section and torchrun say."""
+        module: Any = self.module
+        if self.specification.hardware.compile:
+            module = torch.compile(module)
+        if self.ranks.num_ranks > 1:
+            ids = [self.ranks.local_rank] if self.device.type == "cuda" else None
+            module = DistributedDataParallel(module, device_ids=ids, gradient_as_bucket_view=True)
+        return module
+
+    # Checkpoints
+
+    def state(self, log_size: int) -> dict[str, Any]:
+        """Everything that the next step depends on."""
+        return {
+            "module": self.module.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "average": self.average.state_dict() if self.average is not None else None,
+            "means": self.means.state(),
+            "skipped": self.skipped,
+            "log_size": log_size,
+        }
+
+    def restore(self, step: int, state: dict[str, Any]) -> int:
+        """Go on behind ``step`` steps; returns the size of the log at that step, bytes."""
+        self.module.load_state_dict(state["module"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        self.means.restore(state["means"], self.device)
+        self.skipped = int(state["skipped"])
+        self.step = step
+        return int(state["log_size"])
+
+    def _save(self, log: MetricsLog | None) -> None:
+        if log is None:
+            return
+        with self.times.phase("checkpoint"):
+            self.checkpoints.save(self.step, self.state(log.size()))
+
+    # The loop
+
+    def batches(self, first_step: int, last_step: int, ranks: Ranks | None = None) -> Iterator[Batch]:
+        """Micro-batches of this rank, uint8, from the loader's workers."""
+        ranks = ranks or self.ranks
+        specification = self.specification
+        dataset = TrainingClips(
+            ClipReader(self.index, self.objective.modalities),
+            specification.recipe.sampling,
+            specification.seed,
+            specification.horizontal_flip == "allowed",
+        )
+        sampler = MicroBatchSampler(
+            first_step, last_step, self.plan.global_batch, self.plan.micro_batch, ranks.rank, ranks.num_ranks
+        )
+        return iter(clip_loader(dataset, sampler, self.num_workers, pin_memory=self.device.type == "cuda"))
+
+    def run(self, log: MetricsLog | None) -> None:
+        """Train to the recipe's last step.
+
+        Args:
+            log: where the metrics go; None on all processes but the first.
+
+        Raises:
+            TrainingInterruptedError: a signal asked for a stop; the state is saved.
+            UserError: too many steps had a non-finite loss.
+        """
+        recipe = self.specification.recipe
+        wrapped = self._wrapped()
+        wrapped.train()
+        batches = self.batches(self.step, recipe.steps)
+        label = f"train {self.specification.experiment} {self.specification.split}-{self.specification.seed}"
+        last_saved = last_logged = time.monotonic()
+        steps_logged = self.step
+        with Progress(label, recipe.steps, "steps", initial=self.step) if log else nullcontext() as progress:
+            while self.step < recipe.steps:
+                rate = learning_rate(recipe.schedule, self.step, recipe.steps)
+                stop = self._one_step(wrapped, batches, rate)
+                self.step += 1
+                note = ""
+                if self.step % recipe.log_steps == 0 or self.step == recipe.steps:
+                    values = self.means.take()
+                    if log is not None:
+                        now = time.monotonic()
+                        clips = (self.step - steps_logged) * recipe.global_batch / max(now - last_logged, 1e-9)
+                        last_logged, steps_logged = now, self.step
+                        timed = {"clips_per_second": clips}
+                        if self.device.type == "cuda":
+                            timed["gigabytes"] = torch.cuda.max_memory_allocated(self.device) / 2**30
+                        log.write(self.step, {"rate": rate, **values}, timed)
+                        shown = {**values, "clips/s": clips, **{k: v for k, v in timed.items() if k == "gigabytes"}}
+                        note = " ".join(f"{name} {value:.4g}" for name, value in shown.items())
+                if progress is not None:
+                    progress.advance(1, note)
+                due = time.monotonic() - last_saved >= 60.0 * recipe.checkpoint_minutes
+                if stop or due or self.step % recipe.checkpoint_steps == 0 or self.step == recipe.steps:
+                    self._save(log)
+                    last_saved = time.monotonic()
+                if stop and self.step < recipe.steps:
+                    raise TrainingInterruptedError
+
+    def _one_step(self, wrapped: Any, batches: Iterator[Batch], rate: float) -> bool:
+        """One optimiser step over the global batch; True if some process was asked to stop."""
+        recipe, plan = self.specification.recipe, self.plan
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        if self._buffers:
+            torch._foreach_copy_(self._saved_buffers, self._buffers)
+        sums: dict[str, torch.Tensor] = {}
+        videos: list[torch.Tensor] = []
+        for accumulated in range(plan.num_accumulated):
+            with self.times.phase("data"):
+                raw = next(batches)
+                batch = to_network_input(raw, self.device)
+            videos.append(raw["videos"])
+            last = accumulated == plan.num_accumulated - 1
+            waits = isinstance(wrapped, DistributedDataParallel) and not last
+            with wrapped.no_sync() if waits else nullcontext():
+                with self.times.phase("forward"):
+                    losses = self._forward(wrapped, batch, accumulated * plan.num_ranks + self.ranks.rank)
+                with self.times.phase("backward"):
+                    torch.autograd.backward(losses["total"] / plan.num_accumulated)
+            for name, value in losses.items():
+                value = value.detach().double()
+                sums[name] = sums[name] + value if name in sums else value
+        names = sorted(sums)
+        with self.times.phase("communication"):
+            stopping = torch.tensor(float(self.request.signal > 0), dtype=torch.float64, device=self.device)
+            total = self.ranks.sum(torch.stack([sums[name] for name in names] + [stopping]))
+            mean = total[:-1] / (plan.num_accumulated * plan.num_ranks)
+            checked = total.tolist()
+        with self.times.phase("optimiser"):
+            if not all(value - value == 0.0 for value in checked):
+                self._skip(videos)
+            else:
+                if recipe.optimiser.clip_gradient_norm is not None:
+                    nn.utils.clip_grad_norm_(self._parameters, recipe.optimiser.clip_gradient_norm)
+                self.optimiser.step()
+                if self.average is not None:
+                    self._update_average()
+                self.means.add(dict(zip(names, mean, strict=True)))
+            self.optimiser.zero_grad(set_to_none=True)
+        return bool(checked[-1] > 0.0)
+
+    def _forward(self, wrapped: Any, batch: Outputs, group: int) -> Outputs:
+        random = generator(self.specification.seed, DROPOUT, self.step, group)
+        torch.manual_seed(int(random.integers(2**62)))
+        with torch.autocast("cuda", dtype=torch.bfloat16) if self.bfloat16 else nullcontext():
+            return self.objective.losses(wrapped, batch, self.teacher)
+
+    def _update_average(self) -> None:
+        """Exponential moving average of the weights; batch-norm buffers are taken as they are."""
+        decay = self.specification.recipe.ema_decay
+        assert self.average is not None and decay is not None
+        own, averaged = list(self.module.parameters()), list(self.average.parameters())
+        torch._foreach_lerp_([p.data for p in averaged], [p.data for p in own], 1.0 - decay)
+        for buffer, source in zip(self.average.buffers(), self.module.buffers(), strict=True):
+            buffer.copy_(source)
+
+    def _skip(self, videos: list[torch.Tensor]) -> None:
+        """Leave a step with a non-finite loss out, or stop if there were too many."""
+        self.skipped += 1
+        allowed = self.specification.recipe.maximum_skipped_steps
+        if self.skipped <= allowed:
+            torch._foreach_copy_(self._buffers, self._saved_buffers)
+            return
+        ids = ", ".join(str(self.index.ids[row]) for row in torch.cat(videos).tolist())
+        saved = self.checkpoints.paths()
+        raise UserError(
+            f"experiment {self.specification.experiment}: the loss is not finite at step {self.step} "
+            f"(recipe.maximum_skipped_steps: {allowed}). Clips of the step are from {ids}. "
+            f"Last good checkpoint: {saved[-1] if saved else 'none'}. "
+            "Lower recipe.schedule.base_rate, set recipe.optimiser.clip_gradient_norm, or look at those videos."
+        )
+
+    # The end
+
+    def final_network(self) -> nn.Module:
+        """The network to keep: averaged if the recipe says so, its batch-norm statistics computed anew if so."""
+        recipe = self.specification.recipe
+        module = self.average if self.average is not None else self.module
+        if recipe.reestimate_batch_norm:
+            # Clips behind the last step, so that none of them was in the last running statistics.
+            num_steps = -(-recipe.reestimate_batch_norm // (self.plan.num_accumulated * self.plan.num_ranks))
+            batches = self.batches(recipe.steps, recipe.steps + num_steps, Ranks())
+
+            def forward(batch: Any) -> object:
+                torch.manual_seed(0)
+                return self.objective.losses(module, to_network_input(batch, self.device), self.teacher)
+
+            batch_norm.reestimate(module, forward, batches)
+        network: nn.Module = module.network  # type: ignore[assignment]
+        return network
