@@ -25,9 +25,10 @@ from pipeline_lib.configuration.experiments import Protocol
 from pipeline_lib.configuration.specification import EvaluationSpecification, TrainingSpecification
 from pipeline_lib.configuration.training import Sampling
 from pipeline_lib.errors import UserError
+from pipeline_lib.evaluation.code import evaluation_modules
 from pipeline_lib.evaluation.results import metrics_record, write_metrics
 from pipeline_lib.evaluation.scores import LabelledVideo, ScoresPart, VideoScores
-from pipeline_lib.evaluation.trained import TrainedNetwork, load_trained, stage_modules
+from pipeline_lib.evaluation.trained import TrainedNetwork, load_trained
 
 # One forward pass sees at most this many pixels (eight clips of 64 × 224²), and at most this many clips. The number
 # is fixed so that a clip's logits never depend on where an evaluation was interrupted.
@@ -229,7 +230,7 @@ def evaluate(specification: EvaluationSpecification, root: Path, output: Path, n
         specification: the run and the protocol.
         root: output root, where manifest, shards and weights lie.
         output: folder of the two files.
-        num_threads: CPU threads; with a GPU, decoding processes.
+        num_threads: decoding processes beside a GPU; on the CPU the specification says how many threads compute.
 
     Returns:
         The content of ``metrics.json``.
@@ -240,10 +241,13 @@ def evaluate(specification: EvaluationSpecification, root: Path, output: Path, n
     training, protocol = specification.training, specification.protocol
     layout = Layout(root)
     weights = layout.weights(training.experiment, str(training.split), str(training.seed))
-    torch.set_num_threads(num_threads)
     with artefact_lock(output / "scores.h5"):
         sidecar = Sidecar()
         trained = load_trained(weights, training.hardware.device)
+        if trained.device.type == "cpu":
+            # As in training: the order of float sums, and so the last bits, follow from the number of threads.
+            torch.set_num_threads(training.hardware.num_threads)
+            torch.use_deterministic_algorithms(True)
         _check_same_training(trained, training, weights)
         index = build_index(
             layout,
@@ -262,7 +266,7 @@ def evaluate(specification: EvaluationSpecification, root: Path, output: Path, n
             )
         record = provenance(
             "evaluate",
-            stage_modules(training),
+            evaluation_modules(training),
             {
                 "experiment": training.experiment,
                 "split": training.split,
@@ -283,6 +287,7 @@ def evaluate(specification: EvaluationSpecification, root: Path, output: Path, n
             distribution_versions(["torch", "simplejpeg", "opencv-contrib-python-headless", "h5py", "numpy"]),
         )
         with ScoresPart(output / "scores.h5", record["digest"], len(trained.classes)) as part:
+            # A tiny evaluation is over before a second process has started.
             num_workers = num_threads if trained.device.type == "cuda" else 0
             resumed = part.resumed
             score_videos(trained, index, protocol, part, num_workers)

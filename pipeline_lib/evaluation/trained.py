@@ -9,7 +9,6 @@ from torch import nn
 
 from pipeline_lib.configuration.specification import TrainingSpecification
 from pipeline_lib.errors import UserError
-from pipeline_lib.models.catalogue import resolve
 from pipeline_lib.training.networks import load_network
 
 
@@ -50,11 +49,6 @@ def choose_device(wanted: str) -> torch.device:
     if wanted == "cuda" and not available:
         raise UserError("hardware.device is cuda, but PyTorch finds no CUDA device here; use auto or cpu.")
     return torch.device("cuda" if available and wanted != "cpu" else "cpu")
-
-
-def stage_modules(specification: TrainingSpecification) -> list[str]:
-    """The modules that an evaluation of this training runs: their closure is its fingerprint."""
-    return ["pipeline_lib.evaluation.runner", resolve(specification.model.name)[0]]
 
 
 def load_trained(path: Path, wanted_device: str | None = None) -> TrainedNetwork:
