@@ -40,9 +40,13 @@ class Layout:
         """Counts, classes and digest of the manifest."""
         return self.manifest_folder(dataset) / "summary.json"
 
+    def shard_lists(self, dataset: str) -> Path:
+        """Folder of the shards' lists."""
+        return self.manifest_folder(dataset) / "shards"
+
     def shard_list(self, dataset: str, shard: str) -> Path:
         """The accepted videos of one shard, as JSON."""
-        return self.manifest_folder(dataset) / "shards" / f"{shard}.json"
+        return self.shard_lists(dataset) / f"{shard}.json"
 
     def frames(self, dataset: str, frame_format: str, shard: str) -> Path:
         """Packed shard of JPEG frames."""

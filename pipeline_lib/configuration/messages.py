@@ -1,0 +1,126 @@
+"""What pydantic found wrong, said to a user: the file, the key, the value, and the nearest valid name."""
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from pipeline_lib.configuration.sources import Key, Sources
+from pipeline_lib.errors import UserError
+
+MAXIMUM_SHOWN = 12
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """A sentence that names the nearest valid name, or all of them when none is near."""
+    names = sorted(valid)
+    if not names:
+        return "There is none to choose from."
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    if near:
+        return f"Did you mean `{near[0]}`?"
+    shown = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
+    return f"Valid: {shown}."
+
+
+@cache
+def _schema(model: type[BaseModel]) -> dict[str, Any]:
+    return model.model_json_schema()
+
+
+def _branches(node: Mapping[str, Any], root: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The alternatives of a schema node, references followed."""
+    if "$ref" in node:
+        return _branches(root["$defs"][node["$ref"].rsplit("/", 1)[1]], root)
+    alternatives = [*node.get("anyOf", ()), *node.get("oneOf", ()), *node.get("allOf", ())]
+    return [branch for child in alternatives for branch in _branches(child, root)] if alternatives else [node]
+
+
+def valid_keys(model: type[BaseModel], key: Sequence[str], data: Any) -> list[str]:
+    """The keys that the model admits inside the section at ``key`` (of the alternatives, those the data chose)."""
+    root = _schema(model)
+    nodes: list[Mapping[str, Any]] = [root]
+    value = data
+    for name in key:
+        value = value.get(name) if isinstance(value, Mapping) else None
+        following: list[Mapping[str, Any]] = []
+        for node in nodes:
+            if name in node.get("properties", {}):
+                following += _branches(node["properties"][name], root)
+            elif isinstance(node.get("additionalProperties"), Mapping):
+                following += _branches(node["additionalProperties"], root)
+            else:
+                for pattern in node.get("patternProperties", {}).values():
+                    following += _branches(pattern, root)
+        nodes = following
+    if len(nodes) > 1 and isinstance(value, Mapping):
+        # An alternative whose constant field (`name: distillation`) the data contradict was not meant.
+        chosen = [
+            node
+            for node in nodes
+            if all(
+                value.get(name, property.get("default", property.get("const"))) == property["const"]
+                for name, property in node.get("properties", {}).items()
+                if "const" in property
+            )
+        ]
+        nodes = chosen or nodes
+    return sorted({name for node in nodes for name in node.get("properties", {})})
+
+
+def _key(location: Sequence[int | str], data: Any) -> Key:
+    """The location as the user wrote it: the tags of unions, which pydantic adds, are left out."""
+    key: list[str] = []
+    value = data
+    for position, part in enumerate(location):
+        name = str(part)
+        if isinstance(value, Mapping) and name in value:
+            value = value[name]
+        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
+            value = value[part]
+        elif name == "[key]" or position < len(location) - 1:
+            continue
+        key.append(name)
+    return tuple(key)
+
+
+def describe(error: Mapping[str, Any], model: type[BaseModel], sources: Sources) -> str:
+    """One line for one error of a ``ValidationError``."""
+    location = error["loc"]
+    key = _key(location, sources.values)
+    kind, value = error["type"], error["input"]
+    context = error.get("ctx", {})
+    if kind in ("union_tag_invalid", "literal_error", "enum"):
+        expected = str(context.get("expected_tags", context.get("expected", "")))
+        choices = [word.strip().strip("'\"") for word in expected.replace(" or ", ", ").split(",")]
+        if kind == "union_tag_invalid":
+            key, value = (*key, "name"), context.get("tag", value)
+        problem = f"{value!r} is not valid. {nearest(str(value), choices)}"
+        if len(choices) > 1 and "Did you mean" in problem:
+            problem += f" Valid: {', '.join(choices)}."
+    elif kind == "extra_forbidden":
+        problem = f"unknown key. {nearest(key[-1], valid_keys(model, key[:-1], sources.values))}"
+    elif kind == "missing":
+        problem = "this key is required, and missing."
+    elif kind == "string_pattern_mismatch" and "[key]" in location:
+        problem = "a name consists of letters, digits and underscores."
+    else:
+        shown = repr(value)
+        problem = f"the value {shown:.80} is not valid: {error['msg']}."
+    return f"{sources.origin(key)}: {'.'.join(key)}: {problem}"
+
+
+def one_message(problems: Sequence[str]) -> UserError:
+    """All problems as one error; a single one stays one line."""
+    if len(problems) == 1:
+        return UserError(problems[0])
+    shown = "\n".join(f"  {problem}" for problem in problems[:MAXIMUM_SHOWN])
+    more = f"\n  … and {len(problems) - MAXIMUM_SHOWN} more" if len(problems) > MAXIMUM_SHOWN else ""
+    return UserError(f"The configuration has {len(problems)} problems:\n{shown}{more}")
+
+
+def validation_message(error: ValidationError, model: type[BaseModel], sources: Sources) -> UserError:
+    """Everything that a validation found, as one error for the user."""
+    return one_message([describe(item, model, sources) for item in error.errors(include_url=False)])  # type: ignore[arg-type]

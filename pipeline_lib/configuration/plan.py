@@ -1,0 +1,473 @@
+"""From a checked configuration to jobs: the specification of each, and the artefacts that it reads.
+
+The rules ask an object of this class and contain no logic of their own.
+"""
+
+from collections.abc import Callable, Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from pipeline_lib.artefacts.layout import Layout, shard_names
+from pipeline_lib.configuration.data import Dataset
+from pipeline_lib.configuration.experiments import Ensemble, Experiment, Model
+from pipeline_lib.configuration.messages import nearest
+from pipeline_lib.configuration.references import IMPORTED, member_name
+from pipeline_lib.configuration.root import Configuration
+from pipeline_lib.configuration.specification import (
+    EnsembleSpecification,
+    EvaluationSpecification,
+    FramesSpecification,
+    ManifestSpecification,
+    MotionSpecification,
+    ReportedExperiment,
+    ReportSpecification,
+    TrainingSpecification,
+)
+from pipeline_lib.configuration.training import Recipe
+from pipeline_lib.errors import UserError
+
+SUBSETS = ("train", "validation")
+
+# The report on what the configuration selects.
+SELECTED = "selected"
+
+
+class Run(NamedTuple):
+    """One training run, or one combination of an ensemble's members."""
+
+    experiment: str
+    split: int
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.experiment}/{self.split}-{self.seed}"
+
+
+def merged(base: Any, changes: Any) -> Any:
+    """``changes`` laid over ``base``: mappings key by key, all else replaced."""
+    if isinstance(base, dict) and isinstance(changes, dict):
+        return base | {name: merged(base.get(name), value) for name, value in changes.items()}
+    return changes
+
+
+Resolve = Callable[[str], tuple[str, dict[str, Any]]]
+
+
+class Plan:
+    """The jobs of one configuration.
+
+    Args:
+        configuration: a checked configuration.
+        resolve: the catalogue of networks: name → module that builds it, options
+            (``pipeline_lib.models.catalogue.resolve``).
+
+    Raises:
+        UserError: an experiment names a network that does not exist.
+    """
+
+    def __init__(self, configuration: Configuration, resolve: Resolve) -> None:
+        self.configuration = configuration
+        self.layout = Layout(Path(configuration.output))
+        self._training: dict[Run, TrainingSpecification] = {}
+        self._networks: dict[str, tuple[str, dict[str, Any]]] = {}
+        for name, entry in configuration.experiments.items():
+            if isinstance(entry, Experiment) and entry.model.name not in self._networks:
+                try:
+                    self._networks[entry.model.name] = resolve(entry.model.name)
+                except UserError as error:
+                    raise UserError(f"experiments.{name}.{error}") from None
+
+    def model(self, experiment: Experiment) -> Model:
+        """The network with all its options: an edit to the catalogue is an edit to the specification."""
+        options = self._networks[experiment.model.name][1]
+        return Model(name=experiment.model.name, options=options | experiment.model.options)
+
+    def network_modules(self, name: str) -> list[str]:
+        """The modules that build an experiment's network and its teacher's."""
+        experiment = self.experiment(name)
+        modules = [self._networks[experiment.model.name][0]]
+        return modules if experiment.teacher is None else modules + self.network_modules(experiment.teacher)
+
+    # Names
+
+    def experiment(self, name: str) -> Experiment:
+        """An experiment that is trained.
+
+        Raises:
+            UserError: there is none of that name, or it is an ensemble.
+        """
+        entry = self.configuration.experiments.get(name)
+        if not isinstance(entry, Experiment):
+            trained = [
+                other for other, value in self.configuration.experiments.items() if isinstance(value, Experiment)
+            ]
+            raise UserError(f"There is no experiment `{name}` to train. {nearest(name, trained)}")
+        return entry
+
+    def names_of_stage(self, stage: str) -> list[str]:
+        """The experiments that the rule of this name runs."""
+        return [name for name, entry in self.configuration.experiments.items() if entry.stage == stage]
+
+    @cached_property
+    def trained_names(self) -> list[str]:
+        """The experiments that have weights of their own."""
+        return [name for name, entry in self.configuration.experiments.items() if isinstance(entry, Experiment)]
+
+    @cached_property
+    def generated_names(self) -> list[str]:
+        """The data sets that are generated."""
+        return [name for name, dataset in self.configuration.datasets.items() if dataset.format == "generated"]
+
+    def dataset_of(self, name: str) -> str:
+        """The data set that an experiment or an ensemble is evaluated on."""
+        entry = self.configuration.experiments[name]
+        if isinstance(entry, Ensemble):
+            return self.dataset_of(member_name(entry.members[0])[0])
+        return entry.dataset
+
+    def experiments_of(self, names: Iterable[str]) -> list[str]:
+        """The experiments that names of experiments and targets stand for, each once, in order."""
+        found: dict[str, None] = {}
+        for name in names:
+            target = self.configuration.targets.get(name)
+            for experiment in [name] if target is None else target.experiments:
+                found[experiment] = None
+        return list(found)
+
+    # Data
+
+    def dataset(self, name: str) -> Dataset:
+        """The data set as ``manifest build`` reads it: a generated one as the table that ``generate`` wrote."""
+        dataset = self.configuration.datasets[name]
+        if dataset.format != "generated":
+            return dataset
+        return dataset.model_copy(
+            update={
+                "format": "table",
+                "annotations": {subset: str(self.layout.media_list(name, subset)) for subset in SUBSETS},
+                "videos": [str(self.layout.media_folder(name))],
+                "generated": None,
+            }
+        )
+
+    def generate(self, name: str) -> ManifestSpecification:
+        """What ``generate`` gets: nothing but what shapes the videos."""
+        dataset = self.configuration.datasets[name]
+        return ManifestSpecification(name=name, dataset=Dataset(format="generated", generated=dataset.generated))
+
+    def manifest(self, name: str) -> ManifestSpecification:
+        """What ``manifest build`` gets. Flips are the trainer's concern: a change redoes no manifest."""
+        dataset = self.dataset(name).model_copy(update={"horizontal_flip": "allowed"})
+        return ManifestSpecification(name=name, dataset=dataset)
+
+    def annotation_files(self, name: str) -> list[str]:
+        """The files whose change redoes the manifest: the lists, and of folders of lists each file."""
+        files: list[str] = []
+        dataset = self.dataset(name)
+        for value in (*dataset.annotations.values(), dataset.filter.ids, dataset.filter.classes):
+            if value is None:
+                continue
+            path = Path(value)
+            files += sorted(str(file) for file in path.iterdir() if file.is_file()) if path.is_dir() else [value]
+        return files
+
+    def shards(self, dataset: str) -> list[str]:
+        """The names of a data set's shards."""
+        return shard_names(self.configuration.datasets[dataset].num_shards)
+
+    def frames(self, dataset: str, frame_format: str) -> FramesSpecification:
+        """What ``extract-frames`` gets."""
+        return FramesSpecification(
+            dataset=dataset,
+            frame_format=frame_format,
+            frames=self.configuration.frame_formats[frame_format],
+            on_decode_error=self.configuration.datasets[dataset].on_decode_error,
+        )
+
+    def motion(self, dataset: str, frame_format: str, motion: str) -> MotionSpecification:
+        """What ``extract-motion`` gets."""
+        return MotionSpecification(
+            dataset=dataset,
+            frame_format=frame_format,
+            motion=motion,
+            motion_kind=self.configuration.motions[motion],
+            device=self.configuration.hardware.device,
+        )
+
+    def frame_shards(self, dataset: str, frame_format: str) -> list[Path]:
+        """Every shard of frames."""
+        return [self.layout.frames(dataset, frame_format, shard) for shard in self.shards(dataset)]
+
+    def motion_shards(self, dataset: str, frame_format: str, motion: str) -> list[Path]:
+        """Every shard of a motion kind."""
+        return [self.layout.motion(dataset, frame_format, motion, shard) for shard in self.shards(dataset)]
+
+    # Training
+
+    def runs(self, name: str) -> list[Run]:
+        """The runs of an experiment (splits × seeds), or of an ensemble (what its members have in common)."""
+        entry = self.configuration.experiments[name]
+        if isinstance(entry, Experiment):
+            return [Run(name, split, seed) for split in entry.splits for seed in entry.seeds]
+        members = [member_name(member) for member in entry.members]
+        splits = [set(self.experiment(source).splits) for source, _ in members]
+        seeds = [set(self.experiment(source).seeds) for source, seed in members if seed is None]
+        common_splits = sorted(set.intersection(*splits))
+        common_seeds = sorted(set.intersection(*seeds)) if seeds else [0]
+        if not common_splits or not common_seeds:
+            raise UserError(f"experiments.{name}: its members have no split or no seed in common.")
+        return [Run(name, split, seed) for split in common_splits for seed in common_seeds]
+
+    def source_run(self, name: str, run: Run) -> Run:
+        """The run of experiment ``name`` that ``run`` starts or learns from.
+
+        The same split if both use one data set, so that nobody learns from a network that has seen its validation
+        clips; the same seed where there is one. Else the first.
+        """
+        source = self.experiment(name)
+        if source.dataset == self.experiment(run.experiment).dataset:
+            if run.split not in source.splits:
+                raise UserError(
+                    f"experiments.{run.experiment}: it starts from {name}, which has not the split {run.split} "
+                    f"(experiments.{name}.splits: {source.splits}); another split's network has seen its "
+                    "validation clips."
+                )
+            split = run.split
+        else:
+            split = source.splits[0]
+        return Run(name, split, run.seed if run.seed in source.seeds else source.seeds[0])
+
+    def recipe(self, name: str) -> Recipe:
+        """An experiment's recipe with its changes, shortened by the trial factor.
+
+        Raises:
+            UserError: a change names an unknown key or has a wrong type.
+        """
+        experiment = self.experiment(name)
+        recipe = self.configuration.recipes[experiment.recipe]
+        if experiment.recipe_changes:
+            try:
+                recipe = Recipe.model_validate(merged(recipe.model_dump(mode="json"), experiment.recipe_changes))
+            except ValidationError as error:
+                first = error.errors()[0]
+                where = ".".join(str(part) for part in first["loc"])
+                raise UserError(
+                    f"experiments.{name}.recipe_changes.{where}: the value {first['input']!r:.60} is not valid: "
+                    f"{first['msg']}."
+                ) from None
+        return recipe.shrunk(self.configuration.trial)
+
+    def motion_of(self, name: str) -> str | None:
+        """The motion kind that an experiment's network or its teacher sees."""
+        experiment = self.experiment(name)
+        if experiment.motion is None and experiment.teacher is not None:
+            return self.motion_of(experiment.teacher)
+        return experiment.motion
+
+    def training(self, run: Run) -> TrainingSpecification:
+        """What ``train`` gets.
+
+        Raises:
+            UserError: the run does not exist, or its sources do not fit.
+        """
+        if run in self._training:
+            return self._training[run]
+        experiment = self.experiment(run.experiment)
+        if run.split not in experiment.splits or run.seed not in experiment.seeds:
+            raise UserError(
+                f"There is no run {run}: experiments.{run.experiment} has the splits {experiment.splits} and the "
+                f"seeds {experiment.seeds}."
+            )
+        configuration = self.configuration
+        dataset = configuration.datasets[experiment.dataset]
+        motion = self.motion_of(run.experiment)
+        teacher, start = experiment.teacher, experiment.initialise_from
+        if start is not None and not start.startswith(IMPORTED):
+            start = str(self.source_run(start, run))
+        specification = TrainingSpecification(
+            experiment=run.experiment,
+            stage=experiment.stage,
+            split=run.split,
+            seed=run.seed,
+            dataset=experiment.dataset,
+            horizontal_flip=dataset.horizontal_flip,
+            num_shards=dataset.num_shards,
+            frame_format=experiment.frame_format,
+            modality=experiment.modality,
+            motion=motion,
+            motion_kind=None if motion is None else configuration.motions[motion],
+            model=self.model(experiment),
+            recipe=self.recipe(run.experiment),
+            objective=experiment.objective,
+            teacher=None if teacher is None else self.training(self.source_run(teacher, run)),
+            initialise_from=start,
+            hardware=configuration.hardware,
+        )
+        self._training[run] = specification
+        return specification
+
+    def sees_flow(self, run: Run, with_teacher: bool) -> bool:
+        """Whether the network (or the teacher that it learns from) sees flow."""
+        specification = self.training(run)
+        teacher = specification.teacher if with_teacher else None
+        return "flow" in (specification.modality, teacher.modality if teacher is not None else None)
+
+    def training_shards(self, run: Run) -> list[Path]:
+        """The shards that a training run reads."""
+        return self._shards(run, self.sees_flow(run, with_teacher=True))
+
+    def evaluation_shards(self, run: Run) -> list[Path]:
+        """The shards that an evaluation reads: no flow where the network sees none, even if its teacher did."""
+        return self._shards(run, self.sees_flow(run, with_teacher=False))
+
+    def _shards(self, run: Run, with_motion: bool) -> list[Path]:
+        # The frames shards hold the table of videos also for a network that sees flow alone.
+        specification = self.training(run)
+        place = (specification.dataset, specification.frame_format)
+        shards = self.frame_shards(*place)
+        if with_motion:
+            assert specification.motion is not None  # checked with the references
+            shards += self.motion_shards(*place, specification.motion)
+        return shards
+
+    def weights(self, run: Run) -> Path:
+        """A run's final weights."""
+        return self.layout.weights(run.experiment, str(run.split), str(run.seed))
+
+    def source_weights(self, run: Run) -> list[Path]:
+        """The weights that a training run starts or learns from."""
+        experiment = self.experiment(run.experiment)
+        files: list[Path] = []
+        if experiment.teacher is not None:
+            files.append(self.weights(self.source_run(experiment.teacher, run)))
+        start = experiment.initialise_from
+        if start is not None:
+            imported = start.startswith(IMPORTED)
+            files.append(
+                self.layout.imported(start.removeprefix(IMPORTED))
+                if imported
+                else self.weights(self.source_run(start, run))
+            )
+        return files
+
+    # Evaluation
+
+    def evaluation(self, run: Run, protocol: str) -> EvaluationSpecification:
+        """What ``evaluate`` gets."""
+        return EvaluationSpecification(
+            training=self.training(run),
+            protocol_name=protocol,
+            protocol=self.configuration.protocols[protocol],
+        )
+
+    def members(self, run: Run) -> list[Run]:
+        """The runs that an ensemble's run combines."""
+        entry = self.configuration.experiments[run.experiment]
+        assert isinstance(entry, Ensemble)
+        found: list[Run] = []
+        for member in entry.members:
+            name, seed = member_name(member)
+            found.append(Run(name, run.split, run.seed if seed is None else seed))
+        return found
+
+    def ensemble(self, run: Run, protocol: str) -> EnsembleSpecification:
+        """What ``ensemble`` gets."""
+        return EnsembleSpecification(
+            experiment=run.experiment,
+            split=run.split,
+            seed=run.seed,
+            members=[str(member) for member in self.members(run)],
+            protocol_name=protocol,
+            protocol=self.configuration.protocols[protocol],
+        )
+
+    def scores(self, run: Run, protocol: str) -> Path:
+        """A run's score file."""
+        return self.layout.scores(run.experiment, str(run.split), str(run.seed), protocol)
+
+    def metrics(self, names: Iterable[str]) -> list[Path]:
+        """The metrics of every run and protocol of some experiments."""
+        return [
+            self.layout.metrics(run.experiment, str(run.split), str(run.seed), protocol)
+            for name in names
+            for run in self.runs(name)
+            for protocol in self.configuration.experiments[name].protocols
+        ]
+
+    # The report
+
+    def reported(self, name: str) -> ReportedExperiment:
+        """What the report says of one experiment or ensemble."""
+        entry = self.configuration.experiments[name]
+        runs = self.runs(name)
+        common: dict[str, Any] = {
+            "name": name,
+            "description": entry.description,
+            "stage": entry.stage,
+            "dataset": self.dataset_of(name),
+            "splits": sorted({run.split for run in runs}),
+            "seeds": sorted({run.seed for run in runs}),
+            "protocols": entry.protocols,
+            "paper": entry.paper,
+        }
+        if isinstance(entry, Ensemble):
+            modalities = [self.experiment(member_name(member)[0]).modality for member in entry.members]
+            return ReportedExperiment(**common, modality="+".join(modalities), members=entry.members)
+        return ReportedExperiment(
+            **common,
+            modality=entry.modality,
+            frame_format=entry.frame_format,
+            motion=self.motion_of(name),
+            model=entry.model.name,
+            teacher=entry.teacher,
+            initialise_from=entry.initialise_from,
+        )
+
+    def report(self, name: str) -> ReportSpecification:
+        """What ``report`` gets: of a target, or (``selected``) of everything that ``select`` names."""
+        target = self.configuration.targets.get(name)
+        names = self.experiments_of(self.configuration.select) if target is None else target.experiments
+        return ReportSpecification(
+            name=name,
+            title="Selected experiments" if target is None else target.description,
+            experiments=[self.reported(experiment) for experiment in names],
+            compare=[] if target is None else target.compare,
+            notes=[] if target is None else target.notes,
+        )
+
+    @cached_property
+    def report_names(self) -> list[str]:
+        """What a report can be asked for: each target, and what the configuration selects."""
+        return [*self.configuration.targets, SELECTED]
+
+    def report_datasets(self, name: str) -> list[str]:
+        """The data sets behind a report."""
+        return self.datasets_behind(reported.name for reported in self.report(name).experiments)
+
+    def report_inputs(self, name: str) -> list[Path]:
+        """The results that a report shows: metrics and scores, and the weights beside which the training logs lie."""
+        names = [reported.name for reported in self.report(name).experiments]
+        metrics = self.metrics(names)
+        scores = [path.with_name("scores.h5") for path in metrics]
+        weights = [self.weights(run) for name in names if name in self.trained_names for run in self.runs(name)]
+        return [*metrics, *scores, *weights]
+
+    def datasets_behind(self, names: Iterable[str]) -> list[str]:
+        """The data sets that experiments need, with those of all that they start from; each once, in order."""
+        found: dict[str, None] = {}
+        waiting, seen = list(names), set[str]()
+        while waiting:
+            name = waiting.pop(0)
+            if name in seen or name not in self.configuration.experiments:
+                continue
+            seen.add(name)
+            entry = self.configuration.experiments[name]
+            found[self.dataset_of(name)] = None
+            if isinstance(entry, Ensemble):
+                waiting += [member_name(member)[0] for member in entry.members]
+            else:
+                waiting += [source for source in (entry.teacher, entry.initialise_from) if source is not None]
+        return list(found)

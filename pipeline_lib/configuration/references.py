@@ -1,0 +1,187 @@
+"""What one section of the configuration says of another: names that must exist, chains that must not be rings."""
+
+from collections.abc import Iterable
+
+from pipeline_lib.configuration.experiments import Distillation, Ensemble, Experiment
+from pipeline_lib.configuration.messages import nearest, one_message
+from pipeline_lib.configuration.root import Configuration
+from pipeline_lib.configuration.sources import Key, Sources
+
+IMPORTED = "imported/"
+
+
+def member_name(member: str) -> tuple[str, int | None]:
+    """Split an ensemble's member ``NAME@SEED`` (the seed is optional)."""
+    name, at, seed = member.partition("@")
+    return name, int(seed) if at and seed.isdecimal() else None
+
+
+def ancestors(configuration: Configuration, name: str) -> list[str]:
+    """The experiments that ``name`` starts from directly, those that exist."""
+    experiment = configuration.experiments.get(name)
+    if isinstance(experiment, Ensemble):
+        names = [member_name(member)[0] for member in experiment.members]
+    elif experiment is None:
+        names = []
+    else:
+        names = [source for source in (experiment.teacher, experiment.initialise_from) if source is not None]
+    return [source for source in names if source in configuration.experiments]
+
+
+def _cycles(configuration: Configuration) -> list[list[str]]:
+    """Each ring of experiments once, from its first name in the alphabet."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    finished: set[str] = set()
+
+    def visit(name: str, path: list[str]) -> None:
+        if name in path:
+            ring = path[path.index(name) :]
+            start = ring.index(min(ring))
+            ring = ring[start:] + ring[:start]
+            found[tuple(ring)] = ring
+            return
+        if name in finished:
+            return
+        for source in ancestors(configuration, name):
+            visit(source, [*path, name])
+        finished.add(name)
+
+    for name in sorted(configuration.experiments):
+        visit(name, [])
+    return list(found.values())
+
+
+class _Checks:
+    def __init__(self, configuration: Configuration, sources: Sources) -> None:
+        self.configuration = configuration
+        self.sources = sources
+        self.problems: list[str] = []
+
+    def problem(self, key: Key, text: str) -> None:
+        self.problems.append(f"{self.sources.origin(key)}: {'.'.join(key)}: {text}")
+
+    def known(self, key: Key, kind: str, name: str, valid: Iterable[str]) -> bool:
+        names = list(valid)
+        if name not in names:
+            self.problem(key, f"there is no {kind} `{name}`. {nearest(name, names)}")
+        return name in names
+
+    def dataset(self, name: str) -> None:
+        dataset = self.configuration.datasets[name]
+        key = ("datasets", name)
+        if (dataset.format == "generated") != (dataset.generated is not None):
+            self.problem((*key, "generated"), "a data set has this section exactly when its format is `generated`.")
+
+    def experiment(self, name: str, experiment: Experiment) -> None:
+        key = ("experiments", name)
+        configuration = self.configuration
+        if self.known((*key, "dataset"), "data set", experiment.dataset, configuration.datasets):
+            num_splits = configuration.datasets[experiment.dataset].num_splits
+            for split in experiment.splits:
+                if not 1 <= split <= num_splits:
+                    self.problem(
+                        (*key, "splits"), f"{split} is no split: {experiment.dataset} has {num_splits}, from 1."
+                    )
+        self.known((*key, "frame_format"), "frame format", experiment.frame_format, configuration.frame_formats)
+        self.known((*key, "recipe"), "recipe", experiment.recipe, configuration.recipes)
+        for protocol in experiment.protocols:
+            self.known((*key, "protocols"), "protocol", protocol, configuration.protocols)
+        if experiment.motion is not None:
+            self.known((*key, "motion"), "motion", experiment.motion, configuration.motions)
+        elif experiment.modality == "flow":
+            self.problem((*key, "motion"), "an experiment with `modality: flow` names the motion kind that it sees.")
+        for field in ("splits", "seeds", "protocols"):
+            values = getattr(experiment, field)
+            if len(set(values)) != len(values) or not values:
+                self.problem((*key, field), f"{values!r}: at least one, each once.")
+        if any(seed < 0 for seed in experiment.seeds):
+            self.problem((*key, "seeds"), "a seed is not negative.")
+        self.source(key, experiment)
+
+    def source(self, key: Key, experiment: Experiment) -> None:
+        trained = {
+            name: other for name, other in self.configuration.experiments.items() if isinstance(other, Experiment)
+        }
+        distils = isinstance(experiment.objective, Distillation)
+        if experiment.teacher is None and distils:
+            self.problem((*key, "teacher"), "the objective `distillation` needs a teacher: the name of an experiment.")
+        if experiment.teacher is not None:
+            if not distils:
+                self.problem(
+                    (*key, "teacher"), f"the objective `{experiment.objective.name}` has no use for a teacher."
+                )
+            self.known((*key, "teacher"), "experiment", experiment.teacher, trained)
+            teacher = trained.get(experiment.teacher)
+            if teacher is not None and experiment.motion not in (None, teacher.motion):
+                self.problem(
+                    (*key, "motion"),
+                    f"`{experiment.motion}` is not what the teacher {experiment.teacher} sees: `{teacher.motion}`.",
+                )
+        start = experiment.initialise_from
+        if start is not None and "/" in start:
+            if not start.startswith(IMPORTED):
+                self.problem(
+                    (*key, "initialise_from"),
+                    f"`{start}` is neither an experiment nor `{IMPORTED}NAME` (weights made by `weights import`).",
+                )
+        elif start is not None:
+            self.known((*key, "initialise_from"), "experiment", start, trained)
+
+    def ensemble(self, name: str, ensemble: Ensemble) -> None:
+        key = ("experiments", name, "members")
+        experiments = self.configuration.experiments
+        trained = {other for other in experiments if isinstance(experiments[other], Experiment)}
+        members: list[Experiment] = []
+        for member in ensemble.members:
+            source, seed = member_name(member)
+            if not self.known(key, "experiment", source, trained):
+                continue
+            experiment = experiments[source]
+            assert isinstance(experiment, Experiment)
+            members.append(experiment)
+            if "@" in member and seed not in experiment.seeds:
+                self.problem(key, f"`{member}`: {source} has the seeds {experiment.seeds}.")
+            for protocol in ensemble.protocols:
+                if protocol not in experiment.protocols:
+                    self.problem(
+                        (*key[:-1], "protocols"),
+                        f"`{protocol}`: the member {source} is evaluated with {', '.join(experiment.protocols)} only.",
+                    )
+        if len({experiment.dataset for experiment in members}) > 1:
+            self.problem(key, "the members are evaluated on different data sets; an ensemble needs one.")
+        if len(set(ensemble.members)) != len(ensemble.members):
+            self.problem(key, "a member occurs twice.")
+
+    def all(self) -> list[str]:
+        configuration = self.configuration
+        for name in configuration.datasets:
+            self.dataset(name)
+        for name, entry in configuration.experiments.items():
+            if isinstance(entry, Ensemble):
+                self.ensemble(name, entry)
+            else:
+                self.experiment(name, entry)
+        for name, target in configuration.targets.items():
+            if name in configuration.experiments:
+                self.problem(("targets", name), "an experiment has the same name. Choose another one.")
+            for experiment in target.experiments:
+                self.known(("targets", name, "experiments"), "experiment", experiment, configuration.experiments)
+            for experiment in (one for pair in target.compare for one in pair):
+                self.known(("targets", name, "compare"), "experiment", experiment, target.experiments)
+        for name in configuration.select:
+            self.known(("select",), "experiment or target", name, [*configuration.experiments, *configuration.targets])
+        for ring in _cycles(configuration):
+            arrow = " → ".join([*ring, ring[0]])
+            self.problem(("experiments", ring[0]), f"experiments start from each other in a ring: {arrow}.")
+        return self.problems
+
+
+def check_references(configuration: Configuration, sources: Sources) -> None:
+    """Check what pydantic cannot see: names across sections, ensembles, rings.
+
+    Raises:
+        UserError: one message with every problem found: file, key, value and the nearest valid name.
+    """
+    problems = _Checks(configuration, sources).all()
+    if problems:
+        raise one_message(problems)

@@ -1,0 +1,207 @@
+"""What the rules call: wildcards in, paths and parameters out.
+
+Snakemake calls these methods with a job's wildcards. Problems of the user become Snakemake's own error, which it prints
+as one message.
+"""
+
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from functools import wraps
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+from pydantic import BaseModel
+
+from pipeline_lib.artefacts import stages
+from pipeline_lib.artefacts.fingerprint import code_fingerprint
+from pipeline_lib.configuration.loading import CONFIGURATION_FILE, load
+from pipeline_lib.configuration.plan import SELECTED, Plan, Run
+from pipeline_lib.configuration.presence import check_data
+from pipeline_lib.errors import UserError
+from pipeline_lib.models.catalogue import resolve
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def load_plan(
+    folder: str | Path, overlays: Iterable[str | Path] = (), changes: Mapping[str, Any] | None = None
+) -> Plan:
+    """Read the configuration in ``folder`` and plan its jobs.
+
+    Raises:
+        UserError: the configuration is not valid.
+    """
+    base = Path(os.path.relpath(folder)) / CONFIGURATION_FILE
+    return Plan(load(base, [Path(path) for path in overlays], changes), resolve)
+
+
+def _text(specification: BaseModel) -> str:
+    return specification.model_dump_json()
+
+
+class Jobs:
+    """Input and parameter functions of the rules.
+
+    Args:
+        plan: the jobs of the configuration.
+        error: the exception that Snakemake prints as a message, without a traceback.
+    """
+
+    def __init__(self, plan: Plan, error: type[Exception]) -> None:
+        self.plan = plan
+        self.layout = plan.layout
+        self.error = error
+        for name in dir(type(self)):
+            method = getattr(self, name)
+            if not name.startswith("_") and callable(method) and name != "error":
+                setattr(self, name, self._reported(method))
+
+    def _reported(self, function: Callable[P, R]) -> Callable[P, R]:
+        @wraps(function)
+        def call(*arguments: P.args, **named: P.kwargs) -> R:
+            try:
+                return function(*arguments, **named)
+            except UserError as error:
+                raise self.error(str(error)) from None
+
+        return call
+
+    @staticmethod
+    def _run(wildcards: Any) -> Run:
+        return Run(wildcards.experiment, int(wildcards.split), int(wildcards.seed))
+
+    @staticmethod
+    def one_of(names: Iterable[str]) -> str:
+        """A wildcard constraint: exactly these names; nothing if there are none."""
+        return "|".join(re.escape(name) for name in names) or "(?!)"
+
+    # Data
+
+    def generate(self, wildcards: Any) -> str:
+        """Specification of a generated data set."""
+        return _text(self.plan.generate(wildcards.dataset))
+
+    def annotations(self, wildcards: Any) -> list[str]:
+        """The lists that a manifest is built from; they are looked for first."""
+        check_data(self.plan, f"The manifest of {wildcards.dataset}", [wildcards.dataset])
+        return self.plan.annotation_files(wildcards.dataset)
+
+    def manifest(self, wildcards: Any) -> str:
+        """Specification of a manifest."""
+        return _text(self.plan.manifest(wildcards.dataset))
+
+    def table(self, wildcards: Any) -> Path:
+        """The manifest's table of the data set that a run reads."""
+        return self.layout.manifest(self.plan.dataset_of(wildcards.experiment))
+
+    def summary(self, wildcards: Any, checkpoints: Any) -> str:
+        """The manifest's summary of the data set that a run reads, once it is built."""
+        return self._summary(self.plan.dataset_of(wildcards.experiment), checkpoints)
+
+    @staticmethod
+    def _summary(dataset: str, checkpoints: Any) -> str:
+        return str(checkpoints.manifest.get(dataset=dataset).output.summary)
+
+    def shard_list(self, wildcards: Any, checkpoints: Any) -> Path:
+        """A shard's list of videos, once the manifest is built."""
+        checkpoints.manifest.get(dataset=wildcards.dataset)
+        path = self.layout.shard_list(wildcards.dataset, wildcards.shard)
+        if not path.exists():
+            raise UserError(
+                f"{path} is missing, though the manifest of {wildcards.dataset} is built. "
+                f"Build it again: --forcerun manifest, or delete {self.layout.manifest_folder(wildcards.dataset)}."
+            )
+        return path
+
+    def frames(self, wildcards: Any) -> str:
+        """Specification of a frames shard."""
+        return _text(self.plan.frames(wildcards.dataset, wildcards.frame_format))
+
+    def motion(self, wildcards: Any) -> str:
+        """Specification of a motion shard."""
+        return _text(self.plan.motion(wildcards.dataset, wildcards.frame_format, wildcards.motion))
+
+    def motion_code(self, wildcards: Any) -> str:
+        """Fingerprint of a motion kind's code."""
+        kind = self.plan.configuration.motions[wildcards.motion]
+        return code_fingerprint(stages.motion_modules(kind.method, kind.parameters))
+
+    # Training and evaluation
+
+    def training_shards(self, wildcards: Any) -> list[Path]:
+        """The shards that a training reads."""
+        return self.plan.training_shards(self._run(wildcards))
+
+    def source_weights(self, wildcards: Any) -> list[Path]:
+        """The weights that a training starts or learns from."""
+        return self.plan.source_weights(self._run(wildcards))
+
+    def training(self, wildcards: Any) -> str:
+        """Specification of a training."""
+        return _text(self.plan.training(self._run(wildcards)))
+
+    def training_code(self, wildcards: Any) -> str:
+        """Fingerprint of a training's code."""
+        experiment = self.plan.experiment(wildcards.experiment)
+        networks = self.plan.network_modules(wildcards.experiment)
+        return code_fingerprint(stages.training_modules(experiment.objective.name, networks))
+
+    def evaluation_shards(self, wildcards: Any) -> list[Path]:
+        """The shards that an evaluation reads."""
+        return self.plan.evaluation_shards(self._run(wildcards))
+
+    def evaluation(self, wildcards: Any) -> str:
+        """Specification of an evaluation."""
+        return _text(self.plan.evaluation(self._run(wildcards), wildcards.protocol))
+
+    def evaluation_code(self, wildcards: Any) -> str:
+        """Fingerprint of an evaluation's code."""
+        return code_fingerprint(stages.evaluation_modules(self.plan.network_modules(wildcards.experiment)[0]))
+
+    def member_scores(self, wildcards: Any) -> list[Path]:
+        """The score files that an ensemble combines."""
+        return [self.plan.scores(run, wildcards.protocol) for run in self.plan.members(self._run(wildcards))]
+
+    def ensemble(self, wildcards: Any) -> str:
+        """Specification of an ensemble's evaluation."""
+        return _text(self.plan.ensemble(self._run(wildcards), wildcards.protocol))
+
+    # Reports and targets
+
+    def report(self, wildcards: Any) -> str:
+        """Specification of a report."""
+        return _text(self.plan.report(wildcards.target))
+
+    def report_inputs(self, wildcards: Any) -> list[Path]:
+        """The results that a report shows."""
+        return self.plan.report_inputs(wildcards.target)
+
+    def report_tables(self, wildcards: Any) -> list[Path]:
+        """The manifests that a report counts."""
+        return [self.layout.manifest(dataset) for dataset in self.plan.report_datasets(wildcards.target)]
+
+    def report_summaries(self, wildcards: Any, checkpoints: Any) -> list[str]:
+        """The summaries of those manifests, once they are built."""
+        return [self._summary(dataset, checkpoints) for dataset in self.plan.report_datasets(wildcards.target)]
+
+    def target(self, name: str) -> Callable[[Any], Path]:
+        """The input function of a target: its report, if the data are there."""
+
+        def report(_: Any) -> Path:
+            check_data(self.plan, f"The target {name}", self.plan.report_datasets(name))
+            return self.layout.report(name)
+
+        return self._reported(report)
+
+    def selected_report(self, wildcards: Any) -> Path:
+        """The report on what the configuration selects."""
+        path: Path = self.target(SELECTED)(wildcards)
+        return path
+
+    def selected_metrics(self, _: Any) -> list[Path]:
+        """The metrics of what the configuration selects."""
+        names = self.plan.experiments_of(self.plan.configuration.select)
+        check_data(self.plan, "The target evaluate", self.plan.datasets_behind(names))
+        return self.plan.metrics(names)

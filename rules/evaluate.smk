@@ -1,0 +1,48 @@
+"""Score files and metrics, of networks and of ensembles."""
+
+
+rule evaluate_run:
+    input:
+        summary=lambda wildcards: JOBS.summary(wildcards, checkpoints),
+        table=ancient(JOBS.table),
+        shards=JOBS.evaluation_shards,
+        weights=LAYOUT.weights("{experiment}", "{split}", "{seed}"),
+    output:
+        scores=LAYOUT.scores("{experiment}", "{split}", "{seed}", "{protocol}"),
+        metrics=LAYOUT.metrics("{experiment}", "{split}", "{seed}", "{protocol}"),
+    params:
+        specification=JOBS.evaluation,
+        code=JOBS.evaluation_code,
+        folder=LAYOUT.evaluation("{experiment}", "{split}", "{seed}", "{protocol}"),
+    wildcard_constraints:
+        experiment=JOBS.one_of(PLAN.trained_names),
+    threads: 1
+    log:
+        LAYOUT.log("evaluate", "{experiment}", "{split}-{seed}", "{protocol}"),
+    conda:
+        "../envs/training.yaml"
+    shell:
+        "exec {PYTHON:q} -m pipeline_lib evaluate --specification {params.specification:q}"
+        " --root {ROOT:q} --output {params.folder:q} --threads {threads} &> {log:q}"
+
+
+rule ensemble:
+    input:
+        scores=JOBS.member_scores,
+    output:
+        scores=LAYOUT.scores("{experiment}", "{split}", "{seed}", "{protocol}"),
+        metrics=LAYOUT.metrics("{experiment}", "{split}", "{seed}", "{protocol}"),
+    params:
+        specification=JOBS.ensemble,
+        code=code_fingerprint(stages.ENSEMBLE),
+        folder=LAYOUT.evaluation("{experiment}", "{split}", "{seed}", "{protocol}"),
+    wildcard_constraints:
+        experiment=JOBS.one_of(PLAN.names_of_stage("ensemble")),
+    threads: 1
+    log:
+        LAYOUT.log("ensemble", "{experiment}", "{split}-{seed}", "{protocol}"),
+    conda:
+        "../envs/training.yaml"
+    shell:
+        "exec {PYTHON:q} -m pipeline_lib ensemble --specification {params.specification:q}"
+        " --root {ROOT:q} --output {params.folder:q} &> {log:q}"
