@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from pipeline_lib.manifests import probing_worker
 from pipeline_lib.manifests.probing import Probe
 
 
@@ -35,7 +36,7 @@ class ProbePool:
         self.num_workers = max(1, num_workers)
         self.decode = decode
         self.seconds = seconds
-        self.command = command or (sys.executable, "-m", "pipeline_lib.manifests.probing_worker")
+        self.command = command or (sys.executable, "-m", probing_worker.__name__)
 
     def _start(self) -> _Worker:
         process = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)

@@ -1,0 +1,196 @@
+"""Raw frames of a video from one ffmpeg process, over a pipe."""
+
+import fcntl
+import os
+import re
+import select
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import ffmpeg
+import numpy as np
+
+from pipeline_lib.media.ffmpeg import ffmpeg_executable, ffmpeg_version
+
+# A larger pipe than the kernel's 64 KiB: several frames fit, so that decoder and encoder seldom wait for each other.
+_PIPE_BYTES = 1 << 20
+_F_SETPIPE_SZ = 1031
+_MARKER = b"FRAME\n"
+# Something-Something v1 was cut into images at 12 frames a second (its readme).
+_IMAGES_PER_SECOND = 12
+
+
+class DecodingError(Exception):
+    """A video cannot be decoded as wanted; the message is the reason that the shard records."""
+
+
+@dataclass(frozen=True)
+class DecodingOptions:
+    """What ffmpeg is asked for.
+
+    ``short_side`` is in pixels and never enlarges; ``frames_per_second`` None keeps every frame as it is;
+    ``keep_damaged`` goes on over errors with what decodes; ``start`` and ``end`` (seconds) cut an interval out.
+    """
+
+    short_side: int
+    frames_per_second: float | None = None
+    keep_damaged: bool = False
+    start: float | None = None
+    end: float | None = None
+    num_threads: int = 1
+    stall_seconds: float = 120.0
+
+
+def _takes_fps_mode(version: str) -> bool:
+    """Whether ffmpeg has -fps_mode (since 5.1), which took the place of -vsync; builds without a number are new."""
+    found = re.match(r"n?(\d+)\.(\d+)", version)
+    return found is None or (int(found[1]), int(found[2])) >= (5, 1)
+
+
+def _input(path: Path, options: DecodingOptions) -> "ffmpeg.nodes.FilterableStream":
+    arguments: dict[str, object] = {"threads": options.num_threads}
+    if options.start is not None:
+        arguments["ss"] = f"{options.start:.3f}"
+    if options.end is not None:
+        arguments["t"] = f"{options.end - (options.start or 0.0):.3f}"
+    # file: keeps a name such as "-x.mp4" or "a:b.mp4" from being read as an option or a protocol.
+    if not path.is_dir():
+        return ffmpeg.input(f"file:{path}", **arguments)
+    images = sorted(file for file in path.iterdir() if file.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    if not images or not images[0].stem.isdigit():
+        raise DecodingError("undecodable: the folder holds no numbered images")
+    folder = str(path).replace("%", "%%")
+    pattern = f"file:{folder}/%0{len(images[0].stem)}d{images[0].suffix}"
+    return ffmpeg.input(
+        pattern, format="image2", start_number=int(images[0].stem), framerate=_IMAGES_PER_SECOND, **arguments
+    )
+
+
+def decoding_command(path: Path, options: DecodingOptions) -> list[str]:
+    """The ffmpeg command that writes the frames to its standard output.
+
+    Rotation flags are applied first (ffmpeg's default), so that the short side is that of the picture as displayed. The
+    output is YUV 4:2:0 with full range and BT.601 coefficients, which is what a JPEG file holds (ITU-T T.871), so that
+    encoding needs no further conversion. Bicubic scaling is ffmpeg's default.
+    """
+    side = options.short_side
+    stream = _input(path, options)["V:0"]
+    if options.frames_per_second is not None:
+        stream = stream.filter("fps", fps=f"{options.frames_per_second:g}")
+    stream = stream.filter(
+        "scale",
+        w=f"if(gt(min(iw,ih),{side}),if(gt(iw,ih),round(iw*{side}/ih),{side}),iw)",
+        h=f"if(gt(min(iw,ih),{side}),if(gt(iw,ih),{side},round(ih*{side}/iw)),ih)",
+        flags="bicubic",
+        out_range="full",
+        out_color_matrix="bt601",
+    ).filter("format", "yuv420p")
+    passthrough = {"fps_mode" if _takes_fps_mode(ffmpeg_version()) else "vsync": "passthrough"}
+    output = ffmpeg.output(stream, "pipe:1", format="yuv4mpegpipe", strict="-1", **passthrough)
+    arguments = ["-nostdin", "-hide_banner", "-v", "error", "-filter_complex_threads", "1"]
+    if not options.keep_damaged:
+        arguments.append("-xerror")
+    command: list[str] = output.global_args(*arguments).compile(cmd=ffmpeg_executable())
+    return command
+
+
+@dataclass
+class RawFrames:
+    """Frames of one size, read one after the other.
+
+    Iterating yields ``(Y, U, V)``: uint8 arrays (H, W) and twice (⌈H/2⌉, ⌈W/2⌉), full range, valid until the next step.
+    """
+
+    height: int
+    width: int
+    frames_per_second: float
+    _descriptor: int
+    _stall_seconds: float
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        rows, columns = (self.height + 1) // 2, (self.width + 1) // 2
+        luma, chroma = self.height * self.width, rows * columns
+        buffer = bytearray(len(_MARKER) + luma + 2 * chroma)
+        view = memoryview(buffer)
+        data = np.frombuffer(buffer, dtype=np.uint8)[len(_MARKER) :]
+        planes = (
+            data[:luma].reshape(self.height, self.width),
+            data[luma : luma + chroma].reshape(rows, columns),
+            data[luma + chroma :].reshape(rows, columns),
+        )
+        poll = select.poll()
+        poll.register(self._descriptor, select.POLLIN)
+        while True:
+            filled = 0
+            while filled < len(buffer):
+                if not poll.poll(self._stall_seconds * 1000):
+                    raise DecodingError(f"decoding timed out: no frame within {self._stall_seconds:g} s")
+                count = os.readv(self._descriptor, [view[filled:]])
+                if count == 0:
+                    break
+                filled += count
+            if filled < len(buffer):
+                # Whole frames only: what is left of a frame at the end comes with an error status of ffmpeg.
+                return
+            assert buffer.startswith(_MARKER), "the stream of frames is out of step"
+            yield planes
+
+
+def _read_header(descriptor: int, stall_seconds: float) -> dict[str, str]:
+    """The parameters of the YUV4MPEG2 header by their letter; empty if ffmpeg wrote nothing."""
+    line = bytearray()
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    while not line.endswith(b"\n"):
+        if not poll.poll(stall_seconds * 1000):
+            raise DecodingError(f"decoding timed out: no frame within {stall_seconds:g} s")
+        byte = os.read(descriptor, 1)
+        if not byte:
+            return {}
+        line += byte
+    return {word[0]: word[1:] for word in line.decode().split()[1:]}
+
+
+@contextmanager
+def decode_video(path: Path, options: DecodingOptions) -> Iterator[RawFrames]:
+    """Run ffmpeg on one video and give its frames.
+
+    Args:
+        path: a video file, or a folder of numbered images.
+        options: size, rate, interval.
+
+    Raises:
+        DecodingError: ffmpeg gives no frame, stalls, or reports an error (with ``keep_damaged`` only the first two).
+            Raised at the end of the block for errors after the first frame.
+    """
+    command = decoding_command(path, options)
+    with tempfile.TemporaryFile() as messages:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=messages, bufsize=0
+        )
+        assert process.stdout is not None
+        descriptor = process.stdout.fileno()
+        # Beyond the user's limit of pipe memory the pipe stays as it is.
+        with suppress(OSError):
+            fcntl.fcntl(descriptor, _F_SETPIPE_SZ, _PIPE_BYTES)
+        try:
+            header = _read_header(descriptor, options.stall_seconds)
+            if header:
+                numerator, denominator = map(int, header["F"].split(":"))
+                rate = numerator / denominator if numerator and denominator else 0.0
+                yield RawFrames(int(header["H"]), int(header["W"]), rate, descriptor, options.stall_seconds)
+                status = process.wait()
+            else:
+                process.wait()
+                raise DecodingError("undecodable: ffmpeg gives no frame")
+            if status != 0 and not options.keep_damaged:
+                # ffmpeg's own words hold addresses, and their order is that of its threads: not for an artefact.
+                raise DecodingError("damaged packet: ffmpeg reports an error while decoding")
+        finally:
+            process.kill()
+            process.wait()
+            process.stdout.close()

@@ -1,0 +1,179 @@
+"""The frames stage: the videos of one shard, decoded once and stored as JPEGs in one packed shard."""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import simplejpeg
+
+from pipeline_lib.artefacts.digest import digest
+from pipeline_lib.artefacts.locking import artefact_lock
+from pipeline_lib.artefacts.progress import Progress
+from pipeline_lib.artefacts.provenance import Sidecar, distribution_versions, provenance
+from pipeline_lib.configuration.specification import FramesSpecification
+from pipeline_lib.errors import UserError
+from pipeline_lib.media.decoder import DecodingError, DecodingOptions, decode_video
+from pipeline_lib.media.ffmpeg import ffmpeg_version
+from pipeline_lib.media.shards import Shard, ShardPart
+
+MODULES = ("pipeline_lib.media.extraction",)
+
+
+@dataclass(frozen=True)
+class EncodedVideo:
+    """One video's frames as JPEGs; ``height`` and ``width`` are theirs, pixels."""
+
+    frames: list[bytes]
+    height: int
+    width: int
+    frames_per_second: float
+
+
+def extract_video(video: Mapping[str, Any], specification: FramesSpecification, num_threads: int = 1) -> EncodedVideo:
+    """Decode one video and encode its frames.
+
+    Args:
+        video: an entry of a shard list: ``path``, optionally ``start`` and ``end`` (seconds) and ``frames_per_second``.
+        specification: size, rate and quality.
+        num_threads: of ffmpeg's decoder; the frames do not depend on it.
+
+    Raises:
+        DecodingError: the video cannot be used; the message is the reason.
+    """
+    options = DecodingOptions(
+        specification.frames.short_side,
+        specification.frames.frames_per_second,
+        specification.on_decode_error == "keep",
+        video.get("start"),
+        video.get("end"),
+        num_threads,
+    )
+    path = Path(video["path"])
+    if not path.exists():
+        raise DecodingError("missing: the file is gone since the manifest was made")
+    quality = specification.frames.jpeg_quality
+    with decode_video(path, options) as raw:
+        frames = [simplejpeg.encode_jpeg_yuv_planes(*planes, quality) for planes in raw]
+    if not frames:
+        raise DecodingError("undecodable: ffmpeg gives no frame")
+    return EncodedVideo(frames, raw.height, raw.width, raw.frames_per_second or video.get("frames_per_second") or 0.0)
+
+
+def _results(
+    videos: Sequence[Mapping[str, Any]], specification: FramesSpecification, num_workers: int
+) -> Iterator[tuple[str, EncodedVideo | DecodingError]]:
+    """Extract videos in parallel; yields each as it finishes, with never more than a few in memory."""
+    # Few videos: their decoders share the threads that would idle.
+    num_threads = max(1, num_workers // max(1, len(videos)))
+    waiting = iter(videos)
+    with ThreadPoolExecutor(num_workers) as executor:
+        running: dict[Future[EncodedVideo], str] = {}
+        try:
+            while True:
+                while len(running) < num_workers + 1 and (video := next(waiting, None)) is not None:
+                    running[executor.submit(extract_video, video, specification, num_threads)] = video["id"]
+                if not running:
+                    return
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    id = running.pop(future)
+                    try:
+                        yield id, future.result()
+                    except DecodingError as error:
+                        yield id, error
+        finally:
+            executor.shutdown(cancel_futures=True)
+
+
+def read_shard_list(path: Path) -> list[dict[str, Any]]:
+    """The videos of ``shards/{shard}.json``.
+
+    Raises:
+        UserError: the file is missing or is no shard list.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        videos: list[dict[str, Any]] = content["videos"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is no shard list ({error}); `manifest build` makes it.") from error
+    return videos
+
+
+def frames_provenance(specification: FramesSpecification, videos: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What determines a frames shard: the parameters, the videos' bytes, ffmpeg and the JPEG encoder.
+
+    A video counts by the digest of its bytes, not by its path, so that moved files keep their frames; where the
+    manifest was built without probing there is no digest and the path stands in for it.
+    """
+    identities = [
+        [video["id"], video.get("digest") or video["path"], video.get("start"), video.get("end")] for video in videos
+    ]
+    return provenance(
+        "extract_frames",
+        MODULES,
+        specification.model_dump(mode="json"),
+        {"videos": digest(identities)},
+        {"ffmpeg": ffmpeg_version()} | distribution_versions(["simplejpeg", "h5py"]),
+    )
+
+
+def extract_frames(specification: FramesSpecification, shard_list: Path, output: Path, num_workers: int) -> None:
+    """Make one frames shard; goes on from the videos that an interrupted run had finished.
+
+    Args:
+        specification: the frame format and what becomes of damaged videos.
+        shard_list: ``shards/{shard}.json`` of the manifest.
+        output: the ``.h5`` file.
+        num_workers: videos decoded at a time.
+
+    Raises:
+        UserError: the shard list cannot be read, another process is making the shard, or the disk is full.
+    """
+    videos = read_shard_list(shard_list)
+    record = frames_provenance(specification, videos)
+    sidecar = Sidecar()
+    with artefact_lock(output):
+        if output.exists() and is_complete(output, record["digest"]):
+            print(f"{output}: made meanwhile by another process", file=sys.stderr)
+            return
+        num_frames = 0
+        with ShardPart(output, record["digest"]) as part:
+            done = part.done
+            resumed = len(done)
+            left = [video for video in videos if video["id"] not in done]
+            with Progress(f"frames {output.stem}", len(videos), "videos", initial=resumed) as progress:
+                for id, result in _results(left, specification, max(1, num_workers)):
+                    if isinstance(result, EncodedVideo):
+                        num_frames += len(result.frames)
+                        part.append(id, result.frames, result.height, result.width, result.frames_per_second)
+                    else:
+                        part.reject(id, str(result))
+                        print(f"{id}: {result}", file=sys.stderr)
+                    progress.advance()
+            part.finish(record, [video["id"] for video in videos])
+            num_rejected = len(part.rejected)
+        sidecar.write(
+            output,
+            {
+                "videos": len(videos),
+                "videos_resumed": resumed,
+                "videos_rejected": num_rejected,
+                "frames": num_frames,
+                "bytes": output.stat().st_size,
+                "workers": num_workers,
+            },
+        )
+
+
+def is_complete(output: Path, wanted: str) -> bool:
+    """Whether a finished shard of the same provenance lies there already."""
+    try:
+        shard = Shard(output)
+        found = shard.provenance.get("digest") == wanted
+        shard.close()
+    except UserError:
+        return False
+    return found
