@@ -21,10 +21,14 @@ TRANSPARENT = (
     f"{PACKAGE}.configuration",
     f"{PACKAGE}.artefacts.layout",
     f"{PACKAGE}.artefacts.progress",
+    f"{PACKAGE}.artefacts.stages",
     f"{PACKAGE}.artefacts.fingerprint",
     f"{PACKAGE}.artefacts.provenance",
     f"{PACKAGE}.artefacts.locking",
+    f"{PACKAGE}.artefacts.stages",
     f"{PACKAGE}.errors",
+    # Names of networks: the options behind a name are part of each specification.
+    f"{PACKAGE}.models.catalogue",
     f"{PACKAGE}.__main__",
 )
 

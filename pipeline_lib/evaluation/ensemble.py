@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from pipeline_lib.artefacts import stages
 from pipeline_lib.artefacts.digest import file_digest
 from pipeline_lib.artefacts.layout import Layout
 from pipeline_lib.artefacts.locking import artefact_lock
 from pipeline_lib.artefacts.provenance import Sidecar, distribution_versions, provenance
 from pipeline_lib.configuration.specification import EnsembleSpecification
 from pipeline_lib.errors import UserError
-from pipeline_lib.evaluation.code import ENSEMBLE_MODULES
 from pipeline_lib.evaluation.metrics import Evaluation, log_softmax
 from pipeline_lib.evaluation.results import metrics_record, read_metrics, write_metrics
 from pipeline_lib.evaluation.scores import Scores, read_scores, write_scores
@@ -114,7 +114,7 @@ def evaluate_ensemble(specification: EnsembleSpecification, root: Path, output: 
         inputs["manifest"] = next(iter(members.values())).manifest_digest
         record = provenance(
             "ensemble",
-            ENSEMBLE_MODULES,
+            stages.ENSEMBLE,
             {
                 "experiment": specification.experiment,
                 "split": specification.split,

@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from torch.utils.data import Sampler
 
+from pipeline_lib.artefacts import stages
 from pipeline_lib.artefacts.digest import file_digest
 from pipeline_lib.artefacts.layout import Layout
 from pipeline_lib.artefacts.locking import artefact_lock
@@ -25,10 +26,10 @@ from pipeline_lib.configuration.experiments import Protocol
 from pipeline_lib.configuration.specification import EvaluationSpecification, TrainingSpecification
 from pipeline_lib.configuration.training import Sampling
 from pipeline_lib.errors import UserError
-from pipeline_lib.evaluation.code import evaluation_modules
 from pipeline_lib.evaluation.results import metrics_record, write_metrics
 from pipeline_lib.evaluation.scores import LabelledVideo, ScoresPart, VideoScores
 from pipeline_lib.evaluation.trained import TrainedNetwork, load_trained
+from pipeline_lib.models.catalogue import resolve
 
 # One forward pass sees at most this many pixels (eight clips of 64 × 224²), and at most this many clips. The number
 # is fixed so that a clip's logits never depend on where an evaluation was interrupted.
@@ -266,7 +267,7 @@ def evaluate(specification: EvaluationSpecification, root: Path, output: Path, n
             )
         record = provenance(
             "evaluate",
-            evaluation_modules(training),
+            stages.evaluation_modules(resolve(training.model.name)[0]),
             {
                 "experiment": training.experiment,
                 "split": training.split,
