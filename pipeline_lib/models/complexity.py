@@ -99,7 +99,7 @@ _COMPARED: tuple[Row, ...] = (
         source="002 Table 2",
         note=f"footnote 5's network; {_NOT_REPRODUCED}",
     ),
-    Row("s3dg", 64, 224, paper={"parameters_m": 11.56, "gmacs": 71.38}, source="002 Table 4", note=_NOT_REPRODUCED),
+    Row("s3dg", 64, 224, paper={"parameters_m": 11.56, "gmacs": 71.38}, source="002 Table 2", note=_NOT_REPRODUCED),
     Row("nl_s3dg", 64, 224),
     Row("fast_s3d", 64, 224, paper={"gmacs": 43.47}, source="002 §4.4", note=_NOT_REPRODUCED),
 )

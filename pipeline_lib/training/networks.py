@@ -47,7 +47,7 @@ def source_path(layout: Layout, source: str) -> Path:
 
 
 def initialise(network: nn.Module, path: Path) -> list[str]:
-    """Copy weights from another run; a classifier for another number of classes stays random.
+    """Copy weights from another run; a classifier that the source lacks, or has for other classes, stays random.
 
     Args:
         network: changed in place.
@@ -62,7 +62,10 @@ def initialise(network: nn.Module, path: Path) -> list[str]:
     tensors, _ = load_weights(path)
     own = network.state_dict()
     differing = [name for name, tensor in tensors.items() if name in own and own[name].shape != tensor.shape]
-    wrong = sorted((set(own) ^ set(tensors)) | {name for name in differing if not name.startswith("head.")})
+    absent = sorted(set(own) - set(tensors))
+    wrong = sorted(
+        name for name in {*(set(own) ^ set(tensors)), *differing} if not (name in own and name.startswith("head."))
+    )
     if wrong:
         shown = ", ".join(wrong[:4]) + (f" and {len(wrong) - 4} more" if len(wrong) > 4 else "")
         raise UserError(
@@ -70,7 +73,7 @@ def initialise(network: nn.Module, path: Path) -> list[str]:
             "Model and options must be those of the source; only the number of classes may differ."
         )
     network.load_state_dict({name: tensor for name, tensor in tensors.items() if name not in differing}, strict=False)
-    return sorted(differing)
+    return sorted([*differing, *absent])
 
 
 def load_network(path: Path) -> tuple[nn.Module, dict[str, Any]]:
