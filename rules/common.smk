@@ -1,6 +1,5 @@
 """The configuration, checked, and the helpers of the rules: thin, since the logic is in pipeline_lib/configuration."""
 
-import os
 import sys
 
 from snakemake.exceptions import WorkflowError
@@ -8,12 +7,10 @@ from snakemake.exceptions import WorkflowError
 # The library that lies beside this Snakefile, here and in every job, whatever else is installed.
 if sys.path[0] != workflow.basedir:
     sys.path.insert(0, workflow.basedir)
-os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [workflow.basedir, os.environ.get("PYTHONPATH")]))
-
-from pipeline_lib.artefacts import stages
-from pipeline_lib.artefacts.fingerprint import code_fingerprint
-from pipeline_lib.configuration.workflow import Jobs, load_plan
 from pipeline_lib.errors import UserError
+from pipeline_lib.jobs import Jobs, load_plan, use_this_library
+
+use_this_library(workflow.basedir)
 
 
 class UserProblem(WorkflowError):
@@ -29,11 +26,6 @@ except UserError as error:
 
 JOBS = Jobs(PLAN, UserProblem)
 LAYOUT = PLAN.layout
-ROOT = str(LAYOUT.root)
-
-# Jobs run with the interpreter that runs Snakemake, activated or not; in a conda environment with its own.
-USES_CONDA = any(str(method) == "conda" for method in workflow.deployment_settings.deployment_method)
-PYTHON = "python" if USES_CONDA else sys.executable
 
 
 wildcard_constraints:

@@ -10,20 +10,21 @@ rule evaluate_run:
     output:
         scores=LAYOUT.scores("{experiment}", "{split}", "{seed}", "{protocol}"),
         metrics=LAYOUT.metrics("{experiment}", "{split}", "{seed}", "{protocol}"),
+    log:
+        LAYOUT.log("evaluate", "{experiment}", "{split}-{seed}", "{protocol}"),
+    wildcard_constraints:
+        experiment=JOBS.one_of(PLAN.trained_names),
+    conda:
+        "../envs/training.yaml"
+    threads: 1
     params:
         specification=JOBS.evaluation,
         code=JOBS.evaluation_code,
+        root=JOBS.root,
         folder=LAYOUT.evaluation("{experiment}", "{split}", "{seed}", "{protocol}"),
-    wildcard_constraints:
-        experiment=JOBS.one_of(PLAN.trained_names),
-    threads: 1
-    log:
-        LAYOUT.log("evaluate", "{experiment}", "{split}-{seed}", "{protocol}"),
-    conda:
-        "../envs/training.yaml"
     shell:
-        "exec {PYTHON:q} -m pipeline_lib evaluate --specification {params.specification:q}"
-        " --root {ROOT:q} --output {params.folder:q} --threads {threads} &> {log:q}"
+        "exec python -m pipeline_lib evaluate --specification {params.specification:q}"
+        " --root {params.root:q} --output {params.folder:q} --threads {threads} &> {log:q}"
 
 
 rule ensemble:
@@ -32,17 +33,18 @@ rule ensemble:
     output:
         scores=LAYOUT.scores("{experiment}", "{split}", "{seed}", "{protocol}"),
         metrics=LAYOUT.metrics("{experiment}", "{split}", "{seed}", "{protocol}"),
-    params:
-        specification=JOBS.ensemble,
-        code=code_fingerprint(stages.ENSEMBLE),
-        folder=LAYOUT.evaluation("{experiment}", "{split}", "{seed}", "{protocol}"),
-    wildcard_constraints:
-        experiment=JOBS.one_of(PLAN.names_of_stage("ensemble")),
-    threads: 1
     log:
         LAYOUT.log("ensemble", "{experiment}", "{split}-{seed}", "{protocol}"),
+    wildcard_constraints:
+        experiment=JOBS.one_of(PLAN.names_of_stage("ensemble")),
     conda:
         "../envs/training.yaml"
+    threads: 1
+    params:
+        specification=JOBS.ensemble,
+        code=JOBS.ensemble_code,
+        root=JOBS.root,
+        folder=LAYOUT.evaluation("{experiment}", "{split}", "{seed}", "{protocol}"),
     shell:
-        "exec {PYTHON:q} -m pipeline_lib ensemble --specification {params.specification:q}"
-        " --root {ROOT:q} --output {params.folder:q} &> {log:q}"
+        "exec python -m pipeline_lib ensemble --specification {params.specification:q}"
+        " --root {params.root:q} --output {params.folder:q} &> {log:q}"

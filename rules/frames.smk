@@ -6,14 +6,14 @@ rule extract_frames:
         videos=lambda wildcards: JOBS.shard_list(wildcards, checkpoints),
     output:
         LAYOUT.frames("{dataset}", "{frame_format}", "{shard}"),
-    params:
-        specification=JOBS.frames,
-        code=code_fingerprint(stages.FRAMES),
-    threads: 1
     log:
         LAYOUT.log("frames", "{dataset}", "{frame_format}", "{shard}"),
     conda:
         "../envs/media.yaml"
+    threads: 1
+    params:
+        specification=JOBS.frames,
+        code=JOBS.frames_code,
     shell:
-        "exec {PYTHON:q} -m pipeline_lib extract-frames --specification {params.specification:q}"
-        " --list {input.videos:q} --output {output:q} --threads {threads} &> {log:q}"
+        "exec python -m pipeline_lib extract-frames --specification {params.specification:q}"
+        " --videos {input.videos:q} --output {output:q} --threads {threads} &> {log:q}"

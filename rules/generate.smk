@@ -4,17 +4,17 @@
 rule generate_videos:
     output:
         lists=[LAYOUT.media_list("{dataset}", subset) for subset in ("train", "validation")],
-    params:
-        specification=JOBS.generate,
-        code=code_fingerprint(stages.GENERATE),
-        folder=LAYOUT.media_folder("{dataset}"),
-    wildcard_constraints:
-        dataset=JOBS.one_of(PLAN.generated_names),
-    threads: 2
     log:
         LAYOUT.log("generate", "{dataset}"),
+    wildcard_constraints:
+        dataset=JOBS.one_of(PLAN.generated_names),
     conda:
         "../envs/media.yaml"
+    threads: 2
+    params:
+        specification=JOBS.generate,
+        code=JOBS.generate_code,
+        folder=LAYOUT.media_folder("{dataset}"),
     shell:
-        "exec {PYTHON:q} -m pipeline_lib generate --specification {params.specification:q}"
+        "exec python -m pipeline_lib generate --specification {params.specification:q}"
         " --output {params.folder:q} --threads {threads} &> {log:q}"

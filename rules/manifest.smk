@@ -10,15 +10,15 @@ checkpoint manifest:
         table=LAYOUT.manifest("{dataset}"),
         summary=LAYOUT.summary("{dataset}"),
         lists=directory(LAYOUT.shard_lists("{dataset}")),
-    params:
-        specification=JOBS.manifest,
-        code=code_fingerprint(stages.MANIFEST),
-        folder=LAYOUT.manifest_folder("{dataset}"),
-    threads: 2
     log:
         LAYOUT.log("manifest", "{dataset}"),
     conda:
         "../envs/media.yaml"
+    threads: 2
+    params:
+        specification=JOBS.manifest,
+        code=JOBS.manifest_code,
+        folder=LAYOUT.manifest_folder("{dataset}"),
     shell:
-        "exec {PYTHON:q} -m pipeline_lib manifest build --specification {params.specification:q}"
+        "exec python -m pipeline_lib manifest build --specification {params.specification:q}"
         " --output {params.folder:q} --threads {threads} &> {log:q}"

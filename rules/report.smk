@@ -8,16 +8,17 @@ rule write_report:
         results=JOBS.report_inputs,
     output:
         LAYOUT.report("{target}"),
-    params:
-        specification=JOBS.report,
-        code=code_fingerprint(stages.REPORT),
-    wildcard_constraints:
-        target=JOBS.one_of(PLAN.report_names),
-    threads: 1
     log:
         LAYOUT.log("report", "{target}"),
+    wildcard_constraints:
+        target=JOBS.one_of(PLAN.report_names),
     conda:
         "../envs/report.yaml"
+    threads: 1
+    params:
+        specification=JOBS.report,
+        root=JOBS.root,
+        code=JOBS.report_code,
     shell:
-        "exec {PYTHON:q} -m pipeline_lib report --specification {params.specification:q}"
-        " --root {ROOT:q} --output {output:q} &> {log:q}"
+        "exec python -m pipeline_lib report --specification {params.specification:q}"
+        " --root {params.root:q} --output {output:q} &> {log:q}"

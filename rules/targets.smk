@@ -3,7 +3,6 @@
 
 rule demo:
     """the whole chain on generated videos: minutes, needs no data"""
-    default_target: True
     input:
         JOBS.target("demo"),
 

@@ -10,20 +10,21 @@ rule train_teacher:
         weights=JOBS.source_weights,
     output:
         LAYOUT.weights("{experiment}", "{split}", "{seed}"),
+    log:
+        LAYOUT.log("train", "{experiment}", "{split}-{seed}"),
+    wildcard_constraints:
+        experiment=JOBS.one_of(PLAN.names_of_stage("train_teacher")),
+    conda:
+        "../envs/training.yaml"
+    threads: PLAN.configuration.hardware.num_threads
     params:
         specification=JOBS.training,
         code=JOBS.training_code,
+        root=JOBS.root,
         folder=LAYOUT.experiment("{experiment}", "{split}", "{seed}"),
-    wildcard_constraints:
-        experiment=JOBS.one_of(PLAN.names_of_stage("train_teacher")),
-    threads: PLAN.configuration.hardware.num_threads
-    log:
-        LAYOUT.log("train", "{experiment}", "{split}-{seed}"),
-    conda:
-        "../envs/training.yaml"
     shell:
-        "exec {PYTHON:q} -m pipeline_lib train --specification {params.specification:q}"
-        " --root {ROOT:q} --output {params.folder:q} &> {log:q}"
+        "exec python -m pipeline_lib train --specification {params.specification:q}"
+        " --root {params.root:q} --output {params.folder:q} &> {log:q}"
 
 
 use rule train_teacher as train_baseline with:

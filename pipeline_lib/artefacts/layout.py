@@ -28,6 +28,10 @@ class Layout:
         """The list of a generated data set's videos in one subset."""
         return self.media_folder(dataset) / f"{subset}.csv"
 
+    def download_summary(self, download: str) -> Path:
+        """Counts and failures of an optional download; its ledger lies beside it."""
+        return self.root / "downloads" / download / "summary.json"
+
     def manifest_folder(self, dataset: str) -> Path:
         """Folder with ``manifest.parquet``, ``summary.json`` and ``shards/``."""
         return self.root / "manifests" / dataset

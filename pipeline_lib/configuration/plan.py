@@ -85,12 +85,6 @@ class Plan:
         options = self._networks[experiment.model.name][1]
         return Model(name=experiment.model.name, options=options | experiment.model.options)
 
-    def network_modules(self, name: str) -> list[str]:
-        """The modules that build an experiment's network and its teacher's."""
-        experiment = self.experiment(name)
-        modules = [self._networks[experiment.model.name][0]]
-        return modules if experiment.teacher is None else modules + self.network_modules(experiment.teacher)
-
     # Names
 
     def experiment(self, name: str) -> Experiment:

@@ -6,6 +6,7 @@ from pydantic import Discriminator, Field, Tag
 
 from pipeline_lib.configuration.base import Section
 from pipeline_lib.configuration.data import Dataset, FrameFormat, Motion, Name
+from pipeline_lib.configuration.download import Download
 from pipeline_lib.configuration.experiments import Ensemble, Experiment, Protocol, Target
 from pipeline_lib.configuration.training import Recipe
 
@@ -40,6 +41,8 @@ class Configuration(Section):
     """The output root: every artefact lies below it."""
     hardware: Hardware = Hardware()
     datasets: dict[Name, Dataset]
+    downloads: dict[Name, Download] = {}
+    """Where videos can be fetched from; the target ``download`` fetches them, no other stage does."""
     frame_formats: dict[Name, FrameFormat]
     motions: dict[Name, Motion]
     protocols: dict[Name, Protocol]

@@ -9,6 +9,7 @@ from typing import Any
 
 from pipeline_lib.configuration.base import Section
 from pipeline_lib.configuration.data import Dataset, FrameFormat, Motion
+from pipeline_lib.configuration.download import Download
 from pipeline_lib.configuration.experiments import Model, Objective, Protocol
 from pipeline_lib.configuration.root import Hardware
 from pipeline_lib.configuration.training import Recipe
@@ -23,6 +24,13 @@ class ManifestSpecification(Section):
 
     name: str
     dataset: Dataset
+
+
+class DownloadSpecification(Section):
+    """What the download stage gets."""
+
+    name: str
+    download: Download
 
 
 class FramesSpecification(Section):

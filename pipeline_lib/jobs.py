@@ -6,10 +6,12 @@ as one message.
 
 import os
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping
-from functools import wraps
+from functools import cached_property, wraps
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from types import FunctionType
+from typing import Any, NoReturn, ParamSpec, TypeVar
 
 from pydantic import BaseModel
 
@@ -20,6 +22,7 @@ from pipeline_lib.configuration.plan import SELECTED, Plan, Run
 from pipeline_lib.configuration.presence import check_data
 from pipeline_lib.errors import UserError
 from pipeline_lib.models.catalogue import resolve
+from pipeline_lib.training.code import training_modules
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -37,8 +40,28 @@ def load_plan(
     return Plan(load(base, [Path(path) for path in overlays], changes), resolve)
 
 
+def use_this_library(folder: str | Path) -> None:
+    """Let every job run the library in ``folder`` with the interpreter that runs Snakemake, activated or not.
+
+    Jobs say ``python``: in a conda environment of their own it is that environment's.
+    """
+    for name, entry in (("PATH", Path(sys.executable).parent), ("PYTHONPATH", folder)):
+        others = [other for other in os.environ.get(name, "").split(os.pathsep) if other and other != str(entry)]
+        os.environ[name] = os.pathsep.join([str(entry), *others])
+
+
 def _text(specification: BaseModel) -> str:
     return specification.model_dump_json()
+
+
+def _paths(paths: Iterable[Path]) -> list[str]:
+    return [str(path) for path in paths]
+
+
+def _refuse(error: UserError) -> NoReturn:
+    """End Snakemake with a message; it would print an exception of an input function as a traceback."""
+    print(f"error: {error}", file=sys.stderr, flush=True)
+    raise SystemExit(1)
 
 
 class Jobs:
@@ -46,27 +69,32 @@ class Jobs:
 
     Args:
         plan: the jobs of the configuration.
-        error: the exception that Snakemake prints as a message, without a traceback.
+        error: the exception that Snakemake prints as a message.
     """
 
     def __init__(self, plan: Plan, error: type[Exception]) -> None:
         self.plan = plan
         self.layout = plan.layout
-        self.error = error
-        for name in dir(type(self)):
-            method = getattr(self, name)
-            if not name.startswith("_") and callable(method) and name != "error":
-                setattr(self, name, self._reported(method))
+        for name, member in vars(type(self)).items():
+            if not name.startswith("_") and isinstance(member, FunctionType):
+                setattr(self, name, self._reported(getattr(self, name), error))
 
-    def _reported(self, function: Callable[P, R]) -> Callable[P, R]:
+    @staticmethod
+    def _reported(function: Callable[P, R], error: type[Exception]) -> Callable[P, R]:
         @wraps(function)
         def call(*arguments: P.args, **named: P.kwargs) -> R:
             try:
                 return function(*arguments, **named)
-            except UserError as error:
-                raise self.error(str(error)) from None
+            except UserError as problem:
+                raise error(str(problem)) from None
 
         return call
+
+    def _check_data(self, wanted: str, datasets: Iterable[str]) -> None:
+        try:
+            check_data(self.plan, wanted, datasets)
+        except UserError as problem:
+            _refuse(problem)
 
     @staticmethod
     def _run(wildcards: Any) -> Run:
@@ -77,6 +105,10 @@ class Jobs:
         """A wildcard constraint: exactly these names; nothing if there are none."""
         return "|".join(re.escape(name) for name in names) or "(?!)"
 
+    def root(self, _: Any) -> str:
+        """The output root."""
+        return str(self.layout.root)
+
     # Data
 
     def generate(self, wildcards: Any) -> str:
@@ -85,16 +117,16 @@ class Jobs:
 
     def annotations(self, wildcards: Any) -> list[str]:
         """The lists that a manifest is built from; they are looked for first."""
-        check_data(self.plan, f"The manifest of {wildcards.dataset}", [wildcards.dataset])
+        self._check_data(f"The manifest of {wildcards.dataset}", [wildcards.dataset])
         return self.plan.annotation_files(wildcards.dataset)
 
     def manifest(self, wildcards: Any) -> str:
         """Specification of a manifest."""
         return _text(self.plan.manifest(wildcards.dataset))
 
-    def table(self, wildcards: Any) -> Path:
+    def table(self, wildcards: Any) -> str:
         """The manifest's table of the data set that a run reads."""
-        return self.layout.manifest(self.plan.dataset_of(wildcards.experiment))
+        return str(self.layout.manifest(self.plan.dataset_of(wildcards.experiment)))
 
     def summary(self, wildcards: Any, checkpoints: Any) -> str:
         """The manifest's summary of the data set that a run reads, once it is built."""
@@ -104,7 +136,7 @@ class Jobs:
     def _summary(dataset: str, checkpoints: Any) -> str:
         return str(checkpoints.manifest.get(dataset=dataset).output.summary)
 
-    def shard_list(self, wildcards: Any, checkpoints: Any) -> Path:
+    def shard_list(self, wildcards: Any, checkpoints: Any) -> str:
         """A shard's list of videos, once the manifest is built."""
         checkpoints.manifest.get(dataset=wildcards.dataset)
         path = self.layout.shard_list(wildcards.dataset, wildcards.shard)
@@ -113,7 +145,7 @@ class Jobs:
                 f"{path} is missing, though the manifest of {wildcards.dataset} is built. "
                 f"Build it again: --forcerun manifest, or delete {self.layout.manifest_folder(wildcards.dataset)}."
             )
-        return path
+        return str(path)
 
     def frames(self, wildcards: Any) -> str:
         """Specification of a frames shard."""
@@ -128,15 +160,40 @@ class Jobs:
         kind = self.plan.configuration.motions[wildcards.motion]
         return code_fingerprint(stages.motion_modules(kind.method, kind.parameters))
 
+    @cached_property
+    def generate_code(self) -> str:
+        """Fingerprint of the generated data sets' code."""
+        return code_fingerprint(stages.GENERATE)
+
+    @cached_property
+    def manifest_code(self) -> str:
+        """Fingerprint of the manifests' code."""
+        return code_fingerprint(stages.MANIFEST)
+
+    @cached_property
+    def frames_code(self) -> str:
+        """Fingerprint of the frames' code."""
+        return code_fingerprint(stages.FRAMES)
+
+    @cached_property
+    def ensemble_code(self) -> str:
+        """Fingerprint of the ensembles' code."""
+        return code_fingerprint(stages.ENSEMBLE)
+
+    @cached_property
+    def report_code(self) -> str:
+        """Fingerprint of the reports' code."""
+        return code_fingerprint(stages.REPORT)
+
     # Training and evaluation
 
-    def training_shards(self, wildcards: Any) -> list[Path]:
+    def training_shards(self, wildcards: Any) -> list[str]:
         """The shards that a training reads."""
-        return self.plan.training_shards(self._run(wildcards))
+        return _paths(self.plan.training_shards(self._run(wildcards)))
 
-    def source_weights(self, wildcards: Any) -> list[Path]:
+    def source_weights(self, wildcards: Any) -> list[str]:
         """The weights that a training starts or learns from."""
-        return self.plan.source_weights(self._run(wildcards))
+        return _paths(self.plan.source_weights(self._run(wildcards)))
 
     def training(self, wildcards: Any) -> str:
         """Specification of a training."""
@@ -144,13 +201,11 @@ class Jobs:
 
     def training_code(self, wildcards: Any) -> str:
         """Fingerprint of a training's code."""
-        experiment = self.plan.experiment(wildcards.experiment)
-        networks = self.plan.network_modules(wildcards.experiment)
-        return code_fingerprint(stages.training_modules(experiment.objective.name, networks))
+        return code_fingerprint(training_modules(self.plan.training(self._run(wildcards))))
 
-    def evaluation_shards(self, wildcards: Any) -> list[Path]:
+    def evaluation_shards(self, wildcards: Any) -> list[str]:
         """The shards that an evaluation reads."""
-        return self.plan.evaluation_shards(self._run(wildcards))
+        return _paths(self.plan.evaluation_shards(self._run(wildcards)))
 
     def evaluation(self, wildcards: Any) -> str:
         """Specification of an evaluation."""
@@ -158,11 +213,12 @@ class Jobs:
 
     def evaluation_code(self, wildcards: Any) -> str:
         """Fingerprint of an evaluation's code."""
-        return code_fingerprint(stages.evaluation_modules(self.plan.network_modules(wildcards.experiment)[0]))
+        name = self.plan.experiment(wildcards.experiment).model.name
+        return code_fingerprint(stages.evaluation_modules(resolve(name)[0]))
 
-    def member_scores(self, wildcards: Any) -> list[Path]:
+    def member_scores(self, wildcards: Any) -> list[str]:
         """The score files that an ensemble combines."""
-        return [self.plan.scores(run, wildcards.protocol) for run in self.plan.members(self._run(wildcards))]
+        return _paths(self.plan.scores(run, wildcards.protocol) for run in self.plan.members(self._run(wildcards)))
 
     def ensemble(self, wildcards: Any) -> str:
         """Specification of an ensemble's evaluation."""
@@ -174,34 +230,34 @@ class Jobs:
         """Specification of a report."""
         return _text(self.plan.report(wildcards.target))
 
-    def report_inputs(self, wildcards: Any) -> list[Path]:
+    def report_inputs(self, wildcards: Any) -> list[str]:
         """The results that a report shows."""
-        return self.plan.report_inputs(wildcards.target)
+        return _paths(self.plan.report_inputs(wildcards.target))
 
-    def report_tables(self, wildcards: Any) -> list[Path]:
+    def report_tables(self, wildcards: Any) -> list[str]:
         """The manifests that a report counts."""
-        return [self.layout.manifest(dataset) for dataset in self.plan.report_datasets(wildcards.target)]
+        return _paths(self.layout.manifest(dataset) for dataset in self.plan.report_datasets(wildcards.target))
 
     def report_summaries(self, wildcards: Any, checkpoints: Any) -> list[str]:
         """The summaries of those manifests, once they are built."""
         return [self._summary(dataset, checkpoints) for dataset in self.plan.report_datasets(wildcards.target)]
 
-    def target(self, name: str) -> Callable[[Any], Path]:
+    def target(self, name: str) -> Callable[[Any], str]:
         """The input function of a target: its report, if the data are there."""
 
-        def report(_: Any) -> Path:
-            check_data(self.plan, f"The target {name}", self.plan.report_datasets(name))
-            return self.layout.report(name)
+        def report(_: Any) -> str:
+            self._check_data(f"The target {name}", self.plan.report_datasets(name))
+            return str(self.layout.report(name))
 
-        return self._reported(report)
+        return report
 
-    def selected_report(self, wildcards: Any) -> Path:
+    def selected_report(self, wildcards: Any) -> str:
         """The report on what the configuration selects."""
-        path: Path = self.target(SELECTED)(wildcards)
+        path: str = self.target(SELECTED)(wildcards)
         return path
 
-    def selected_metrics(self, _: Any) -> list[Path]:
+    def selected_metrics(self, _: Any) -> list[str]:
         """The metrics of what the configuration selects."""
         names = self.plan.experiments_of(self.plan.configuration.select)
-        check_data(self.plan, "The target evaluate", self.plan.datasets_behind(names))
-        return self.plan.metrics(names)
+        self._check_data("The target evaluate", self.plan.datasets_behind(names))
+        return _paths(self.plan.metrics(names))
