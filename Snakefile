@@ -6,7 +6,51 @@ min_version("9.0")
 
 
 include: "rules/common.smk"
-include: "rules/targets.smk"
+
+
+# What a user asks for by name, the first being the default. Each is its report, which waits for all that it shows.
+rule demo:
+    """the whole chain on generated videos: minutes, needs no data"""
+    input:
+        JOBS.target("demo"),
+
+
+rule distill_k400:
+    """D3D on Kinetics-400: teacher, distilled student, their numbers"""
+    input:
+        JOBS.target("distill_k400"),
+
+
+rule distill_k600:
+    """D3D on Kinetics-600: teacher, distilled student, their numbers"""
+    input:
+        JOBS.target("distill_k600"),
+
+
+rule finetune_ucf101:
+    """D3D from Kinetics-400, fine-tuned on UCF101"""
+    input:
+        JOBS.target("finetune_ucf101"),
+
+
+rule finetune_hmdb51:
+    """D3D from Kinetics-400, fine-tuned on HMDB51"""
+    input:
+        JOBS.target("finetune_hmdb51"),
+
+
+rule evaluate:
+    """scores and metrics of what `select` in the configuration names"""
+    input:
+        JOBS.selected_metrics,
+
+
+rule report:
+    """one HTML page on what `select` in the configuration names"""
+    input:
+        JOBS.selected_report,
+
+
 include: "rules/generate.smk"
 include: "rules/manifest.smk"
 include: "rules/frames.smk"
