@@ -1,0 +1,226 @@
+"""Everything that a report shows, read from the small artefacts of its experiments."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pipeline_lib.artefacts.layout import Layout
+from pipeline_lib.configuration.specification import ReportedExperiment, ReportSpecification
+from pipeline_lib.errors import UserError
+from pipeline_lib.evaluation.results import read_metrics
+from pipeline_lib.evaluation.scores import Scores, read_scores
+from pipeline_lib.reporting.weights_header import read_header
+
+NUM_REJECTS_LISTED = 60
+
+
+@dataclass(frozen=True)
+class Run:
+    """One evaluated run of an experiment under one protocol."""
+
+    split: int
+    seed: int
+    metrics: Mapping[str, Any]
+    scores_path: Path
+
+    @cached_property
+    def scores(self) -> Scores:
+        """The score file, read when first asked for."""
+        return read_scores(self.scores_path)
+
+    def figure(self, name: str) -> float:
+        """A figure of ``metrics.json``."""
+        return float(self.metrics["metrics"][name])
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The log of one training run: steps, and a value per step of each named quantity (NaN where not logged)."""
+
+    label: str
+    steps: np.ndarray
+    values: dict[str, np.ndarray]
+
+
+@dataclass
+class Result:
+    """An experiment under one protocol, over its runs."""
+
+    experiment: ReportedExperiment
+    protocol: str
+    runs: list[Run]
+
+    @property
+    def name(self) -> str:
+        """The experiment's name."""
+        return self.experiment.name
+
+    def mean(self, figure: str) -> float:
+        """Mean of a figure over the runs."""
+        return float(np.mean([run.figure(figure) for run in self.runs]))
+
+    def spread(self, figure: str) -> float | None:
+        """Sample standard deviation over the runs; None for a single one."""
+        values = [run.figure(figure) for run in self.runs]
+        return float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+    @property
+    def manifest(self) -> str:
+        """Digest of the manifest behind the first run."""
+        return str(self.runs[0].metrics["manifest"])
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """What became of the listed videos, of the first run."""
+        return dict(self.runs[0].metrics.get("counts", {}))
+
+
+@dataclass
+class DatasetSummary:
+    """A data set as its manifest has it."""
+
+    name: str
+    digest: str
+    classes: list[str]
+    counts: dict[str, dict[str, int]]
+    """Per list (``train``, ``validation``): accepted, rejected, missing."""
+    reasons: list[tuple[str, str, int]]
+    """Status, reason and count of every kind of unusable video."""
+    rejects: list[tuple[str, str, str, str]]
+    """Id, list, status and reason of the unusable videos, at most ``NUM_REJECTS_LISTED`` of them."""
+    num_rejects: int
+    sources: dict[str, str] = field(default_factory=dict)
+    """Annotation file → digest, where the summary records it."""
+
+
+@dataclass
+class Report:
+    """A report's content before it becomes a page."""
+
+    specification: ReportSpecification
+    layout: Layout
+    results: list[Result]
+    curves: dict[str, list[Curve]]
+    datasets: list[DatasetSummary]
+    trainings: dict[str, dict[str, Any]]
+    """``experiment/split-seed`` → metadata of the weights file."""
+
+    def result(self, name: str, protocol: str | None = None) -> Result | None:
+        """An experiment's result under a protocol (its first one when None)."""
+        for result in self.results:
+            if result.name == name and protocol in (None, result.protocol):
+                return result
+        return None
+
+
+def read_curve(path: Path, label: str) -> Curve | None:
+    """A training log, or None if there is none. A line that a kill cut short is left out."""
+    if not path.is_file():
+        return None
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            continue
+    lines = [entry for entry in lines if isinstance(entry, dict) and "step" in entry]
+    if not lines:
+        return None
+    names = sorted({name for entry in lines for name, value in entry.items() if isinstance(value, int | float)})
+    values = {name: np.array([float(entry.get(name, np.nan)) for entry in lines]) for name in names if name != "step"}
+    return Curve(label, np.array([entry["step"] for entry in lines], dtype=np.int64), values)
+
+
+def _plain_reason(reason: str) -> str:
+    """The kind of a reason: what stands before its details, so that equal causes are counted together."""
+    return reason.split(":")[0].strip() or "no reason recorded"
+
+
+def read_dataset(layout: Layout, name: str, split: int = 1) -> DatasetSummary:
+    """A data set's counts and what was rejected in it, from its manifest.
+
+    Raises:
+        UserError: manifest or summary are missing.
+    """
+    try:
+        summary = json.loads(layout.summary(name).read_text(encoding="utf-8"))
+        table = pd.read_parquet(layout.manifest(name), columns=["id", f"subset_{split}", "status", "reason"])
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"{layout.manifest_folder(name)} cannot be read ({error}): the manifest of {name} has to be built first."
+        ) from error
+    subset = table[f"subset_{split}"]
+    counts = {
+        list_name: {
+            status: int(((subset == list_name) & (table["status"] == status)).sum())
+            for status in ("accepted", "rejected", "missing")
+        }
+        for list_name in ("train", "validation")
+    }
+    unusable = table[table["status"] != "accepted"].sort_values("id")
+    kinds = Counter(
+        (str(status), _plain_reason(str(reason)))
+        for status, reason in zip(unusable["status"], unusable["reason"], strict=True)
+    )
+    columns = (unusable["id"], subset[unusable.index], unusable["status"], unusable["reason"])
+    rejects = [
+        (str(id), str(where), str(status), str(reason)) for id, where, status, reason in zip(*columns, strict=True)
+    ]
+    sources = summary.get("annotations", {})
+    return DatasetSummary(
+        name,
+        str(summary.get("digest", "")),
+        list(summary.get("classes", [])),
+        counts,
+        sorted(((status, reason, count) for (status, reason), count in kinds.items()), key=lambda row: (-row[2], row)),
+        rejects[:NUM_REJECTS_LISTED],
+        len(rejects),
+        {str(key): str(value) for key, value in sources.items()} if isinstance(sources, dict) else {},
+    )
+
+
+def collect(specification: ReportSpecification, root: Path) -> Report:
+    """Read what a report shows.
+
+    Args:
+        specification: which experiments.
+        root: output root.
+
+    Raises:
+        UserError: an evaluation that the report needs is missing; the message says which.
+    """
+    layout = Layout(root)
+    results: list[Result] = []
+    curves: dict[str, list[Curve]] = {}
+    trainings: dict[str, dict[str, Any]] = {}
+    datasets: dict[str, DatasetSummary] = {}
+    for experiment in specification.experiments:
+        for protocol in experiment.protocols:
+            runs = []
+            for split in experiment.splits:
+                for seed in experiment.seeds:
+                    place = (experiment.name, str(split), str(seed), protocol)
+                    runs.append(Run(split, seed, read_metrics(layout.metrics(*place)), layout.scores(*place)))
+            results.append(Result(experiment, protocol, runs))
+        if experiment.dataset not in datasets:
+            datasets[experiment.dataset] = read_dataset(layout, experiment.dataset)
+        if experiment.members:
+            continue
+        for split in experiment.splits:
+            for seed in experiment.seeds:
+                folder = layout.experiment(experiment.name, str(split), str(seed))
+                several = len(experiment.splits) * len(experiment.seeds) > 1
+                curve = read_curve(folder / "metrics.jsonl", f"{split}-{seed}" if several else "")
+                if curve is not None:
+                    curves.setdefault(experiment.name, []).append(curve)
+                weights = folder / "weights.safetensors"
+                if weights.is_file():
+                    trainings[f"{experiment.name}/{split}-{seed}"] = read_header(weights)
+    return Report(specification, layout, results, curves, list(datasets.values()), trainings)

@@ -1,0 +1,138 @@
+"""Which differences a report shows, and what they are."""
+
+from dataclasses import dataclass
+
+from pipeline_lib.errors import UserError
+from pipeline_lib.evaluation.comparison import (
+    ClassDifference,
+    Difference,
+    Distance,
+    paired_difference,
+    per_class_differences,
+    student_teacher_distance,
+)
+from pipeline_lib.reporting.collect import Report, Result, Run
+
+BASELINE_STAGES = ("train_baseline", "pretrain")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """First − second on the videos that both judged, or why that cannot be said."""
+
+    first: Result
+    second: Result
+    difference: Difference | None
+    per_class: list[ClassDifference]
+    problem: str = ""
+
+    @property
+    def label(self) -> str:
+        """``first − second``."""
+        return f"{self.first.name} − {self.second.name}"
+
+    @property
+    def verdict(self) -> str:
+        """The sign of the difference as the interval has it."""
+        if self.difference is None:
+            return "not comparable"
+        if self.difference.low > 0:
+            return "better"
+        if self.difference.high < 0:
+            return "worse"
+        return "no clear difference"
+
+
+def default_pairs(report: Report) -> list[tuple[str, str]]:
+    """Each student, and each ensemble, against the RGB baselines on the same data set."""
+    experiments = report.specification.experiments
+    pairs = []
+    for first in experiments:
+        if first.stage not in ("distill", "ensemble"):
+            continue
+        for second in experiments:
+            same = first.dataset == second.dataset and first.name != second.name
+            if same and second.stage in BASELINE_STAGES and second.modality == "rgb":
+                pairs.append((first.name, second.name))
+    return pairs
+
+
+def _common_runs(first: Result, second: Result) -> list[tuple[Run, Run]]:
+    """Runs of equal split and seed; if no seed is common, runs of the same split in order."""
+    by_place = {(run.split, run.seed): run for run in second.runs}
+    common = [(run, by_place[run.split, run.seed]) for run in first.runs if (run.split, run.seed) in by_place]
+    if common:
+        return common
+    splits = {run.split for run in first.runs} & {run.split for run in second.runs}
+    return [
+        pair
+        for split in sorted(splits)
+        for pair in zip(
+            [run for run in first.runs if run.split == split],
+            [run for run in second.runs if run.split == split],
+            strict=False,
+        )
+    ]
+
+
+def compare(report: Report) -> list[Comparison]:
+    """The report's differences, in the order of the specification."""
+    comparisons = []
+    for first_name, second_name in report.specification.compare or default_pairs(report):
+        for protocol in dict.fromkeys(result.protocol for result in report.results):
+            first, second = report.result(first_name, protocol), report.result(second_name, protocol)
+            if first is None or second is None:
+                continue
+            pairs = _common_runs(first, second)
+            names = (first_name, second_name)
+            try:
+                if not pairs:
+                    raise UserError(f"{first_name} and {second_name} have no split in common.")
+                # Splits judge different videos: each is a sample of its own, so the first split is compared.
+                split = pairs[0][0].split
+                chosen = [pair for pair in pairs if pair[0].split == split]
+                ours, theirs = [one.scores for one, _ in chosen], [other.scores for _, other in chosen]
+                difference = paired_difference(ours, theirs, names)
+                comparisons.append(Comparison(first, second, difference, per_class_differences(ours[0], theirs[0])))
+            except UserError as error:
+                comparisons.append(Comparison(first, second, None, [], str(error)))
+    return comparisons
+
+
+@dataclass(frozen=True)
+class TaughtBy:
+    """How far a student is from its teacher."""
+
+    student: str
+    teacher: str
+    protocol: str
+    distance: Distance | None
+    problem: str = ""
+
+
+def teacher_distances(report: Report) -> list[TaughtBy]:
+    """Of every student whose teacher is in the report; a baseline stands beside it, to show what distillation did."""
+    rows = []
+    for result in report.results:
+        teacher_name = result.experiment.teacher
+        teacher = report.result(teacher_name, result.protocol) if teacher_name else None
+        if teacher_name is None or teacher is None:
+            continue
+        baselines = [
+            other
+            for other in report.results
+            if other.protocol == result.protocol
+            and other.experiment.dataset == result.experiment.dataset
+            and other.experiment.stage in BASELINE_STAGES
+            and other.experiment.modality == "rgb"
+        ]
+        for student in [result, *baselines]:
+            pairs = _common_runs(student, teacher)
+            try:
+                if not pairs:
+                    raise UserError("no run in common")
+                distance = student_teacher_distance(pairs[0][0].scores, pairs[0][1].scores)
+                rows.append(TaughtBy(student.name, teacher_name, result.protocol, distance))
+            except UserError as error:
+                rows.append(TaughtBy(student.name, teacher_name, result.protocol, None, str(error)))
+    return list(dict.fromkeys(rows))

@@ -1,0 +1,178 @@
+"""The result table: our figures, the paper's beside them, and marks where the two cannot be compared as they stand."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline_lib.reporting.collect import Report, Result
+
+FIGURES = (
+    ("video_top1", "Video@1"),
+    ("video_top5", "Video@5"),
+    ("clip_top1", "Clip@1"),
+    ("mean_class_accuracy", "Mean class"),
+)
+"""Figures of ``metrics.json`` in the order of the table's columns, with their names in the papers."""
+
+MODALITIES = {"rgb": "RGB", "flow": "Flow"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the result table; shares are in per cent."""
+
+    name: str
+    description: str
+    modality: str
+    network: str
+    figures: dict[str, float]
+    spread: dict[str, float | None]
+    interval: tuple[float, float]
+    calibration: float
+    num_runs: int
+    num_videos: int
+    num_listed: int
+    paper_source: str
+    paper: dict[str, float]
+    marks: list[str]
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """The rows of one data set under one protocol."""
+
+    dataset: str
+    protocol: str
+    manifests: list[str]
+    rows: list[Row]
+    notes: list[tuple[str, str]] = field(default_factory=list)
+    """Mark and what it means."""
+
+    @property
+    def has_paper(self) -> bool:
+        """Whether any row has a number of a paper beside it."""
+        return any(row.paper for row in self.rows)
+
+
+def modality_label(modality: str) -> str:
+    """``rgb+flow`` → ``RGB + Flow``."""
+    return " + ".join(MODALITIES.get(part, part) for part in modality.split("+"))
+
+
+def paper_numbers(paper: dict[str, Any]) -> dict[str, float]:
+    """The paper's figures, per cent, by the names of ``metrics.json``."""
+    return {name: float(paper[name]) for name, _ in FIGURES if isinstance(paper.get(name), int | float)}
+
+
+def _differences_from_paper(result: Result, trainings: dict[str, dict[str, Any]]) -> list[str]:
+    """What keeps our number from being the paper's: what the experiment says itself, and what its artefacts show."""
+    stated = result.experiment.paper.get("differs", [])
+    reasons = [stated] if isinstance(stated, str) else [str(reason) for reason in stated]
+    counts = result.counts
+    unusable = counts.get("listed", 0) - counts.get("evaluated", 0)
+    if unusable > 0:
+        reasons.append(f"{unusable} of {counts['listed']} listed videos could not be evaluated")
+    run = result.runs[0]
+    metadata = trainings.get(f"{result.name}/{run.split}-{run.seed}", {})
+    specification = metadata.get("specification", {})
+    if specification and not specification.get("initialise_from"):
+        reasons.append("random initialisation")
+    planned, steps = result.experiment.paper.get("steps"), specification.get("recipe", {}).get("steps")
+    if planned is not None and steps is not None and steps != planned:
+        reasons.append(f"{steps} steps instead of {planned}")
+    return reasons
+
+
+def result_tables(report: Report) -> list[Table]:
+    """One table per data set and protocol, its rows in the order of the specification."""
+    tables = []
+    places = dict.fromkeys((result.experiment.dataset, result.protocol) for result in report.results)
+    for dataset, protocol in places:
+        chosen = [r for r in report.results if (r.experiment.dataset, r.protocol) == (dataset, protocol)]
+        manifests = list(dict.fromkeys(run.metrics["manifest"] for result in chosen for run in result.runs))
+        notes: dict[str, str] = {}
+        rows = []
+        highest = max(result.mean("video_top1") for result in chosen)
+        for result in chosen:
+            marks = []
+            paper = paper_numbers(result.experiment.paper)
+            reasons = _differences_from_paper(result, report.trainings) if paper else []
+            if reasons:
+                text = "Differs from the paper: " + "; ".join(reasons) + "."
+                mark = next((mark for mark, other in notes.items() if other == text), f"{len(notes) + 1}")
+                notes[mark] = text
+                marks.append(mark)
+            if len(manifests) > 1:
+                position = manifests.index(result.manifest)
+                if position:
+                    mark = f"m{position}"
+                    notes[mark] = (
+                        f"Evaluated on another manifest ({result.manifest[:12]}) than the first row "
+                        f"({manifests[0][:12]}): these rows judge different videos."
+                    )
+                    marks.append(mark)
+            first = result.runs[0].metrics["metrics"]
+            rows.append(
+                Row(
+                    name=result.name,
+                    description=result.experiment.description,
+                    modality=modality_label(result.experiment.modality),
+                    network=result.experiment.model or f"ensemble of {len(result.experiment.members)}",
+                    figures={name: 100 * result.mean(name) for name, _ in FIGURES},
+                    spread={name: _per_cent(result.spread(name)) for name, _ in FIGURES},
+                    interval=(100 * first["video_top1_interval_low"], 100 * first["video_top1_interval_high"]),
+                    calibration=100 * result.mean("calibration_error"),
+                    num_runs=len(result.runs),
+                    num_videos=int(result.runs[0].metrics["num_videos"]),
+                    num_listed=result.counts.get("listed", 0),
+                    paper_source=str(result.experiment.paper.get("table", "")),
+                    paper=paper,
+                    marks=marks,
+                    best=len(chosen) > 1 and result.mean("video_top1") == highest,
+                )
+            )
+        tables.append(Table(dataset, protocol, manifests, rows, list(notes.items())))
+    return tables
+
+
+def _per_cent(value: float | None) -> float | None:
+    return None if value is None else 100 * value
+
+
+def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], num_left: int = 1) -> str:
+    """A table for a terminal: the first ``num_left`` columns to the left, the others to the right."""
+    widths = [max(len(line[column]) for line in [header, *rows]) for column in range(len(header))]
+
+    def line(cells: Sequence[str]) -> str:
+        padded = [
+            cell.ljust(width) if column < num_left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        ]
+        return "  ".join(padded).rstrip()
+
+    return "\n".join([line(header), "  ".join("-" * width for width in widths), *(line(row) for row in rows)])
+
+
+def results_text(report: Report) -> str:
+    """The result tables for a terminal."""
+    parts = []
+    for table in result_tables(report):
+        header = ["experiment", "input", *(name for _, name in FIGURES), "videos"]
+        if table.has_paper:
+            header.append("paper")
+        rows = []
+        for row in table.rows:
+            cells = [row.name, row.modality]
+            for name, _ in FIGURES:
+                spread = row.spread[name]
+                cells.append(f"{row.figures[name]:.1f}" + (f" ± {spread:.1f}" if spread is not None else ""))
+            cells.append(str(row.num_videos))
+            if table.has_paper:
+                number = row.paper.get("video_top1")
+                cells.append("" if number is None else f"{number:.1f}" + "".join(f" [{m}]" for m in row.marks))
+            rows.append(cells)
+        title = f"{table.dataset}, protocol {table.protocol} (per cent; manifest {table.manifests[0][:12]})"
+        notes = [f"[{mark}] {text}" for mark, text in table.notes]
+        parts.append("\n".join([title, text_table(header, rows, num_left=2), *notes]))
+    return "\n\n".join(parts)

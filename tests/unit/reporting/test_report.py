@@ -1,0 +1,283 @@
+"""The report from real small artefacts: self-contained, deterministic, and saying what the artefacts say."""
+
+import html
+import json
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_tree import CLASSES, make_run, make_tree, training_specification
+
+from pipeline_lib.artefacts.layout import Layout
+from pipeline_lib.configuration.experiments import Protocol
+from pipeline_lib.configuration.specification import (
+    EnsembleSpecification,
+    EvaluationSpecification,
+    ReportedExperiment,
+    ReportSpecification,
+)
+from pipeline_lib.errors import UserError
+from pipeline_lib.evaluation.comparison import paired_difference
+from pipeline_lib.evaluation.ensemble import evaluate_ensemble
+from pipeline_lib.evaluation.metrics import Evaluation
+from pipeline_lib.evaluation.runner import evaluate
+from pipeline_lib.evaluation.scores import Scores, read_scores, write_scores
+from pipeline_lib.reporting.collect import collect, read_curve
+from pipeline_lib.reporting.compare import compare, teacher_distances
+from pipeline_lib.reporting.figures import smoothed
+from pipeline_lib.reporting.flow_pictures import colour_wheel_picture, galleries, motion_picture
+from pipeline_lib.reporting.report import page, write_report
+from pipeline_lib.reporting.tables import result_tables, results_text, text_table
+
+PROTOCOL = Protocol(num_clips=2)
+
+
+def reported(name: str, stage: str, modality: str = "rgb", **more: object) -> ReportedExperiment:
+    values = {
+        "name": name, "description": f"<{name}> & co", "stage": stage, "dataset": "tiny", "modality": modality,
+        "splits": [1], "seeds": [0], "protocols": ["two_clips"],
+    }  # fmt: skip
+    if stage != "ensemble":
+        values |= {"frame_format": "small", "model": "s3dg"}
+    return ReportedExperiment.model_validate(values | more)
+
+
+PAPER = {"table": "D3D, Table 2", "video_top1": 75.9}
+SPECIFICATION = ReportSpecification(
+    name="demo",
+    title="Tiny demo",
+    experiments=[
+        reported("teacher", "train_teacher", "flow", motion="tvl1"),
+        reported("baseline", "train_baseline", seeds=[0, 1]),
+        reported("d3d", "distill", motion="tvl1", teacher="teacher", paper=PAPER),
+        reported("rgb_flow", "ensemble", "rgb+flow", members=["baseline", "teacher"]),
+    ],
+    notes=["A tiny run."],
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    layout = make_tree(tmp_path_factory.mktemp("report") / "output", num_videos=16, motion=True)
+    teacher = training_specification("teacher", "flow", stage="train_teacher")
+    runs = [
+        teacher,
+        training_specification("baseline"),
+        training_specification("baseline", seed=1),
+        training_specification("d3d", stage="distill", teacher=teacher),
+    ]
+    for training in runs:
+        make_run(layout, training)
+        place = layout.evaluation(training.experiment, "1", str(training.seed), "two_clips")
+        specification = EvaluationSpecification(training=training, protocol_name="two_clips", protocol=PROTOCOL)
+        evaluate(specification, layout.root, place, 1)
+    ensemble = EnsembleSpecification(
+        experiment="rgb_flow",
+        split=1,
+        seed=0,
+        members=["baseline/1-0", "teacher/1-0"],
+        protocol_name="two_clips",
+        protocol=PROTOCOL,
+    )
+    evaluate_ensemble(ensemble, layout.root, layout.evaluation("rgb_flow", "1", "0", "two_clips"))
+    return layout
+
+
+class Checker(HTMLParser):
+    """Collects what a page refers to, and that its tags are closed in order."""
+
+    VOID = frozenset({"meta", "img", "br", "link", "input", "hr", "path", "use", "rect", "line", "circle", "stop"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.targets: list[str] = []
+        self.tags: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.targets += [value or "" for name, value in attrs if name in ("src", "href", "xlink:href", "srcset")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in self.VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in self.VOID:
+            assert self.open.pop() == tag, f"</{tag}> closes another tag"
+
+
+def text_of(content: str) -> str:
+    without = re.sub(r"<(style|title)>.*?</\1>", " ", content, flags=re.DOTALL)
+    return re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]+>", " ", without)))
+
+
+def test_the_page_is_self_contained_and_well_formed(tree: Layout, tmp_path: Path) -> None:
+    write_report(SPECIFICATION, tree.root, tmp_path / "demo.html")
+    content = (tmp_path / "demo.html").read_text(encoding="utf-8")
+    checker = Checker()
+    checker.feed(content)
+    assert checker.open == []
+    assert all(target.startswith(("#", "data:image/")) for target in checker.targets)
+    assert "url(http" not in content
+    assert "@import" not in content
+    assert "script" not in checker.tags
+    assert {"svg", "img", "table", "details"} <= set(checker.tags)
+    # Every anchor of the navigation exists.
+    for anchor in set(re.findall(r'<a href="#(\w+)"', content)):
+        assert f'id="{anchor}"' in content
+    assert "&lt;d3d&gt; &amp; co" in content
+
+
+def test_equal_artefacts_give_equal_bytes(tree: Layout, tmp_path: Path) -> None:
+    write_report(SPECIFICATION, tree.root, tmp_path / "one.html")
+    # Another process, with another hash seed.
+    command = [sys.executable, "-m", "pipeline_lib", "report", "--specification", SPECIFICATION.model_dump_json()]
+    command += ["--root", str(tree.root), "--output", str(tmp_path / "two.html")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert (tmp_path / "one.html").read_bytes() == (tmp_path / "two.html").read_bytes()
+    assert "two.html" in done.stdout
+    assert "rgb_flow" in done.stdout
+
+
+def test_the_page_says_what_the_score_files_say(tree: Layout) -> None:
+    report = collect(SPECIFICATION, tree.root)
+    text = text_of(page(report))
+    scores = read_scores(tree.scores("d3d", "1", "0", "two_clips"))
+    value = 100 * Evaluation(scores).video_top1
+    assert f"{value:.1f}" in text
+    assert f"{value - 75.9:+.1f}" in text
+    baseline = read_scores(tree.scores("baseline", "1", "0", "two_clips"))
+    difference = paired_difference([scores], [baseline])
+    assert "d3d baseline two_clips " + f"{100 * difference.mean:+.1f}" in text
+    # What was not used, and why.
+    assert "gone" in text
+    assert "absent" in text
+    assert "1 frame" in text
+    assert baseline.manifest_digest[:12] in text
+    assert "ffmpeg" in text
+    assert "A tiny run." in text
+    for name in CLASSES:
+        assert name in text
+
+
+def test_paper_numbers_are_marked_with_what_differs(tree: Layout) -> None:
+    (table,) = result_tables(collect(SPECIFICATION, tree.root))
+    rows = {row.name: row for row in table.rows}
+    assert rows["d3d"].paper == {"video_top1": 75.9}
+    assert rows["d3d"].marks == ["1"]
+    assert table.notes == [
+        (
+            "1",
+            "Differs from the paper: 2 of 10 listed videos could not be evaluated; random initialisation.",
+        )
+    ]
+    assert rows["baseline"].num_runs == 2
+    assert rows["baseline"].spread["video_top1"] is not None
+    assert rows["teacher"].marks == []
+    assert rows["rgb_flow"].modality == "RGB + Flow"
+    shortened = SPECIFICATION.model_copy(
+        update={
+            "experiments": [
+                SPECIFICATION.experiments[2].model_copy(
+                    update={"paper": {"video_top1": 75.9, "steps": 140_000, "differs": ["generated videos"]}}
+                )
+            ]
+        }
+    )
+    ((_, note),) = result_tables(collect(shortened, tree.root))[0].notes
+    assert "generated videos" in note
+    assert "2 steps instead of 140000" in note
+
+
+def test_rows_of_another_manifest_are_marked_and_not_compared(tree: Layout, tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "copy")
+    for folder in ("manifests", "evaluations", "experiments"):
+        _copy(tree, layout, folder)
+    path = layout.scores("d3d", "1", "0", "two_clips")
+    old = read_scores(path)
+    provenance = json.loads(json.dumps(old.provenance))
+    provenance["inputs"]["manifest"] = "f" * 64
+    write_scores(path, Scores(old.videos, old.classes, old.video, old.starts, old.crops, old.logits, provenance))
+    metrics = layout.metrics("d3d", "1", "0", "two_clips")
+    metrics.write_text(json.dumps(json.loads(metrics.read_text()) | {"manifest": "f" * 64}))
+    report = collect(SPECIFICATION, layout.root)
+    (table,) = result_tables(report)
+    assert "m1" in {row.name: row for row in table.rows}["d3d"].marks
+    assert any("another manifest (ffffffffffff)" in text for _, text in table.notes)
+    entry = next(entry for entry in compare(report) if entry.first.name == "d3d")
+    assert entry.difference is None
+    assert "different manifests" in entry.problem
+    assert "different manifests" in text_of(page(report))
+
+
+def _copy(source: Layout, target: Layout, folder: str) -> None:
+    shutil.copytree(source.root / folder, target.root / folder)
+
+
+def test_default_comparisons_and_distances(tree: Layout) -> None:
+    report = collect(SPECIFICATION, tree.root)
+    assert [entry.label for entry in compare(report)] == ["d3d − baseline", "rgb_flow − baseline"]
+    rows = {row.student: row for row in teacher_distances(report)}
+    assert set(rows) == {"d3d", "baseline"}
+    assert all(row.distance is not None and row.distance.num_clips == 16 for row in rows.values())
+
+
+def test_flow_pictures_show_the_stored_flow(tree: Layout) -> None:
+    (gallery,) = galleries(collect(SPECIFICATION, tree.root))
+    assert len(gallery.strips) == 4
+    assert len({strip.labels for strip in gallery.strips}) == 3
+    strip = next(strip for strip in gallery.strips if strip.id == "v08")
+    # u = 18 and v = −20 of 127 steps to 20 px.
+    assert strip.longest == pytest.approx(np.hypot(18, 20) * 20 / 127, rel=0.02)
+    right = motion_picture(np.stack([np.full((4, 4), 5.0), np.zeros((4, 4))]), 5.0)
+    assert right[0, 0].tolist() == pytest.approx([255, 0, 0], abs=12)
+    assert colour_wheel_picture().uri.startswith("data:image/png;base64,")
+
+
+def test_without_shards_there_are_no_pictures_but_a_page(tree: Layout, tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "copy")
+    for folder in ("manifests", "evaluations", "experiments"):
+        _copy(tree, layout, folder)
+    content = page(collect(SPECIFICATION, layout.root))
+    assert 'id="motion"' not in content
+    assert "d3d" in content
+
+
+def test_a_missing_evaluation_is_named(tree: Layout) -> None:
+    missing = SPECIFICATION.model_copy(update={"experiments": [reported("absent", "train_baseline")]})
+    with pytest.raises(UserError, match="absent"):
+        collect(missing, tree.root)
+
+
+def test_training_logs_survive_a_cut_line(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1, "total": 2.0}\n{"step": 2, "total": 1.0, "logits_mse": 0.5}\n{"step": 3, "to')
+    curve = read_curve(path, "")
+    assert curve is not None
+    assert curve.steps.tolist() == [1, 2]
+    assert curve.values["total"].tolist() == [2.0, 1.0]
+    assert np.isnan(curve.values["logits_mse"][0])
+    assert read_curve(tmp_path / "absent.jsonl", "") is None
+
+
+def test_smoothing_is_a_moving_mean() -> None:
+    values = np.array([1.0, 2.0, 3.0, np.nan, 5.0])
+    np.testing.assert_allclose(smoothed(values, 3), [1.5, 2.0, 2.5, 4.0, 5.0])
+    np.testing.assert_allclose(smoothed(values[:3], 1), values[:3])
+
+
+def test_terminal_tables_are_aligned(tree: Layout) -> None:
+    text = text_table(["name", "value"], [["a", "1.0"], ["longer", "10.0"]])
+    assert text.splitlines() == ["name    value", "------  -----", "a         1.0", "longer   10.0"]
+    shown = results_text(collect(SPECIFICATION, tree.root))
+    assert "75.9 [1]" in shown
+    assert len({len(line.split("  ")[0]) for line in shown.splitlines()[2:3]}) == 1
