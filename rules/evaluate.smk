@@ -21,7 +21,7 @@ rule evaluate_run:
         specification=JOBS.evaluation,
         code=JOBS.evaluation_code,
         root=JOBS.root,
-        folder=LAYOUT.evaluation("{experiment}", "{split}", "{seed}", "{protocol}"),
+        folder=str(LAYOUT.evaluation("{experiment}", "{split}", "{seed}", "{protocol}")),
     shell:
         "exec python -m pipeline_lib evaluate --specification {params.specification:q}"
         " --root {params.root:q} --output {params.folder:q} --threads {threads} &> {log:q}"
@@ -44,7 +44,7 @@ rule ensemble:
         specification=JOBS.ensemble,
         code=JOBS.ensemble_code,
         root=JOBS.root,
-        folder=LAYOUT.evaluation("{experiment}", "{split}", "{seed}", "{protocol}"),
+        folder=str(LAYOUT.evaluation("{experiment}", "{split}", "{seed}", "{protocol}")),
     shell:
         "exec python -m pipeline_lib ensemble --specification {params.specification:q}"
         " --root {params.root:q} --output {params.folder:q} &> {log:q}"

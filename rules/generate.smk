@@ -14,7 +14,7 @@ rule generate_videos:
     params:
         specification=JOBS.generate,
         code=JOBS.generate_code,
-        folder=LAYOUT.media_folder("{dataset}"),
+        folder=str(LAYOUT.media_folder("{dataset}")),
     shell:
         "exec python -m pipeline_lib generate --specification {params.specification:q}"
         " --output {params.folder:q} --threads {threads} &> {log:q}"

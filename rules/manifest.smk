@@ -18,7 +18,7 @@ checkpoint manifest:
     params:
         specification=JOBS.manifest,
         code=JOBS.manifest_code,
-        folder=LAYOUT.manifest_folder("{dataset}"),
+        folder=str(LAYOUT.manifest_folder("{dataset}")),
     shell:
         "exec python -m pipeline_lib manifest build --specification {params.specification:q}"
         " --output {params.folder:q} --threads {threads} &> {log:q}"

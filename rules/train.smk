@@ -21,7 +21,7 @@ rule train_teacher:
         specification=JOBS.training,
         code=JOBS.training_code,
         root=JOBS.root,
-        folder=LAYOUT.experiment("{experiment}", "{split}", "{seed}"),
+        folder=str(LAYOUT.experiment("{experiment}", "{split}", "{seed}")),
     shell:
         "exec python -m pipeline_lib train --specification {params.specification:q}"
         " --root {params.root:q} --output {params.folder:q} &> {log:q}"

@@ -13,7 +13,7 @@ FRAMES = ["pipeline_lib.media.extraction"]
 MOTION = ["pipeline_lib.flow.extraction"]
 EVALUATION = ["pipeline_lib.evaluation.runner"]
 ENSEMBLE = ["pipeline_lib.evaluation.ensemble"]
-REPORT = ["pipeline_lib.reporting.collect"]
+REPORT = ["pipeline_lib.reporting.report"]
 
 
 # What flow edges can be made from.

@@ -2,9 +2,12 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from pipeline_lib.configuration.base import Section
+
+PUBLISHERS = ("torchvision/", "slim/", "pyslowfast/", "maclr/", "kylemin/")
+"""How the names of public weights start (pipeline_lib/models/importing/sources.py lists them)."""
 
 
 class Model(Section):
@@ -65,12 +68,18 @@ class Experiment(Section):
     teacher: str | None = None
     """Experiment whose frozen network teaches."""
     initialise_from: str | None = None
-    """Experiment, or ``imported/NAME`` weights, to start from; null is random."""
+    """Experiment, or ``imported/NAME`` weights, to start from; null is random. A public source by its own name
+    (``torchvision/s3d``) means ``imported/torchvision/s3d``."""
     splits: list[int] = [1]
     seeds: list[int] = [0]
     protocols: list[str] = ["ten_clips"]
     paper: dict[str, Any] = {}
     """The paper's table and numbers, shown beside ours."""
+
+    @field_validator("initialise_from")
+    @classmethod
+    def _public_source(cls, value: str | None) -> str | None:
+        return f"imported/{value}" if value is not None and value.startswith(PUBLISHERS) else value
 
 
 class Ensemble(Section):

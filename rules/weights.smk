@@ -1,0 +1,17 @@
+"""Public weights that an experiment starts from: fetched and converted, or a message saying which file to put where."""
+
+
+rule import_weights:
+    output:
+        LAYOUT.imported("{source}"),
+    log:
+        LAYOUT.log("weights", "{source}"),
+    wildcard_constraints:
+        source=r"(torchvision|slim|pyslowfast|maclr|kylemin)/\w+",
+    conda:
+        "../envs/training.yaml"
+    params:
+        root=JOBS.root,
+    shell:
+        "exec python -m pipeline_lib weights import {wildcards.source:q} --root {params.root:q} --out {output:q}"
+        " &> {log:q}"
