@@ -43,6 +43,35 @@ class ShardVideo:
     frames_per_second: float
 
 
+def _allocate_blob(file: h5py.File, num_bytes: int) -> int:
+    """Create the dataset ``blob`` with its space but without its content; returns its place in the file."""
+    creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    creation.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    creation.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    space = h5py.h5s.create_simple((num_bytes,))
+    dataset = h5py.h5d.create(file.id, b"blob", h5py.h5t.STD_U8LE, space, creation)
+    offset = dataset.get_offset()
+    if num_bytes and offset is None:
+        raise RuntimeError("HDF5 allocated no space for the blob")
+    return int(offset or 0)
+
+
+def _copy(source: int, source_offset: int, target: int, target_offset: int, length: int) -> None:
+    """Copy bytes between files inside the kernel, where it can; a shard's blob is gigabytes."""
+    while length:
+        try:
+            count = os.copy_file_range(source, target, length, source_offset, target_offset)
+        except OSError:
+            # Not between these file systems (EXDEV, EINVAL, ENOSYS): through this process then.
+            piece = os.pread(source, min(length, _COPY_BYTES), source_offset)
+            count = os.pwrite(target, piece, target_offset)
+        if count == 0:
+            raise OSError("the part ended before its journal says")
+        source_offset += count
+        target_offset += count
+        length -= count
+
+
 class ShardPart:
     """A shard in the making, which goes on from the videos that an interrupted run had finished.
 
@@ -142,19 +171,14 @@ class ShardPart:
         starts = np.concatenate([[0], np.cumsum([lengths.sum() for lengths in self._lengths], dtype=np.int64)])
         videos: list[ShardVideo] = []
         lengths: list[np.ndarray] = []
+        pieces: list[tuple[int, int]] = []
         with atomic_path(self.final) as temporary, open(self.folder / "blob", "rb") as part:
             with h5py.File(temporary, "w") as file:
-                blob = file.create_dataset("blob", shape=(self._blob_bytes,), dtype=np.uint8)
-                written = first_frame = 0
+                blob_offset = _allocate_blob(file, self._blob_bytes)
+                first_frame = 0
                 for video in chosen:
                     index = index_of[video.id]
-                    part.seek(starts[index])
-                    left = int(starts[index + 1] - starts[index])
-                    while left:
-                        piece = part.read(min(left, _COPY_BYTES))
-                        blob[written : written + len(piece)] = np.frombuffer(piece, dtype=np.uint8)
-                        written += len(piece)
-                        left -= len(piece)
+                    pieces.append((int(starts[index]), int(starts[index + 1] - starts[index])))
                     videos.append(ShardVideo(**(asdict(video) | {"first_frame": first_frame})))
                     lengths.append(self._lengths[index])
                     first_frame += video.num_frames
@@ -174,6 +198,10 @@ class ShardPart:
                 group.create_dataset("id", data=np.array([i for i, _ in rejected], dtype=object), dtype=text)
                 group.create_dataset("reason", data=np.array([r for _, r in rejected], dtype=object), dtype=text)
                 file.attrs["provenance"] = json.dumps(provenance, sort_keys=True)
+            with open(temporary, "r+b") as target:
+                for start, length in pieces:
+                    _copy(part.fileno(), start, target.fileno(), blob_offset, length)
+                    blob_offset += length
         self.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
