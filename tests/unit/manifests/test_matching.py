@@ -1,0 +1,142 @@
+"""Listed clips against what lies on disk, and reduced data sets."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline_lib.configuration.data import Filter
+from pipeline_lib.errors import UserError
+from pipeline_lib.manifests.filters import apply_filter, filter_identity
+from pipeline_lib.manifests.matching import FileIndex, match, split_ending
+from pipeline_lib.manifests.schema import ListedClip
+
+
+def _touch(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
+def _clip(id: str, label: str = "run", names: tuple[str, ...] = (), subset: str = "train") -> ListedClip:
+    return ListedClip(id, (label,), (subset,), names or (id,))
+
+
+def test_layouts_endings_and_case(tmp_path: Path) -> None:
+    _touch(
+        tmp_path,
+        "train/-aaaaaaaaaa_000000_000010.mp4",
+        "val/air drumming/AbCdEfGhIjK_000000_000010.mkv",
+        "val/air_drumming/abcdefghijk_000000_000010.webm",
+        "val/air_drumming/._zzzzzzzzzzz_000000_000010.mp4",
+        "val/air_drumming/zzzzzzzzzzz_000000_000010.mp4.part",
+    )
+    index = FileIndex([str(tmp_path)])
+    found = match(
+        [
+            _clip("-aaaaaaaaaa_000000_000010"),
+            _clip("AbCdEfGhIjK_000000_000010"),
+            _clip("abcdefghijk_000000_000010"),
+            _clip("-aaaaaaaaaa_000010_000020"),
+            _clip("zzzzzzzzzzz_000000_000010"),
+        ],
+        index,
+    )
+    assert [path.removeprefix(f"{tmp_path}/") for path in found] == [
+        "train/-aaaaaaaaaa_000000_000010.mp4",
+        "val/air drumming/AbCdEfGhIjK_000000_000010.mkv",
+        "val/air_drumming/abcdefghijk_000000_000010.webm",
+        "",
+        "",
+    ]
+
+
+def test_the_folder_named_like_the_label_wins_then_the_first_root(tmp_path: Path) -> None:
+    _touch(tmp_path, "a/jump rope/x.mp4", "a/run/x.mp4", "b/y.mp4", "c/y.mp4")
+    index = FileIndex([str(tmp_path / name) for name in ("a", "c", "b")])
+    assert index.find("x", ["jump rope"]) == f"{tmp_path}/a/jump rope/x.mp4"
+    assert index.find("x", ["run"]) == f"{tmp_path}/a/run/x.mp4"
+    assert index.find("y") == f"{tmp_path}/c/y.mp4"
+
+
+def test_a_relative_path_matches_as_a_whole(tmp_path: Path) -> None:
+    _touch(tmp_path, "deep/a/1.mp4", "b/1.mp4")
+    index = FileIndex([str(tmp_path)])
+    assert index.find("b/1.mp4") == f"{tmp_path}/b/1.mp4"
+    assert index.find("a/1.avi") == f"{tmp_path}/deep/a/1.mp4"
+    assert index.find("c/1.mp4") is None
+    assert index.find(f"{tmp_path}/b/1.mp4") == f"{tmp_path}/b/1.mp4"
+
+
+def test_replacements_match_by_name_or_by_a_unique_youtube_id(tmp_path: Path) -> None:
+    _touch(tmp_path, "videos/aaaaaaaaaaa_000000_000010.mp4", "videos/ccccccccccc_000000_000010.mp4")
+    _touch(
+        tmp_path,
+        "new/aaaaaaaaaaa_000001_000011.mp4",
+        "new/bbbbbbbbbbb.mp4",
+        "new/bbbbbbbbbbb_2.mp4",
+        "new/ccccccccccc.mp4",
+    )
+    clips = [
+        _clip("aaaaaaaaaaa_000000_000010"),
+        _clip("bbbbbbbbbbb_000000_000010"),
+        _clip("ccccccccccc_000000_000010"),
+        _clip("ccccccccccc_000010_000020"),
+    ]
+    found = match(clips, FileIndex([str(tmp_path / "videos")]), FileIndex([str(tmp_path / "new")]))
+    # Two replacements of b and two clips of c: neither is unique.
+    assert [path.removeprefix(f"{tmp_path}/") for path in found] == [
+        "new/aaaaaaaaaaa_000001_000011.mp4",
+        "",
+        "videos/ccccccccccc_000000_000010.mp4",
+        "",
+    ]
+
+
+@given(st.text(alphabet="ab.-_", min_size=1))
+def test_split_ending_puts_the_name_together_again(name: str) -> None:
+    stem, ending = split_ending(name)
+    assert stem + ending == name and stem
+
+
+CLIPS = [
+    _clip(f"{letter * 11}_{start:06d}_{start + 10:06d}", label, subset=subset)
+    for letter, label in zip("abcdefgh", ["run", "jump"] * 4, strict=True)
+    for start, subset in ((0, "train"), (10, "train"), (20, "validation"))
+]
+
+
+def test_id_list_takes_clip_ids_and_youtube_ids(tmp_path: Path) -> None:
+    path = tmp_path / "ids.txt"
+    path.write_text(f"# October 2018\n{'a' * 11}\n{'b' * 11}_000010_000020\n{'c' * 11}_000020_000030.mp4\n")
+    kept = apply_filter(CLIPS, Filter(ids=str(path)))
+    assert [clip.id[0] + clip.id[-6:] for clip in kept] == ["a000010", "a000020", "a000030", "b000020", "c000030"]
+    before = filter_identity(Filter(ids=str(path)))
+    path.write_text("a" * 11)
+    assert filter_identity(Filter(ids=str(path))) != before
+    path.write_text("nothing")
+    with pytest.raises(UserError, match="leaves no clip"):
+        apply_filter(CLIPS, Filter(ids=str(path)))
+
+
+def test_class_list(tmp_path: Path) -> None:
+    path = tmp_path / "classes.txt"
+    path.write_text("jump\n")
+    assert {clip.labels for clip in apply_filter(CLIPS, Filter(classes=str(path)))} == {("jump",)}
+    path.write_text("jump\nfly\n")
+    with pytest.raises(UserError, match="fly"):
+        apply_filter(CLIPS, Filter(classes=str(path)))
+
+
+def test_counts_are_drawn_with_a_seed_whatever_the_order() -> None:
+    settings = Filter(per_class={"train": 3, "validation": 1}, seed=1)
+    drawn = apply_filter(CLIPS, settings)
+    assert sorted((clip.labels[0], clip.subsets[0]) for clip in drawn) == sorted(
+        [(label, subset) for label in ("run", "jump") for subset in ("train",) * 3 + ("validation",)]
+    )
+    assert {clip.id for clip in apply_filter(CLIPS[::-1], settings)} == {clip.id for clip in drawn}
+    assert {clip.id for clip in apply_filter(CLIPS, settings.model_copy(update={"seed": 2}))} != {c.id for c in drawn}
+    total = apply_filter(CLIPS, Filter(total={"train": 5}))
+    assert [clip.subsets[0] for clip in total].count("train") == 5
+    assert [clip.subsets[0] for clip in total].count("validation") == 8
