@@ -48,6 +48,7 @@ def _allocate_blob(file: h5py.File, num_bytes: int) -> int:
     creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     creation.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     creation.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    creation.set_obj_track_times(False)
     space = h5py.h5s.create_simple((num_bytes,))
     dataset = h5py.h5d.create(file.id, b"blob", h5py.h5t.STD_U8LE, space, creation)
     offset = dataset.get_offset()
