@@ -1,4 +1,4 @@
-"""TV-L1 optical flow as a motion method."""
+"""TV-L1 optical flow as a motion method: compiled loops on the CPU, batches on the GPU, or OpenCV's own code."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -9,46 +9,111 @@ import torch
 
 from pipeline_lib.configuration.data import Motion
 from pipeline_lib.flow.methods import pair_indices
+from pipeline_lib.flow.parameters import parse
 from pipeline_lib.flow.quantisation import Quantisation
+from pipeline_lib.flow.tvl1_cpu import TVL1
+from pipeline_lib.flow.tvl1_parameters import TVL1Parameters, level_sizes
+from pipeline_lib.flow.tvl1_torch import pyramid, tvl1_from_pyramids
 
-MINIMUM_SIDE = 16
+
+def opencv_object(parameters: TVL1Parameters) -> "cv2.optflow.DualTVL1OpticalFlow":  # type: ignore[name-defined]
+    """OpenCV's own TV-L1 with these parameters; it needs a fresh object per image size."""
+    return cv2.optflow.DualTVL1OpticalFlow_create(  # type: ignore[attr-defined,no-any-return]
+        tau=parameters.tau,
+        lambda_=parameters.lambda_,
+        theta=parameters.theta,
+        nscales=parameters.num_scales,
+        warps=parameters.num_warps,
+        epsilon=parameters.epsilon,
+        innnerIterations=parameters.inner_iterations,
+        outerIterations=parameters.outer_iterations,
+        scaleStep=parameters.scale_step,
+        medianFiltering=parameters.median_size,
+    )
 
 
-class OpenCVTVL1:
-    """OpenCV's CPU implementation, a thread a pair."""
+class TVL1OnCPU:
+    """A thread takes a run of consecutive pairs, whose pyramids it makes once per frame."""
 
     colour = False
-    versions = ("opencv-contrib-python-headless",)
+    versions = ("numba", "numpy", "opencv-contrib-python-headless")
 
     def __init__(self, kind: Motion, num_threads: int) -> None:
-        self.parameters: dict[str, object] = dict(kind.parameters)
+        self._values = parse(TVL1Parameters, kind.parameters, "tvl1")
+        self.parameters: dict[str, object] = self._values.model_dump(by_alias=True)
         self.quantisation = Quantisation(("u", "v"), kind.bound)
+        self._num_threads = num_threads
         self._pool = ThreadPoolExecutor(num_threads)
         self._local = threading.local()
 
     def pairs_per_call(self, height: int, width: int) -> int:
-        """64 pairs, whatever their size."""
+        """64 pairs, whatever their size: every pair is computed by itself."""
         del height, width
         return 64
 
-    def _pair(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        # OpenCV lowers the object's number of scales for good after a small image: one object per size.
-        objects = self._local.__dict__.setdefault("objects", {})
-        if first.shape not in objects:
-            objects[first.shape] = cv2.optflow.DualTVL1OpticalFlow_create()  # type: ignore[attr-defined]
-        flow: np.ndarray = objects[first.shape].calc(first, second, None)
-        return flow.transpose(2, 0, 1)
+    def _solver(self, shape: tuple[int, int]) -> TVL1:
+        """This thread's work arrays for frames of one size."""
+        if getattr(self._local, "shape", None) != shape:
+            self._local.solver = TVL1(*shape, self._values)
+            self._local.shape = shape
+        solver: TVL1 = self._local.solver
+        return solver
+
+    def _run(self, frames: np.ndarray, pairs: list[tuple[int, int]], target: np.ndarray) -> None:
+        """Flow of consecutive pairs into ``target`` (len(pairs), 2, H, W)."""
+        if self._values.mode == "library":
+            solver = opencv_object(self._values)
+            for index, (first, second) in enumerate(pairs):
+                target[index] = solver.calc(frames[first], frames[second], None).transpose(2, 0, 1)  # type: ignore[call-overload]
+            return
+        own = self._solver((frames.shape[1], frames.shape[2]))
+        pyramids: dict[int, list[np.ndarray]] = {}
+        for index, (first, second) in enumerate(pairs):
+            for frame in (first, second):
+                if frame not in pyramids:
+                    pyramids[frame] = own.pyramid(frames[frame])
+            target[index] = own.flow(pyramids[first], pyramids[second])
+            pyramids.pop(min(first, second), None)
 
     def motion(self, frames: np.ndarray, gap: int) -> torch.Tensor:
         """See ``methods.MotionMethod``."""
-        if min(frames.shape[1:3]) < MINIMUM_SIDE:
-            raise ValueError(f"frames of {frames.shape[2]}×{frames.shape[1]} px; TV-L1 needs {MINIMUM_SIDE} px")
+        height, width = frames.shape[1:3]
+        level_sizes(height, width, self._values)
         pairs = pair_indices(len(frames), gap)
-        fields = list(self._pool.map(lambda pair: self._pair(frames[pair[0]], frames[pair[1]]), pairs))
-        return torch.from_numpy(np.stack(fields))
+        fields = np.empty((len(pairs), 2, height, width), np.float32)
+        cuts = np.linspace(0, len(pairs), min(self._num_threads, len(pairs)) + 1).astype(int).tolist()
+        runs = [(pairs[a:b], fields[a:b]) for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
+        list(self._pool.map(lambda run: self._run(frames, *run), runs))
+        return torch.from_numpy(fields)
 
 
-def create(kind: Motion, device: torch.device, num_threads: int) -> OpenCVTVL1:
-    """See ``methods``."""
-    del device
-    return OpenCVTVL1(kind, num_threads)
+class TVL1OnGPU:
+    """All pairs of a call in one batch; each frame's pyramid is made once."""
+
+    colour = False
+    versions = ("torch",)
+
+    def __init__(self, kind: Motion, device: torch.device) -> None:
+        self._values = parse(TVL1Parameters, kind.parameters, "tvl1")
+        self.parameters: dict[str, object] = self._values.model_dump(by_alias=True)
+        self.quantisation = Quantisation(("u", "v"), kind.bound)
+        self._device = device
+
+    def pairs_per_call(self, height: int, width: int) -> int:
+        """What fills the device: some 64 pairs of 340×256, fewer of larger frames (100 bytes a pixel)."""
+        return max(1, min(256, 64 * 340 * 256 // (height * width)))
+
+    def motion(self, frames: np.ndarray, gap: int) -> torch.Tensor:
+        """See ``methods.MotionMethod``."""
+        level_sizes(frames.shape[1], frames.shape[2], self._values)
+        grey = torch.from_numpy(frames).to(self._device, non_blocking=True)[:, None]
+        levels = pyramid(grey, self._values)
+        first, second = (list(side) for side in zip(*pair_indices(len(frames), gap), strict=True))
+        return tvl1_from_pyramids([level[first] for level in levels], [level[second] for level in levels], self._values)
+
+
+def create(kind: Motion, device: torch.device, num_threads: int) -> TVL1OnCPU | TVL1OnGPU:
+    """See ``methods``. OpenCV's own code (``mode: library``) always runs on the CPU."""
+    if device.type == "cuda" and kind.parameters.get("mode") != "library":
+        return TVL1OnGPU(kind, device)
+    return TVL1OnCPU(kind, num_threads)
