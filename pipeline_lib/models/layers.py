@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -78,8 +79,15 @@ class PaddedMaxPool3d(nn.Module):
         """Pool (B, C, T, H, W)."""
         sizes = x_BCTHW.shape[2:]
         if self.padding == "same":
-            before = [same_padding(n, k, s)[0] for n, k, s in zip(sizes, self.kernel, self.stride, strict=True)]
-            return F.max_pool3d(x_BCTHW, self.kernel, self.stride, before, ceil_mode=True)
+            axes = list(zip(sizes, self.kernel, self.stride, strict=True))
+            pads = [same_padding(*axis) for axis in axes]
+            before = [pad[0] for pad in pads]
+            windows = [-(-(n + 2 * b - k) // s) + 1 for (n, k, s), b in zip(axes, before, strict=True)]
+            if windows == [-(-n // s) for n, _, s in axes]:
+                return F.max_pool3d(x_BCTHW, self.kernel, self.stride, before, ceil_mode=True)
+            # An even kernel at stride 1 has no window that runs over the end.
+            padded = F.pad(x_BCTHW, [n for pair in reversed(pads) for n in pair], value=-torch.inf)
+            return F.max_pool3d(padded, self.kernel, self.stride)
         kernel = [min(k, n) if k % 2 == 0 else k for k, n in zip(self.kernel, sizes, strict=True)]
         half = [k // 2 if k % 2 else 0 for k in self.kernel]
         return F.max_pool3d(x_BCTHW, kernel, self.stride, half)
