@@ -25,7 +25,6 @@ TRANSPARENT = (
     f"{PACKAGE}.artefacts.fingerprint",
     f"{PACKAGE}.artefacts.provenance",
     f"{PACKAGE}.artefacts.locking",
-    f"{PACKAGE}.artefacts.stages",
     f"{PACKAGE}.errors",
     # Names of networks: the options behind a name are part of each specification.
     f"{PACKAGE}.models.catalogue",

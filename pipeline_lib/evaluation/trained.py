@@ -10,6 +10,7 @@ from torch import nn
 from pipeline_lib.configuration.specification import TrainingSpecification
 from pipeline_lib.errors import UserError
 from pipeline_lib.training.networks import load_network
+from pipeline_lib.training.weights import load_metadata
 
 
 @dataclass(frozen=True)
@@ -62,15 +63,35 @@ def load_trained(path: Path, wanted_device: str | None = None) -> TrainedNetwork
         UserError: the file is missing or damaged, or its tensors do not fit the network that it names.
     """
     network, metadata = load_network(path)
+    specification = _specification(metadata, path)
     try:
-        specification = TrainingSpecification.model_validate(metadata["specification"], strict=False)
         classes, provenance = tuple(metadata["classes"]), dict(metadata["provenance"])
-    except (KeyError, ValueError) as error:
-        raise UserError(
-            f"{path} does not say which network it holds (metadata specification, classes, provenance): it was not "
-            f"made by this pipeline's trainer, or by an incompatible version of it ({error})."
-        ) from error
+    except KeyError as error:
+        raise _not_ours(path, error) from error
     device = choose_device(wanted_device or specification.hardware.device)
     network = network.to(device).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     network.eval().requires_grad_(False)
     return TrainedNetwork(network, classes, specification, provenance, device)
+
+
+def read_specification(path: Path) -> TrainingSpecification:
+    """The specification of the training that made a weights file.
+
+    Raises:
+        UserError: the file is missing or damaged, or not from this pipeline's training.
+    """
+    return _specification(load_metadata(path), path)
+
+
+def _specification(metadata: dict[str, Any], path: Path) -> TrainingSpecification:
+    try:
+        return TrainingSpecification.model_validate(metadata["specification"], strict=False)
+    except (KeyError, ValueError) as error:
+        raise _not_ours(path, error) from error
+
+
+def _not_ours(path: Path, error: Exception) -> UserError:
+    return UserError(
+        f"{path} does not say which network it holds (metadata specification, classes, provenance): it was not "
+        f"made by this pipeline's trainer, or by an incompatible version of it ({error})."
+    )

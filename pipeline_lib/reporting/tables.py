@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline_lib.reporting.collect import Report, Result
+from pipeline_lib.reporting.compare import Comparison
 
 FIGURES = (
     ("video_top1", "Video@1"),
@@ -176,3 +177,18 @@ def results_text(report: Report) -> str:
         notes = [f"[{mark}] {text}" for mark, text in table.notes]
         parts.append("\n".join([title, text_table(header, rows, num_left=2), *notes]))
     return "\n\n".join(parts)
+
+
+def differences_text(comparisons: Sequence[Comparison]) -> str:
+    """The differences with their intervals for a terminal; empty where there are none."""
+    lines = []
+    for entry in comparisons:
+        if entry.difference is None:
+            lines.append(f"{entry.label} ({entry.first.protocol}): {entry.problem}")
+            continue
+        mean, low, high = (100 * v for v in (entry.difference.mean, entry.difference.low, entry.difference.high))
+        lines.append(
+            f"{entry.label} ({entry.first.protocol}): {mean:+.1f} points, 95 % interval {low:+.1f} … {high:+.1f} "
+            f"over {entry.difference.num_videos} videos: {entry.verdict}"
+        )
+    return "\n".join(lines)

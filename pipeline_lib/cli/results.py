@@ -1,0 +1,38 @@
+"""``results``: the result table of a target, and where its report lies."""
+
+import argparse
+from pathlib import Path
+
+HELP = "print the result table of a target and where its report lies"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("target", help="a target of workflow/targets.yaml, or selected")
+    parser.add_argument("--project", type=Path, default=Path(), help="folder of config.yaml (default: here)")
+    parser.add_argument("--configfile", type=Path, nargs="*", default=[], help="overlays, as given to snakemake")
+    parser.add_argument("--root", type=Path, help="output root (default: the configuration's)")
+
+
+def run(options: argparse.Namespace) -> int:
+    from pipeline_lib.artefacts.layout import Layout
+    from pipeline_lib.configuration.messages import nearest
+    from pipeline_lib.errors import UserError
+    from pipeline_lib.jobs import load_plan
+    from pipeline_lib.reporting.collect import collect
+    from pipeline_lib.reporting.compare import compare
+    from pipeline_lib.reporting.tables import differences_text, results_text
+
+    plan = load_plan(options.project, options.configfile)
+    if options.target not in plan.report_names:
+        raise UserError(f"There is no target `{options.target}`. {nearest(options.target, plan.report_names)}")
+    layout = Layout(options.root) if options.root else plan.layout
+    if not options.root and not layout.root.is_absolute():
+        layout = Layout(options.project / layout.root)
+    report = collect(plan.report(options.target), layout.root)
+    print(results_text(report))
+    differences = differences_text(compare(report))
+    if differences:
+        print(f"\n{differences}")
+    page = layout.report(options.target)
+    print(f"\nReport: {page if page.is_file() else f'{page} (not yet written: snakemake writes it)'}")
+    return 0
