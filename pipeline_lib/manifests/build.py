@@ -11,7 +11,7 @@ import av
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline_lib.artefacts.atomic import atomic_path, write_json
+from pipeline_lib.artefacts.atomic import atomic_path, write_bytes, write_json
 from pipeline_lib.artefacts.digest import digest
 from pipeline_lib.artefacts.fingerprint import code_fingerprint
 from pipeline_lib.artefacts.layout import shard_names
@@ -218,8 +218,12 @@ def _shard_lists(
             continue
         video = {key: columns[key][index] for key in keys}
         video["digest"] = video.pop("content_digest")
-        if clips[index].trim:
-            video |= {"start": clips[index].start, "end": clips[index].end}
+        start, end = clips[index].start, clips[index].end
+        if clips[index].trim and start is not None and end is not None:
+            frames, rate = video["num_frames"], video["frames_per_second"]
+            # A file no longer than the interval has been cut to it already.
+            if not (frames and rate and frames / rate < end - start + 2):
+                video |= {"start": start, "end": end}
         videos[columns["shard"][index]].append(video)
     for shard in shard_names(dataset.num_shards):
         yield shard, {"dataset": name, "shard": shard, "videos": videos.get(shard, [])}
@@ -325,7 +329,7 @@ def build_manifest(specification: ManifestSpecification, output: Path, num_worke
             "provenance": record,
         }
         for shard, content in _shard_lists(columns, clips, dataset, name):
-            write_json_if_changed(output / "shards" / f"{shard}.json", content)
+            write_shard_list(output / "shards" / f"{shard}.json", content)
         if listing.boxes:
             accepted = {id for id, status in zip(columns["id"], columns["status"], strict=True) if status == ACCEPTED}
             _write_boxes(output / "boxes.parquet", listing.boxes, accepted)
@@ -336,9 +340,11 @@ def build_manifest(specification: ManifestSpecification, output: Path, num_worke
     return summary
 
 
-def write_json_if_changed(path: Path, value: Any) -> None:
-    """Write JSON unless the file already holds exactly that: an unchanged shard list keeps its time stamp."""
-    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+def write_shard_list(path: Path, content: dict[str, Any]) -> None:
+    """Write a shard list, a video a line, unless the file already holds exactly that: then it keeps its time stamp."""
+    videos = ",\n".join(json.dumps(video, sort_keys=True, ensure_ascii=False) for video in content["videos"])
+    head = json.dumps({"dataset": content["dataset"], "shard": content["shard"]}, ensure_ascii=False)
+    text = f'{head[:-1]}, "videos": [\n{videos}\n]}}\n'
     if path.is_file() and path.read_bytes() == text.encode():
         return
-    write_json(path, value)
+    write_bytes(path, text.encode())

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from pipeline_lib.configuration.data import Dataset
-from pipeline_lib.manifests import kinetics, splits, tables
+from pipeline_lib.manifests import ava, kinetics, something, splits, sports1m, tables, tubes
 from pipeline_lib.manifests.schema import Listing
 
 IMPORTERS: dict[str, Callable[[Dataset], Listing]] = {
@@ -14,6 +14,12 @@ IMPORTERS: dict[str, Callable[[Dataset], Listing]] = {
     "folder": tables.read_folder,
     "ucf101": splits.read_ucf101,
     "hmdb51": splits.read_hmdb51,
+    "something_v1": something.read_v1,
+    "something_v2": something.read_v2,
+    "ava": ava.read,
+    "jhmdb": tubes.read,
+    "ucf101_24": tubes.read,
+    "sports1m": sports1m.read,
 }
 
 

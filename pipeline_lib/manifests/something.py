@@ -1,0 +1,77 @@
+"""Something-Something v1 (folders of frames, CSV) and v2 (webm, JSON)."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+from pipeline_lib.configuration.data import Dataset
+from pipeline_lib.errors import UserError
+from pipeline_lib.manifests.schema import ListedClip, Listing
+from pipeline_lib.manifests.sources import DOCUMENT, annotation, source_digests
+
+_LISTS = ("train", "validation")
+
+
+def read_v1(dataset: Dataset) -> Listing:
+    """Read ``something-something-v1-{train,validation}.csv``: an id, a semicolon, the label.
+
+    ``annotations.labels`` may name ``something-something-v1-labels.csv``, one class a line. A clip is a folder of
+    images called after its id.
+
+    Raises:
+        UserError: a line is not ``id;label``.
+    """
+    clips = []
+    paths = []
+    for key in _LISTS:
+        path = annotation(dataset, key)
+        paths.append(path)
+        with open(path, encoding="utf-8", newline="") as file:
+            for line, row in enumerate(csv.reader(file, delimiter=";"), 1):
+                if len(row) != 2 or not row[0].strip():
+                    raise UserError(f"{path}:{line}: {';'.join(row)!r} is not 'id;label'. {DOCUMENT} shows the format.")
+                clips.append(ListedClip(row[0].strip(), (row[1].strip(),), (key,), (row[0].strip(),)))
+    classes = None
+    if dataset.annotations.get("labels"):
+        path = annotation(dataset, "labels")
+        paths.append(path)
+        classes = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return Listing(clips, source_digests(paths), classes, folders_of_frames=True)
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is no JSON ({error}). {DOCUMENT} shows the format.") from error
+
+
+def read_v2(dataset: Dataset) -> Listing:
+    """Read ``something-something-v2-{train,validation}.json``: a list of id, label, template, placeholders.
+
+    The class is the template without its brackets, which is how ``something-something-v2-labels.json``
+    (``annotations.labels``, optional) spells it; the label holds the objects' own names.
+
+    Raises:
+        UserError: the JSON has another form.
+    """
+    clips = []
+    paths = []
+    for key in _LISTS:
+        path = annotation(dataset, key)
+        paths.append(path)
+        try:
+            for entry in _json(path):
+                label = entry["template"].replace("[", "").replace("]", "")
+                clips.append(ListedClip(str(entry["id"]), (label,), (key,), (str(entry["id"]),)))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"{path} is no list of id and template ({type(error).__name__}: {error}). {DOCUMENT} shows the format."
+            ) from error
+    classes = None
+    if dataset.annotations.get("labels"):
+        path = annotation(dataset, "labels")
+        paths.append(path)
+        classes = list(_json(path))
+    return Listing(clips, source_digests(paths), classes)
