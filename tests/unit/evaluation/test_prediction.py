@@ -1,0 +1,161 @@
+"""Prediction of an unseen file equals the evaluation of the same file when it is part of a data set."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import simplejpeg
+import torch
+from small_tree import CLASSES, make_run, make_tree, training_specification
+
+from pipeline_lib.__main__ import main
+from pipeline_lib.artefacts.layout import Layout
+from pipeline_lib.clips.sampling import ClipRequest
+from pipeline_lib.configuration.data import FrameFormat, Motion
+from pipeline_lib.configuration.experiments import Protocol
+from pipeline_lib.configuration.specification import FramesSpecification, MotionSpecification
+from pipeline_lib.errors import UserError
+from pipeline_lib.evaluation.metrics import softmax
+from pipeline_lib.evaluation.prediction import predict
+from pipeline_lib.evaluation.runner import batch_requests, crop_places
+from pipeline_lib.flow.extraction import extract_motion
+from pipeline_lib.media.extraction import extract_frames
+from pipeline_lib.media.shards import Shard
+
+FORMAT = FrameFormat(short_side=48, jpeg_quality=90)
+FLOW = Motion(method="farneback", bound=8.0)
+
+
+def flow_training(name: str = "teacher"):
+    return training_specification(name, "flow").model_copy(update={"motion": "farneback", "motion_kind": FLOW})
+
+
+@pytest.fixture
+def clip(media: Path) -> Path:
+    return next(path for path in sorted((media / "kinetics_sample").rglob("*.mp4")) if path.stat().st_size > 50_000)
+
+
+@pytest.mark.media
+def test_rgb_prediction_equals_an_independent_reading(clip: Path, tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "output")
+    network = make_run(layout, training_specification("baseline"))
+    found = predict(clip, [layout.weights("baseline", "1", "0")], Protocol(num_clips=2), [FORMAT])
+    # The same stages, called by hand; the clips are cut here.
+    (tmp_path / "list.json").write_text(json.dumps({"videos": [{"id": "x", "path": str(clip)}]}))
+    frames = FramesSpecification(dataset="d", frame_format="f", frames=FORMAT, on_decode_error="reject")
+    extract_frames(frames, tmp_path / "list.json", tmp_path / "f.h5", 1)
+    shard = Shard(tmp_path / "f.h5")
+    total, height, width = (getattr(shard.videos[0], name) for name in ("num_frames", "height", "width"))
+    expected = []
+    for start in (0, total - 8):
+        images = np.stack([simplejpeg.decode_jpeg(bytes(jpeg)) for jpeg in shard.read(0, start, start + 8)])
+        expected.append((images, start))
+    assert found.num_frames == total
+    assert found.num_clips == 2
+    assert found.probabilities.sum() == pytest.approx(1)
+    scores = []
+    for images, _ in expected:
+        # Short side 48 → 40 (the recipe's), then the centre crop of 32.
+        scale = 40 / min(height, width)
+        size = (max(40, round(width * scale)), max(40, round(height * scale)))
+        resized = np.stack([cv2.resize(image, size, interpolation=cv2.INTER_AREA) for image in images])
+        top, left = round((size[1] - 32) / 2), round((size[0] - 32) / 2)
+        cut = resized[:, top : top + 32, left : left + 32].astype(np.float32) / 127.5 - 1
+        with torch.no_grad():
+            scores.append(network(torch.from_numpy(cut).permute(3, 0, 1, 2)[None])[0].numpy())
+    np.testing.assert_allclose(found.probabilities, softmax(np.stack(scores)).mean(axis=0), atol=1e-4)
+
+
+@pytest.mark.media
+def test_flow_prediction_computes_the_trainings_flow(clip: Path, tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "output")
+    network = make_run(layout, flow_training())
+    weights = layout.weights("teacher", "1", "0")
+    small = FrameFormat(short_side=40, jpeg_quality=90)
+    found = predict(clip, [weights], Protocol(num_clips=1), [small])
+    again = predict(clip, [weights], Protocol(num_clips=1), [small])
+    np.testing.assert_array_equal(found.probabilities, again.probabilities)
+    # The same network on the motion stage's own output.
+    (tmp_path / "list.json").write_text(json.dumps({"videos": [{"id": "x", "path": str(clip)}]}))
+    frames = FramesSpecification(dataset="d", frame_format="f", frames=small, on_decode_error="reject")
+    extract_frames(frames, tmp_path / "list.json", tmp_path / "f.h5", 1)
+    motion = MotionSpecification(dataset="d", frame_format="f", motion="farneback", motion_kind=FLOW, device="cpu")
+    extract_motion(motion, tmp_path / "f.h5", tmp_path / "m.h5", 1)
+    shard = Shard(tmp_path / "m.h5")
+    video = shard.videos[0]
+    assert found.num_frames == video.num_frames
+    # Stored at the recipe's short side, so that the clip is a plain cut: u over v, each padded to whole JPEG blocks.
+    half, start = -(-video.height // 8) * 8, (video.num_frames - 8) // 2
+    top, left = round((video.height - 32) / 2), round((video.width - 32) / 2)
+    flow = np.empty((2, 8, 32, 32), dtype=np.float32)
+    for position, jpeg in enumerate(shard.read(0, start, start + 8)):
+        image = simplejpeg.decode_jpeg(bytes(jpeg), colorspace="GRAY")[..., 0].astype(np.float32)
+        for channel in range(2):
+            rows = slice(channel * half + top, channel * half + top + 32)
+            flow[channel, position] = (image[rows, left : left + 32] - 128) / 127
+    assert np.abs(flow).max() > 0.05
+    with torch.no_grad():
+        expected = softmax(network(torch.from_numpy(flow)[None]).numpy())[0]
+    np.testing.assert_allclose(found.probabilities, expected, atol=1e-4)
+
+
+@pytest.mark.media
+def test_the_command_prints_a_table_or_json(clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    layout = Layout(tmp_path / "output")
+    make_run(layout, training_specification("baseline"))
+    make_run(layout, flow_training())
+    arguments = ["predict", str(clip), "--experiment", "baseline", "teacher", "--root", str(layout.root)]
+    arguments += ["--clips", "2", "--threads", "1", "--short-side", "48", "--device", "cpu"]
+    assert main([*arguments, "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert [entry["class"] for entry in record["classes"]] != []
+    assert {entry["class"] for entry in record["classes"]} <= set(CLASSES)
+    assert sum(entry["probability"] for entry in record["classes"]) == pytest.approx(1, abs=1e-5)
+    shares = [entry["probability"] for entry in record["classes"]]
+    assert shares == sorted(shares, reverse=True)
+    assert main(arguments) == 0
+    shown = capsys.readouterr().out
+    assert record["classes"][0]["class"] in shown.splitlines()[2]
+
+
+@pytest.mark.media
+def test_unusable_files_are_refused_in_one_sentence(media: Path, tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "output")
+    make_run(layout, training_specification("baseline"))
+    weights = [layout.weights("baseline", "1", "0")]
+    page = tmp_path / "page.mp4"
+    page.write_text("<html>not found</html>")
+    with pytest.raises(UserError, match="cannot be used"):
+        predict(page, weights, Protocol(num_clips=1), [FORMAT])
+    with pytest.raises(UserError, match="no such file"):
+        predict(media / "absent.mp4", weights, Protocol(num_clips=1), [FORMAT])
+
+
+def test_the_frame_format_comes_from_the_shards_or_is_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layout = make_tree(tmp_path / "output")
+    make_run(layout, training_specification("baseline"))
+    video = tmp_path / "x.mp4"
+    video.write_bytes(b"")
+    common = ["predict", str(video), "--root", str(layout.root)]
+    assert main([*common, "--experiment", "absent"]) == 2
+    assert "baseline/1-0" in capsys.readouterr().err
+    # This tree's shards do not record a frame format.
+    assert main([*common, "--experiment", "baseline"]) == 2
+    assert "--short-side" in capsys.readouterr().err
+    assert main([*common, "--experiment", "baseline", "--clips", "many"]) == 2
+    assert "--clips many" in capsys.readouterr().err
+
+
+def test_crops_and_batches() -> None:
+    assert crop_places(1, 10, 20) == [(0.5, 0.5)]
+    assert crop_places(3, 10, 20) == [(0.5, 0.0), (0.5, 0.5), (0.5, 1.0)]
+    assert crop_places(3, 20, 10) == [(0.0, 0.5), (0.5, 0.5), (1.0, 0.5)]
+    requests = [
+        ClipRequest(video=0, start=0, num_frames=frames, crop=224, short_side=256)
+        for frames in [64] * 9 + [250, 250, 300]
+    ]
+    assert batch_requests(requests) == [list(range(8)), [8], [9, 10], [11]]
