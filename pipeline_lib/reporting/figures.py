@@ -14,6 +14,7 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from pipeline_lib.reporting.collect import Curve
 from pipeline_lib.reporting.compare import Comparison
@@ -91,14 +92,14 @@ def training_curves(curves: dict[str, list[Curve]]) -> Markup:
     columns = min(3, max(1, len(names)))
     rows = -(-len(names) // columns)
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(3.9 * columns, 2.6 * rows), layout="constrained")
+        figure = Figure(figsize=(3.9 * columns, 2.6 * rows), layout=ConstrainedLayoutEngine(h_pad=0.12, w_pad=0.08))
         grid = figure.subplots(rows, columns, squeeze=False)
         for position, axes in enumerate(grid.flat):
             if position >= len(names):
                 axes.set_visible(False)
                 continue
             name = names[position]
-            axes.set_title(name)
+            axes.set_title(name, pad=8)
             axes.grid(axis="y")
             parts = [part for part in curves[name][0].values if part not in ("rate", "top1") and "time" not in part]
             parts.sort(key=lambda part: (part != "total", part))
@@ -109,7 +110,11 @@ def training_curves(curves: dict[str, list[Curve]]) -> Markup:
                         _draw_curve(axes, curve, part, COLOURS[number % len(COLOURS)], label)
             axes.set_xlabel("step")
             axes.set_ylim(bottom=0)
-            axes.legend(loc="upper right")
+            axes.set_ylim(top=1.08 * axes.get_ylim()[1])
+            if len(parts) > 1:
+                axes.legend(
+                    loc="lower right", bbox_to_anchor=(1, 1), ncols=len(parts), borderaxespad=0.1, handlelength=1.2
+                )
         return _svg(figure, "curves", "Training loss over the steps, a panel per experiment")
 
 

@@ -21,7 +21,7 @@ from pipeline_lib.reporting.collect import Report, Result, collect
 from pipeline_lib.reporting.compare import Comparison, compare, teacher_distances
 from pipeline_lib.reporting.flow_pictures import colour_wheel_picture, galleries
 from pipeline_lib.reporting.style import STYLE
-from pipeline_lib.reporting.tables import FIGURES, result_tables
+from pipeline_lib.reporting.tables import FIGURES, result_tables, signed
 from pipeline_lib.reporting.template import TEMPLATE
 
 MAXIMUM_CONFUSION_CLASSES = 24
@@ -38,8 +38,8 @@ def _cards(report: Report, comparisons: list[Comparison]) -> list[dict[str, str]
         low, high = 100 * entry.difference.low, 100 * entry.difference.high
         cards.append(
             {
-                "value": f"{100 * entry.difference.mean:+.1f} points",
-                "label": f"{entry.label}, Video@1 ({low:+.1f} … {high:+.1f})",
+                "value": f"{signed(100 * entry.difference.mean)} points",
+                "label": f"{entry.label}, Video@1 ({signed(low)} … {signed(high)})",
                 "tone": {"better": "good", "worse": "bad"}.get(entry.verdict, ""),
             }
         )
@@ -159,6 +159,7 @@ def page(report: Report) -> str:
     """The report as HTML."""
     comparisons = compare(report)
     versions, origins = _origins(report)
+    num_classes = {dataset.name: len(dataset.classes) for dataset in report.datasets}
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
@@ -170,6 +171,8 @@ def page(report: Report) -> str:
         cards=_cards(report, comparisons),
         tables=result_tables(report),
         figures=FIGURES,
+        num_classes=num_classes,
+        signed=signed,
         comparisons=comparisons,
         difference_figure=figures.differences(comparisons),
         distances=teacher_distances(report),

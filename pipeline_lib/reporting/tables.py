@@ -56,6 +56,11 @@ class Table:
         return any(row.paper for row in self.rows)
 
 
+def signed(value: float) -> str:
+    """A difference with one decimal, its sign as typeset (−, not a hyphen)."""
+    return f"{value:+.1f}".replace("-", "−")
+
+
 def modality_label(modality: str) -> str:
     """``rgb+flow`` → ``RGB + Flow``."""
     return " + ".join(MODALITIES.get(part, part) for part in modality.split("+"))
@@ -119,7 +124,7 @@ def result_tables(report: Report) -> list[Table]:
                     name=result.name,
                     description=result.experiment.description,
                     modality=modality_label(result.experiment.modality),
-                    network=result.experiment.model or f"ensemble of {len(result.experiment.members)}",
+                    network=result.experiment.model or f"{len(result.experiment.members)} networks",
                     figures={name: 100 * result.mean(name) for name, _ in FIGURES},
                     spread={name: _per_cent(result.spread(name)) for name, _ in FIGURES},
                     interval=(100 * first["video_top1_interval_low"], 100 * first["video_top1_interval_high"]),

@@ -34,6 +34,7 @@ TEMPLATE = """<!DOCTYPE html>
 gap between confidence and accuracy (15 bins). ★ marks the highest Video@1.</p>
 {% for table in tables %}
 <h3>{{ table.dataset }} <span class="tag">{{ table.protocol }}</span>
+  <span class="tag">{{ num_classes[table.dataset] }} classes</span>
   {% for manifest in table.manifests %}<span class="tag" title="manifest {{ manifest }}">manifest {{ manifest[:12] }}
   </span>{% endfor %}</h3>
 <div class="scroll"><table class="wide">
@@ -43,7 +44,7 @@ gap between confidence and accuracy (15 bins). ★ marks the highest Video@1.</p
 {% for row in table.rows %}
 <tr{% if row.best %} class="best"{% endif %}>
 <td class="left"><b>{{ row.name }}</b><br><span class="soft">{{ row.description }}</span></td>
-<td class="left">{{ row.modality }}</td><td class="left">{{ row.network }}</td>
+<td class="left number">{{ row.modality }}</td><td class="left number">{{ row.network }}</td>
 {% for name, _ in figures %}
 <td class="number">{% if name == "video_top1" %}<b>{{ "%.1f"|format(row.figures[name]) }}</b>{% else
 %}{{ "%.1f"|format(row.figures[name]) }}{% endif %}
@@ -59,8 +60,8 @@ row.num_listed }}</span>{% endif %}{% if row.num_runs > 1 %}<br><span class="sof
 <td class="number">{% if row.paper.video_top1 is defined %}{{ "%.1f"|format(row.paper.video_top1) }}{% for mark in
 row.marks %}<sup class="mark">{{ mark }}</sup>{% endfor %}<br><span class="soft">{{ row.paper_source }}</span>
 {% else %}–{% endif %}</td>
-<td>{% if row.paper.video_top1 is defined %}{{ "%+.1f"|format(row.figures.video_top1 - row.paper.video_top1)
-}}{% else %}–{% endif %}</td>
+<td>{% if row.paper.video_top1 is defined %}{{ signed(row.figures.video_top1 - row.paper.video_top1) }}
+{% else %}–{% endif %}</td>
 {% endif %}
 </tr>
 {% endfor %}
@@ -81,9 +82,9 @@ vary over training runs.</p>
 <tr><td class="left">{{ entry.first.name }}</td><td class="left">{{ entry.second.name }}</td>
 <td class="left">{{ entry.first.protocol }}</td>
 {% if entry.difference %}
-<td class="number"><b>{{ "%+.1f"|format(100 * entry.difference.mean) }}</b></td>
-<td class="number">{{ "%+.1f"|format(100 * entry.difference.low) }} … {{ "%+.1f"|format(100 * entry.difference.high)
-}}</td><td>{{ entry.difference.num_videos }}</td><td>{{ entry.difference.num_runs }}</td>
+<td class="number"><b>{{ signed(100 * entry.difference.mean) }}</b></td>
+<td class="number">{{ signed(100 * entry.difference.low) }} … {{ signed(100 * entry.difference.high) }}</td>
+<td>{{ entry.difference.num_videos }}</td><td>{{ entry.difference.num_runs }}</td>
 <td class="left {{ {"better": "good", "worse": "bad"}.get(entry.verdict, "soft") }}">{{ entry.verdict }}</td>
 {% else %}<td class="left soft" colspan="5">{{ entry.problem }}</td>{% endif %}</tr>
 {% endfor %}
@@ -119,7 +120,7 @@ beside the student.</p>
 {% for row in table.rows %}
 <tr><th class="row">{{ row.name }}</th><th>{{ row.num_videos }}</th>{% for share in row.shares %}
 {% if share is none %}<td style="--share:0">–</td>{% else
-%}<td style="--share:{{ "%.3f"|format(share) }}"{% if share > 0.62 %} class="strong"{% endif %}>{{
+%}<td style="--share:{{ "%.3f"|format(share) }}"{% if share > 0.8 %} class="strong"{% endif %}>{{
 "%.0f"|format(100 * share) }}</td>{% endif %}{% endfor %}</tr>
 {% endfor %}
 </table></div>
@@ -139,7 +140,7 @@ experiments.</p>{% endif %}
 <div class="scroll"><table class="heat"><tr><th></th>{% for name in matrix.classes %}<th class="column">{{ name }}</th>
 {% endfor %}</tr>
 {% for row in matrix.rows %}<tr><th class="row">{{ row.name }}</th>{% for cell in row.cells %}
-<td style="--share:{{ "%.3f"|format(cell.share) }}"{% if cell.share > 0.62 %} class="strong"{% endif %}>{{
+<td style="--share:{{ "%.3f"|format(cell.share) }}"{% if cell.share > 0.8 %} class="strong"{% endif %}>{{
 cell.count or "" }}</td>{% endfor %}</tr>{% endfor %}
 </table></div>
 {% else %}

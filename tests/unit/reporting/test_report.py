@@ -154,10 +154,10 @@ def test_the_page_says_what_the_score_files_say(tree: Layout) -> None:
     scores = read_scores(tree.scores("d3d", "1", "0", "two_clips"))
     value = 100 * Evaluation(scores).video_top1
     assert f"{value:.1f}" in text
-    assert f"{value - 75.9:+.1f}" in text
+    assert f"{value - 75.9:+.1f}".replace("-", "−") in text
     baseline = read_scores(tree.scores("baseline", "1", "0", "two_clips"))
     difference = paired_difference([scores], [baseline])
-    assert "d3d baseline two_clips " + f"{100 * difference.mean:+.1f}" in text
+    assert "d3d baseline two_clips " + f"{100 * difference.mean:+.1f}".replace("-", "−") in text
     # What was not used, and why.
     assert "gone" in text
     assert "absent" in text
