@@ -1,8 +1,8 @@
 """TV-L1's inner loops for the CPU, compiled by numba; see ``tvl1_torch`` for the definition and ``tvl1_cpu`` for use.
 
 All iterations of a warp run in one sweep over the rows: iteration k works one row behind iteration k − 1, which has
-then left behind all that k needs, in place. The rows in flight stay in the L2 cache, so that a level passes through memory
-once per warp instead of once per iteration.
+then left behind all that k needs, in place. The rows in flight stay in the L2 cache, so that a level passes through
+memory once per warp instead of once per iteration.
 
 Array conventions, float32: u (2, H, W + 1) with one spare column on the right; px (2, H, W + 1) with a zero column on
 the left, pixel x at x + 1; py (2, H + 1, W) with a zero row at the top, pixel y at y + 1; a frame's level is ``packed``

@@ -1,0 +1,180 @@
+"""RAFT (Teed and Deng, "RAFT: Recurrent All-Pairs Field Transforms for Optical Flow", ECCV 2020) as a motion method.
+
+The networks are torchvision's. What is done differently from their ``forward`` changes no value beyond rounding: each
+frame of a video passes the feature encoder once, though it is in two pairs; only the last iteration is upsampled; on a
+GPU the encoders and the update block run in autocast, while coordinates and the correlation look-up stay in float32.
+"""
+
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import torchvision
+from pydantic import Field
+from torchvision.models.optical_flow._utils import make_coords_grid, upsample_flow
+
+from pipeline_lib.configuration.base import Section
+from pipeline_lib.configuration.data import Motion
+from pipeline_lib.flow.methods import pair_indices
+from pipeline_lib.flow.parameters import parse
+from pipeline_lib.flow.quantisation import Quantisation
+from pipeline_lib.flow.raft_weights import load_weights
+
+# The encoders halve the sides three times, and the coarsest of four correlation levels needs two values a side: below
+# 128 px torchvision refuses (older versions gave NaN, pytorch/vision#7338).
+STRIDE = 8
+MINIMUM_SIDE = 128
+
+
+class RAFTParameters(Section):
+    """Parameters of the method ``raft``."""
+
+    model: Literal["large", "small"] = "large"
+    weights: str = "C_T_V2"
+    """A name of torchvision's (``C_T_V1``, ``C_T_V2`` … in torch's hub cache), or a file: a torchvision state
+    dictionary or princeton-vl's raft-things.pth and raft-small.pth. C_T: FlyingChairs and FlyingThings3D alone."""
+    sha256: str | None = None
+    """Digest that the file must have; null trusts princeton-vl's published ones."""
+    iterations: int = Field(default=12, ge=1)
+    """Updates of the flow; 12 is torchvision's default and the number that RAFT is trained with."""
+    autocast: Literal["float16", "bfloat16", "float32"] = "float16"
+    """Type of the encoders and the update block on a GPU; the CPU computes in float32."""
+    compile: bool = False
+    """Compile the encoders and the update block on a GPU (torch.compile): minutes once, then faster."""
+
+
+def pad_frames(frames: torch.Tensor) -> tuple[torch.Tensor, tuple[int, int]]:
+    """Pad (N, 3, H, W) to sides of multiples of 8, of at least 128 px, the border repeated on both ends.
+
+    Returns:
+        The padded frames, and the rows and columns that were added at the top and on the left.
+    """
+    height, width = frames.shape[-2:]
+    rows = max(MINIMUM_SIDE, -(-height // STRIDE) * STRIDE) - height
+    columns = max(MINIMUM_SIDE, -(-width // STRIDE) * STRIDE) - width
+    top, left = rows // 2, columns // 2
+    if rows == 0 and columns == 0:
+        return frames, (0, 0)
+    return F.pad(frames, (left, columns - left, top, rows - top), mode="replicate"), (top, left)
+
+
+class RAFT:
+    """Flow between frames of a video, the features of each computed once.
+
+    Args:
+        parameters: which network, which weights, how many iterations.
+        device: where to compute.
+
+    Raises:
+        UserError: the weights are absent or do not fit.
+    """
+
+    def __init__(self, parameters: RAFTParameters, device: torch.device) -> None:
+        build = getattr(torchvision.models.optical_flow, f"raft_{parameters.model}")
+        network: Any = build(weights=None)
+        self.digest = load_weights(network, parameters.model, parameters.weights, parameters.sha256)
+        self.network = network.eval().requires_grad_(False).to(device)
+        self.iterations = parameters.iterations
+        self._device = device
+        self._autocast = getattr(torch, parameters.autocast) if device.type == "cuda" else torch.float32
+        self._encode, self._context = self.network.feature_encoder, self.network.context_encoder
+        self._update = self.network.update_block
+        if parameters.compile and device.type == "cuda":
+            self._encode, self._context = torch.compile(self._encode), torch.compile(self._context)
+            self._update = torch.compile(self._update)
+
+    def _reduced(self) -> torch.autocast:
+        return torch.autocast(self._device.type, self._autocast, enabled=self._autocast != torch.float32)
+
+    def features(self, frames: torch.Tensor) -> torch.Tensor:
+        """Feature maps (N, C, H/8, W/8) float32 of frames (N, 3, H, W) in [−1, 1]."""
+        with self._reduced():
+            features: torch.Tensor = self._encode(frames)
+        return features.float()
+
+    def from_features(self, frames: torch.Tensor, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        """Flow (N, 2, H, W) float32 between the frames of two feature maps; ``frames`` are the first ones."""
+        network = self.network
+        network.corr_block.build_pyramid(first, second)
+        with self._reduced():
+            context = self._context(frames)
+            size = network.update_block.hidden_state_size
+            hidden, context = torch.split(context, [size, context.shape[1] - size], dim=1)
+            hidden, context = torch.tanh(hidden), F.relu(context)
+        height, width = first.shape[-2:]
+        start = make_coords_grid(len(first), height, width).to(self._device)
+        points = start
+        for _ in range(self.iterations):
+            correlation = network.corr_block.index_pyramid(centroids_coords=points)
+            with self._reduced():
+                hidden, change = self._update(hidden, context, correlation, points - start)
+            points = points + change.float()
+        network.corr_block.corr_pyramid = []
+        with self._reduced():
+            mask = None if network.mask_predictor is None else network.mask_predictor(hidden)
+        flow: torch.Tensor = upsample_flow(flow=points - start, up_mask=None if mask is None else mask.float())
+        return flow
+
+    def pairs(self, frames: torch.Tensor, pairs: list[tuple[int, int]], batch: int) -> torch.Tensor:
+        """Flow of pairs of a video's frames.
+
+        Args:
+            frames: uint8 or float (N, 3, H, W) RGB, 0 … 255, any size.
+            pairs: (from, to) indices.
+            batch: pairs and frames that pass the network together.
+
+        Returns:
+            float32 (len(pairs), 2, H, W).
+        """
+        height, width = frames.shape[-2:]
+        with torch.inference_mode():
+            padded, (top, left) = pad_frames(frames.to(self._device).float() / 127.5 - 1)
+            features = torch.cat([self.features(padded[i : i + batch]) for i in range(0, len(padded), batch)])
+            fields = []
+            for i in range(0, len(pairs), batch):
+                first, second = (list(side) for side in zip(*pairs[i : i + batch], strict=True))
+                field = self.from_features(padded[first], features[first], features[second])
+                fields.append(field[..., top : top + height, left : left + width])
+            return torch.cat(fields)
+
+
+class RAFTMethod:
+    """``motion`` of RGB frames; see ``methods.MotionMethod``."""
+
+    colour = True
+    versions = ("torchvision",)
+
+    def __init__(self, kind: Motion, device: torch.device) -> None:
+        values = parse(RAFTParameters, kind.parameters, "raft")
+        self._raft = RAFT(values, device)
+        self.parameters: dict[str, object] = values.model_dump() | {"weights_sha256": self._raft.digest}
+        self.quantisation = Quantisation(("u", "v"), kind.bound)
+        self._device = device
+
+    def _batch(self, height: int, width: int) -> int:
+        """Pairs per pass: on a GPU some 32 of 340×256; on a CPU one, whose work stays in the cache."""
+        if self._device.type == "cpu":
+            return 1
+        # The correlation volume grows with the square of the frame's area.
+        area = max(height, MINIMUM_SIDE) * max(width, MINIMUM_SIDE) / (340 * 256)
+        return max(1, min(64, round(32 / max(area, area**2))))
+
+    def pairs_per_call(self, height: int, width: int) -> int:
+        """Two passes' worth on a GPU, 16 pairs on a CPU: between calls only the overlap's features are redone."""
+        return 16 if self._device.type == "cpu" else 2 * self._batch(height, width)
+
+    def motion(self, frames: np.ndarray, gap: int) -> torch.Tensor:
+        """See ``methods.MotionMethod``."""
+        rgb = torch.from_numpy(frames).permute(0, 3, 1, 2)
+        # After running out of memory the stage halves the call; the pass must shrink with it.
+        num_pairs = len(frames) - abs(gap)
+        batch = min(self._batch(*frames.shape[1:3]), num_pairs)
+        return self._raft.pairs(rgb, pair_indices(len(frames), gap), batch)
+
+
+def create(kind: Motion, device: torch.device, num_threads: int) -> RAFTMethod:
+    """See ``methods``. On the CPU torch's own threads do the work."""
+    if device.type == "cpu":
+        torch.set_num_threads(num_threads)
+    return RAFTMethod(kind, device)
