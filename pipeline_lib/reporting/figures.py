@@ -110,11 +110,10 @@ def training_curves(curves: dict[str, list[Curve]]) -> Markup:
                         _draw_curve(axes, curve, part, COLOURS[number % len(COLOURS)], label)
             axes.set_xlabel("step")
             axes.set_ylim(bottom=0)
-            axes.set_ylim(top=1.08 * axes.get_ylim()[1])
+            # Room above the lines for the legend, which one line alone does not need.
+            axes.set_ylim(top=(1.3 if len(parts) > 1 else 1.08) * axes.get_ylim()[1])
             if len(parts) > 1:
-                axes.legend(
-                    loc="lower right", bbox_to_anchor=(1, 1), ncols=len(parts), borderaxespad=0.1, handlelength=1.2
-                )
+                axes.legend(loc="upper center", ncols=min(3, len(parts)), handlelength=1.2, columnspacing=1.2)
         return _svg(figure, "curves", "Training loss over the steps, a panel per experiment")
 
 
