@@ -26,7 +26,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def small(weights: Path) -> RAFT:
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     return RAFT(RAFTParameters(model="small", weights=str(weights / "raft-small.pth")), CPU)
 
 
@@ -44,7 +44,8 @@ def test_trained_weights_give_a_trained_networks_error(media: Path, small: RAFT,
     flow = small.pairs(frames, [(0, 1)], 1)[0].numpy()
     assert endpoint_error(flow, truth).mean() < 2.0
     still = endpoint_error(np.zeros_like(truth), truth).mean()
-    assert endpoint_error(flow, truth).mean() < 0.4 * still
+    assert endpoint_error(flow, truth).mean() < 0.5 * still
+    assert np.median(endpoint_error(flow, truth)) < 0.2
 
 
 @pytest.mark.media
