@@ -156,7 +156,7 @@ def tiny_training(packed: PackedSet, **changes: object) -> TrainingSpecification
         "objective": {"name": "classification"},
         "teacher": None,
         "initialise_from": None,
-        "hardware": {"device": "cpu"},
+        "hardware": {"device": "cpu", "num_threads": 1},
         **changes,
     }
     return TrainingSpecification.model_validate_json(json.dumps(specification, default=_plain))

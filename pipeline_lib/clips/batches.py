@@ -2,6 +2,8 @@
 
 import torch
 
+from pipeline_lib.clips.colours import change_colours
+
 CHANNELS = {"rgb": 3, "flow": 2}
 """Input channels of each modality."""
 
@@ -47,7 +49,10 @@ def to_network_input(batch: dict[str, torch.Tensor], device: torch.device) -> di
     flip = moved.pop("flip")
     any_flip = bool(batch["flip"].any())
     scale = moved.pop("flow_scale", None)
+    colours = moved.pop("colours", None)
     if "rgb" in moved:
+        if colours is not None:
+            moved["rgb"] = change_colours(moved["rgb"], batch["colours"])
         clip = normalise_rgb(moved["rgb"])
         moved["rgb"] = flip_clips(clip, flip) if any_flip else clip
     if "flow" in moved:

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from pipeline_lib.clips.colours import draw_colours
 from pipeline_lib.clips.decoding import decode_frames, decode_motion, read_encoded
 from pipeline_lib.clips.index import ClipIndex, OpenShards
-from pipeline_lib.clips.sampling import AUGMENTATION, ClipRequest, epoch_order, generator, latest_start
+from pipeline_lib.clips.sampling import AUGMENTATION, COLOURS, ClipRequest, epoch_order, generator, latest_start
 from pipeline_lib.configuration.training import Sampling
 
 Batch: TypeAlias = dict[str, torch.Tensor]
@@ -142,11 +143,15 @@ class TrainingClips(Dataset[Batch]):
         )
 
     def __getitem__(self, sample: int) -> Batch:
-        return self.reader.read([self.request(sample)])
+        return self.__getitems__([sample])
 
     def __getitems__(self, samples: Sequence[int]) -> Batch:
         """A whole micro-batch at once, so that nothing is copied to collate it."""
-        return self.reader.read([self.request(sample) for sample in samples])
+        batch = self.reader.read([self.request(sample) for sample in samples])
+        if self.sampling.augmentation == "modist" and "rgb" in batch:
+            drawn = [draw_colours(generator(self.seed, COLOURS, sample)) for sample in samples]
+            batch["colours"] = torch.tensor(drawn, dtype=torch.float32)
+        return batch
 
 
 @lru_cache(maxsize=2)

@@ -37,6 +37,24 @@ class Distillation(Section):
     temperature: float = Field(default=1.0, gt=0)
     action_weight: float = Field(default=1.0, ge=0)
     """Weight of the cross-entropy; 0 is the paper's variant without action loss."""
+    pooled: bool = False
+    """Average an endpoint over time and space before the distance, as MARS does (Crasto et al. 2019)."""
+
+
+class FlowRegression(Section):
+    """A flow decoder on an endpoint, trained beside the action loss (D3D, section 3.1)."""
+
+    name: Literal["flow_regression"] = "flow_regression"
+    endpoint: str = "MaxPool_3a_3x3"
+    """Where the decoder attaches; Table 6's flow rows use the paper's layer 3A."""
+    decoder: Literal["simple", "spatial", "pwc"] = "pwc"
+    """Section 4.1 says the Simple decoder, section 5.6 the PWC one."""
+    weight: float = Field(default=1.0, ge=0)
+    """Weight of the flow loss."""
+    action_weight: float = Field(default=1.0, ge=0)
+    """Weight of the cross-entropy; 0 trains on the flow alone."""
+    freeze: bool = False
+    """Train the decoder alone, on a network that stays as it is: how much motion its features hold (section 3.2)."""
 
 
 class Source(Section):
@@ -45,7 +63,7 @@ class Source(Section):
     experiment: str
 
 
-Objective = Annotated[Classification | Distillation, Field(discriminator="name")]
+Objective = Annotated[Classification | Distillation | FlowRegression, Field(discriminator="name")]
 
 
 class Experiment(Section):

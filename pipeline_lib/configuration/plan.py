@@ -304,8 +304,10 @@ class Plan:
         return specification
 
     def sees_flow(self, run: Run, with_teacher: bool) -> bool:
-        """Whether the network (or the teacher that it learns from) sees flow."""
+        """Whether the network (or the teacher or the flow loss that it learns from) sees flow."""
         specification = self.training(run)
+        if with_teacher and specification.objective.name == "flow_regression":
+            return True
         teacher = specification.teacher if with_teacher else None
         return "flow" in (specification.modality, teacher.modality if teacher is not None else None)
 

@@ -90,6 +90,8 @@ class _Checks:
             self.known((*key, "motion"), "motion", experiment.motion, configuration.motions)
         elif experiment.modality == "flow":
             self.problem((*key, "motion"), "an experiment with `modality: flow` names the motion kind that it sees.")
+        elif experiment.objective.name == "flow_regression":
+            self.problem((*key, "motion"), "the objective `flow_regression` names the motion kind that it predicts.")
         for field in ("splits", "seeds", "protocols"):
             values = getattr(experiment, field)
             if len(set(values)) != len(values) or not values:

@@ -71,6 +71,8 @@ class Recipe(Section):
     """Clips per optimiser step over all devices."""
     batch_norm_batch: int | None = Field(default=None, ge=1)
     """Clips that one batch normalisation sees; also the size of a micro-batch. Null: what a device gets."""
+    synchronise_batch_norm: bool = False
+    """Batch normalisation sees the micro-batches of all processes together."""
     batch_norm_momentum: float | None = Field(default=None, gt=0, le=1)
     """Overrides the network's; short runs need a larger one than the papers' 0.001."""
     reestimate_batch_norm: int = Field(default=0, ge=0)

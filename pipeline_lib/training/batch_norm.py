@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterable
 
 import torch
+import torch.distributed as dist
+import torch.distributed.nn.functional as collectives
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -45,3 +47,56 @@ def reestimate(network: nn.Module, forward: Callable[[object], object], batches:
     for module, momentum in zip(norms, momenta, strict=True):
         module.momentum = momentum
     network.train(was_training)
+
+
+def _sum_over_ranks(values: torch.Tensor) -> torch.Tensor:
+    total: torch.Tensor = collectives.all_reduce(values)  # type: ignore[no-untyped-call]
+    return total
+
+
+class SynchronisedBatchNorm3d(nn.BatchNorm3d):
+    """Batch normalisation over the micro-batches of all processes, all of one size.
+
+    torch's own ``SyncBatchNorm`` knows GPUs only; this one is made of differentiable all-reduces, so that it also runs
+    under gloo. Two passes (mean, then squared distances from it), as one process computes them.
+    """
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """Normalise (B, C, T, H, W)."""
+        if not self.training:
+            return super().forward(input)
+        num_ranks = dist.get_world_size()
+        values = input.float()
+        shape = (1, -1, 1, 1, 1)
+        mean = _sum_over_ranks(values.mean(dim=(0, 2, 3, 4))) / num_ranks
+        centred = values - mean.view(shape)
+        variance = _sum_over_ranks(centred.square().mean(dim=(0, 2, 3, 4))) / num_ranks
+        if self.track_running_stats:
+            self._update(mean.detach(), variance.detach(), values.numel() // values.shape[1] * num_ranks)
+        normalised = centred * torch.rsqrt(variance + self.eps).view(shape)
+        if self.affine:
+            normalised = normalised * self.weight.view(shape) + self.bias.view(shape)
+        result: torch.Tensor = normalised.to(input.dtype)
+        return result
+
+    @torch.no_grad()
+    def _update(self, mean: torch.Tensor, variance: torch.Tensor, count: int) -> None:
+        assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
+        self.num_batches_tracked.add_(1)
+        share = 1.0 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean, share)
+        self.running_var.lerp_(variance * (count / max(count - 1, 1)), share)
+
+
+def synchronise(network: nn.Module) -> None:
+    """Replace every ``BatchNorm3d`` of a network, in place; parameters and statistics are kept."""
+    for parent in list(network.modules()):
+        for name, child in list(parent.named_children()):
+            if type(child) is nn.BatchNorm3d:
+                replacement = SynchronisedBatchNorm3d(
+                    child.num_features, child.eps, child.momentum, child.affine, child.track_running_stats
+                )
+                replacement.__dict__["_parameters"] = child._parameters
+                replacement.__dict__["_buffers"] = child._buffers
+                replacement.train(child.training)
+                setattr(parent, name, replacement)

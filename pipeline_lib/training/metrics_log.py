@@ -2,7 +2,9 @@
 
 import json
 import os
+import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ class MetricsLog:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
         os.truncate(path, size)
-        self._file = open(path, "a", encoding="utf-8")
+        self._path, self._size, self._pending = path, size, b""
         self._writer: Any = None
         if tensorboard is not None:
             from torch.utils.tensorboard import SummaryWriter
@@ -35,22 +37,38 @@ class MetricsLog:
 
     def write(self, step: int, values: Mapping[str, float], timed: Mapping[str, float]) -> None:
         """Log one line; ``timed`` (rates, memory) goes to TensorBoard only."""
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
-        if self._writer is not None:
-            for name, value in {**values, **timed}.items():
-                self._writer.add_scalar(name, value, step)
+        # Kept until the next checkpoint: what a killed run wrote behind its checkpoint would be cut anyway, and a disk
+        # that is full for a while loses no line.
+        self._pending += (json.dumps({"step": step, **values}) + "\n").encode()
+        try:
+            if self._writer is not None:
+                for name, value in {**values, **timed}.items():
+                    self._writer.add_scalar(name, value, step)
+        except OSError as error:
+            print(f"TensorBoard events cannot be written ({error}); the training goes on without them", file=sys.stderr)
+            self._writer = None
 
     def size(self) -> int:
-        """Bytes written so far, all of them on the disk."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        return self._file.tell()
+        """Bytes of the log, all of them on the disk after this call.
+
+        Raises:
+            OSError: the disk is full; the lines are kept for a later call.
+        """
+        with open(self._path, "r+b") as file:
+            file.truncate(self._size)
+            file.seek(self._size)
+            file.write(self._pending)
+            file.flush()
+            os.fsync(file.fileno())
+            self._size = file.tell()
+        self._pending = b""
+        return self._size
 
     def close(self) -> None:
-        """Flush and close."""
-        self._file.close()
+        """Close the events; lines behind the last checkpoint are dropped, as a kill would drop them."""
         if self._writer is not None:
-            self._writer.close()
+            with suppress(OSError):
+                self._writer.close()
 
 
 class Means:

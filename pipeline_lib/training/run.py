@@ -16,7 +16,7 @@ from pipeline_lib.artefacts.layout import Layout
 from pipeline_lib.artefacts.locking import artefact_lock
 from pipeline_lib.artefacts.provenance import Sidecar, distribution_versions, provenance
 from pipeline_lib.clips.index import ClipIndex, build_index
-from pipeline_lib.clips.sampling import generator
+from pipeline_lib.clips.sampling import INITIALISATION, generator
 from pipeline_lib.configuration.specification import TrainingSpecification
 from pipeline_lib.errors import UserError
 from pipeline_lib.training.batch_norm import batch_norms
@@ -30,9 +30,6 @@ from pipeline_lib.training.objectives.base import EndpointForward, TrainingObjec
 from pipeline_lib.training.signals import EXIT_INTERRUPTED, stop_requests
 from pipeline_lib.training.trainer import Trainer, TrainingInterruptedError, place
 from pipeline_lib.training.weights import load_metadata, save_weights
-
-INITIALISATION = 4
-"""Purpose of the stream that draws the first weights (see pipeline_lib.clips.sampling)."""
 
 
 def choose_device(name: str) -> torch.device:
@@ -161,6 +158,8 @@ def _train_locked(
     sidecar = Sidecar()
     objective = build_objective(specification)
     motion = specification.motion if "flow" in objective.modalities else None
+    if "flow" in objective.modalities and motion is None:
+        raise UserError(f"experiment {specification.experiment} sees flow and names no motion kind (key motion)")
     index = build_index(
         layout,
         specification.dataset,
@@ -181,7 +180,7 @@ def _train_locked(
         print(f"{output} is finished", file=sys.stderr)
         return 0
 
-    plan = plan_batches(specification.recipe, ranks.num_ranks)
+    plan = plan_batches(specification.recipe, ranks.num_ranks, specification.recipe.synchronise_batch_norm)
     if ranks.is_first:
         print(f"{len(index)} videos of {len(index.classes)} classes; {plan.arithmetic()}", file=sys.stderr)
     _seed_initialisation(specification.seed)

@@ -1,6 +1,8 @@
 """The training loop: one for every objective."""
 
 import copy
+import errno
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -66,6 +68,8 @@ class Trainer:
 
     def __post_init__(self) -> None:
         recipe = self.specification.recipe
+        if recipe.synchronise_batch_norm and self.ranks.num_ranks > 1:
+            batch_norm.synchronise(self.network)
         self.module = place(self.objective.attach(self.network), self.device)
         if recipe.batch_norm_momentum is not None:
             batch_norm.set_momentum(self.network, recipe.batch_norm_momentum)
@@ -117,7 +121,18 @@ class Trainer:
         if log is None:
             return
         with self.times.phase("checkpoint"):
-            self.checkpoints.save(self.step, self.state(log.size()))
+            try:
+                self.checkpoints.save(self.step, self.state(log.size()))
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                saved = self.checkpoints.paths()
+                print(
+                    f"no room on the disk for the checkpoint of step {self.step} ({error}); the last good one is "
+                    f"{saved[-1].name if saved else 'none'}. The training goes on: make room under "
+                    f"{self.checkpoints.folder}.",
+                    file=sys.stderr,
+                )
 
     # The loop
 

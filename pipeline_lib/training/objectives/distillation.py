@@ -48,7 +48,7 @@ class DistillationObjective:
         self.settings = settings
         self.student_modality, self.teacher_modality = student_modality, teacher_modality
         self.modalities: tuple[str, ...] = tuple(dict.fromkeys((student_modality, teacher_modality)))
-        self._names = () if settings.endpoint == "logits" else (settings.endpoint,)
+        self._names: tuple[str, ...] = () if settings.endpoint == "logits" else (settings.endpoint,)
 
     def attach(self, network: nn.Module) -> nn.Module:
         """The network alone.
@@ -77,6 +77,8 @@ class DistillationObjective:
                 f"{tuple(target.shape[1:])} in the teacher; distillation needs equal ones. Choose another endpoint, "
                 "or networks of the same width trained on the same classes."
             )
+        if settings.pooled and own.dim() == 5:
+            own, target = own.float().mean(dim=(2, 3, 4)), target.float().mean(dim=(2, 3, 4))
         logits = outputs["logits"].float()
         action = F.cross_entropy(logits, batch["labels"])
         distilled = distance(settings.distance, own, target, settings.temperature)

@@ -1,0 +1,110 @@
+"""The flow of a clip from a network's hidden features, beside or instead of its classes (D3D, section 3.1)."""
+
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from pipeline_lib.configuration.experiments import FlowRegression
+from pipeline_lib.configuration.specification import TrainingSpecification
+from pipeline_lib.errors import UserError
+from pipeline_lib.models.decoders import FlowDecoder, endpoint_channels, flow_to_polar, polar_to_flow
+from pipeline_lib.models.network import LOGITS, VideoNetwork
+from pipeline_lib.training.objectives.base import EndpointForward, Forward, Outputs, top1
+from pipeline_lib.training.objectives.distillation import check_endpoint
+
+PREDICTION = "predicted_flow"
+
+
+class DecodedForward(EndpointForward):
+    """The network and a flow decoder on one endpoint. The final weights leave the decoder out.
+
+    Args:
+        network: trained along, unless ``freeze``.
+        settings: endpoint and decoder.
+    """
+
+    def __init__(self, network: VideoNetwork, settings: FlowRegression) -> None:
+        super().__init__(network)
+        self.endpoint = settings.endpoint
+        self.decoder = FlowDecoder(settings.decoder, endpoint_channels(network, settings.endpoint))
+        self.freeze = settings.freeze
+        if settings.freeze:
+            network.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Self:
+        """As any module; a frozen network stays in eval mode, or its batch-norm statistics would move."""
+        super().train(mode)
+        if self.freeze:
+            self.network.eval()
+        return self
+
+    def forward(self, clip: torch.Tensor, names: tuple[str, ...]) -> Outputs:
+        """Tensors by endpoint, and ``predicted_flow`` (B, 3, T', H', W'): magnitude, sin θ, cos θ."""
+        outputs = super().forward(clip, (*names, self.endpoint))
+        return {**outputs, PREDICTION: self.decoder(outputs[self.endpoint])}
+
+
+def flow_loss(predicted: torch.Tensor, flow: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Squared error of (magnitude, sin θ, cos θ), the sine and cosine weighted by the magnitude (D3D, section 3.1).
+
+    Args:
+        predicted: (B, 3, T', H', W').
+        flow: (B, 2, T, H, W) in units of the bound, resampled here to the prediction's size by averaging.
+
+    Returns:
+        The mean of the weighted squared errors over all elements, and the end-point error in units of the bound (the
+        mean distance of the vectors after converting back to (u, v)).
+    """
+    predicted = predicted.float()
+    target_flow = F.adaptive_avg_pool3d(flow, (predicted.shape[2], predicted.shape[3], predicted.shape[4]))
+    target = flow_to_polar(target_flow)
+    magnitude = target[:, :1]
+    weights = torch.cat([torch.ones_like(magnitude), magnitude, magnitude], dim=1)
+    loss = (weights * (predicted - target).square()).mean()
+    error = (polar_to_flow(predicted.detach()) - target_flow).square().sum(dim=1).sqrt().mean()
+    return loss, error
+
+
+class FlowRegressionObjective:
+    """action_weight · cross-entropy + weight · flow loss (D3D, Table 6's flow rows)."""
+
+    needs_teacher = False
+    modalities: tuple[str, ...] = ("rgb", "flow")
+
+    def __init__(self, settings: FlowRegression) -> None:
+        self.settings = settings
+
+    def attach(self, network: nn.Module) -> nn.Module:
+        """The network with a decoder.
+
+        Raises:
+            UserError: the network has no such endpoint, or it has no spatial grid.
+        """
+        check_endpoint(network, self.settings.endpoint, "network")
+        if self.settings.endpoint == LOGITS:
+            raise UserError("objective.endpoint: logits have no spatial grid, which a flow decoder needs")
+        assert isinstance(network, VideoNetwork)
+        return DecodedForward(network, self.settings)
+
+    def losses(self, student: Forward, batch: Outputs, teacher: Forward | None = None) -> Outputs:
+        """``total``, ``action``, ``flow``, ``endpoint_error`` (units of the bound) and ``top1``."""
+        assert teacher is None
+        outputs = student(batch["rgb"], ())
+        logits = outputs["logits"].float()
+        action = F.cross_entropy(logits, batch["labels"])
+        flow, error = flow_loss(outputs[PREDICTION], batch["flow"])
+        return {
+            "total": self.settings.action_weight * action + self.settings.weight * flow,
+            "action": action.detach(),
+            "flow": flow.detach(),
+            "endpoint_error": error,
+            "top1": top1(logits, batch["labels"]),
+        }
+
+
+def build(specification: TrainingSpecification) -> FlowRegressionObjective:
+    """The objective of a specification."""
+    assert isinstance(specification.objective, FlowRegression)
+    return FlowRegressionObjective(specification.objective)

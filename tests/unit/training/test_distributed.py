@@ -1,0 +1,109 @@
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from packed_set import PackedSet, make_packed_set, tiny_training
+
+from pipeline_lib.configuration.specification import TrainingSpecification
+from pipeline_lib.training.run import train
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> PackedSet:
+    return make_packed_set(tmp_path_factory.mktemp("distributed"))
+
+
+def lines(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def losses(folder: Path) -> list[float]:
+    return [line["total"] for line in lines(folder)]
+
+
+def synchronised(packed: PackedSet, **recipe: object) -> TrainingSpecification:
+    return tiny_training(packed, recipe={"dropout": 0.0, "synchronise_batch_norm": True, "steps": 6, **recipe})
+
+
+def train_words(specification: TrainingSpecification, packed: PackedSet, output: Path) -> list[str]:
+    words = ["-m", "pipeline_lib", "train", "--specification", specification.model_dump_json()]
+    return [*words, "--root", str(packed.root), "--output", str(output), "--loader-workers", "0"]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+
+
+def test_two_processes_give_the_losses_of_one(packed, tmp_path):
+    specification = synchronised(packed)
+    train(specification, packed.root, tmp_path / "one", 0)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port"]
+    command += [str(free_port()), *train_words(specification, packed, tmp_path / "two")]
+    finished = subprocess.run(command, capture_output=True, text=True, timeout=200, env=ENVIRONMENT)
+    assert finished.returncode == 0, finished.stderr
+    assert "global batch 4 = 2 clips per forward pass × 2 processes × 1 accumulated passes" in finished.stderr
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-3, abs=1e-4)
+    assert len(losses(tmp_path / "two")) == 6
+
+
+def start_nodes(
+    specification: TrainingSpecification, packed: PackedSet, output: Path, num_nodes: int
+) -> "list[subprocess.Popen[bytes]]":
+    port = free_port()
+    nodes = []
+    for node in range(num_nodes):
+        command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", str(num_nodes), "--nproc-per-node", "1"]
+        command += ["--node-rank", str(node), "--master-addr", "127.0.0.1", "--master-port", str(port)]
+        command += train_words(specification, packed, output)
+        log = open(output.parent / f"{output.name}-{node}.log", "wb")
+        nodes.append(subprocess.Popen(command, stdout=log, stderr=log, env=ENVIRONMENT, start_new_session=True))
+    return nodes
+
+
+def end(nodes: "list[subprocess.Popen[bytes]]") -> None:
+    for node in nodes:
+        try:
+            os.killpg(node.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+        finally:
+            node.wait()
+
+
+@pytest.mark.soak
+def test_a_job_of_four_nodes_survives_the_loss_of_one(packed, tmp_path):
+    specification = synchronised(packed, steps=30, checkpoint_steps=2)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    nodes = start_nodes(specification, packed, whole, 4)
+    try:
+        assert [node.wait(300) for node in nodes] == [0] * 4, (tmp_path / "whole-0.log").read_text()
+        nodes = start_nodes(specification, packed, killed, 4)
+        deadline = time.monotonic() + 200
+        while not list(killed.glob("checkpoints/step_*.pt")):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        end(nodes[2:3])
+        # The others notice the lost connection and fail; a job manager ends the rest of the job.
+        time.sleep(1)
+        end(nodes)
+        assert not (killed / "weights.safetensors").exists()
+        nodes = start_nodes(specification, packed, killed, 4)
+        assert [node.wait(300) for node in nodes] == [0] * 4, (tmp_path / "killed-0.log").read_text()
+        assert "going on after step" in (tmp_path / "killed-0.log").read_text()
+    finally:
+        end(nodes)
+    assert losses(killed) == pytest.approx(losses(whole), rel=1e-6)
+    alone = tmp_path / "alone"
+    train(specification, packed.root, alone, 0)
+    assert losses(whole)[:10] == pytest.approx(losses(alone)[:10], rel=1e-2)
