@@ -1,0 +1,74 @@
+"""The export command: safetensors, the card, and ONNX that onnxruntime computes as torch does."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from small_tree import CLASSES, make_run, training_specification
+
+from pipeline_lib.__main__ import main
+from pipeline_lib.artefacts.layout import Layout
+from pipeline_lib.training.weights import load_metadata, load_weights, save_weights
+
+
+def trained(root: Path) -> torch.nn.Module:
+    """A run with everything that the trainer writes into its weights, and one evaluation."""
+    layout = Layout(root)
+    specification = training_specification("d3d")
+    network = make_run(layout, specification)
+    weights = layout.weights("d3d", "1", "0")
+    sampling = specification.recipe.sampling
+    described = {
+        "modality": "rgb",
+        "num_frames": sampling.num_frames,
+        "stride": sampling.stride,
+        "crop": sampling.crop,
+        "short_side": list(sampling.short_side),
+        "range": [-1.0, 1.0],
+        "motion_bound": None,
+        "layout": "B C T H W",
+    }
+    save_weights(weights, load_weights(weights)[0], load_metadata(weights) | {"input": described})
+    metrics = layout.metrics("d3d", "1", "0", "ten_clips")
+    metrics.parent.mkdir(parents=True)
+    metrics.write_text(json.dumps({"num_videos": 6, "metrics": {"video_top1": 0.75}}))
+    return network
+
+
+def test_an_export_holds_the_network_its_card_and_checked_onnx(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = trained(tmp_path)
+    assert main(["export", "d3d", "--root", str(tmp_path)]) == 0
+    assert "model.onnx" in capsys.readouterr().out
+    out = tmp_path / "exports" / "d3d" / "1-0"
+    tensors, metadata = load_weights(out / "model.safetensors")
+    assert metadata["classes"] == list(CLASSES)
+    assert all(torch.equal(tensor, network.state_dict()[name]) for name, tensor in tensors.items())
+    card = (out / "README.md").read_text()
+    for words in ("s3dg", "pixel / 127.5 − 1", "video_top1 0.75", '"base_rate": 0.1', *CLASSES):
+        assert words in card
+    session = onnxruntime.InferenceSession(str(out / "model.onnx"), providers=["CPUExecutionProvider"])
+    sampling = training_specification("d3d").recipe.sampling
+    clip = np.random.default_rng(0).uniform(-1, 1, (3, 3, sampling.num_frames, sampling.crop, sampling.crop))
+    clip = clip.astype(np.float32)
+    found = session.run(["logits"], {"clip": clip})[0]
+    with torch.no_grad():
+        expected = network(torch.from_numpy(clip)).numpy()
+    assert found.shape == (3, len(CLASSES))
+    np.testing.assert_allclose(found, expected, atol=1e-3 * np.abs(expected).max())
+
+
+def test_a_network_that_is_not_trained_cannot_be_exported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trained(tmp_path)
+    assert main(["export", "s3dg_flow", "--root", str(tmp_path)]) == 2
+    assert "Trained are: d3d" in capsys.readouterr().err
+
+
+def test_an_export_without_onnx_needs_no_onnx(tmp_path: Path) -> None:
+    trained(tmp_path)
+    assert main(["export", "d3d", "--root", str(tmp_path), "--out", str(tmp_path / "there"), "--no-onnx"]) == 0
+    assert sorted(path.name for path in (tmp_path / "there").iterdir()) == ["README.md", "model.safetensors"]
