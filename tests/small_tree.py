@@ -121,7 +121,7 @@ def training_specification(
         objective=objective or (Distillation() if teacher else Classification()),
         teacher=teacher,
         initialise_from=None,
-        hardware=Hardware(device="cpu"),
+        hardware=Hardware(device="cpu", num_threads=1),
     )
 
 

@@ -249,6 +249,8 @@ def evaluate(specification: EvaluationSpecification, root: Path, output: Path, n
             # As in training: the order of float sums, and so the last bits, follow from the number of threads.
             torch.set_num_threads(training.hardware.num_threads)
             torch.use_deterministic_algorithms(True)
+            # Deterministic mode would fill every new tensor, which finds bugs and costs time.
+            torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         _check_same_training(trained, training, weights)
         index = build_index(
             layout,

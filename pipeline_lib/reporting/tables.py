@@ -15,6 +15,9 @@ FIGURES = (
 )
 """Figures of ``metrics.json`` in the order of the table's columns, with their names in the papers."""
 
+INFLATED_FAMILIES = ("i3d", "s3d", "i2d")
+"""Parts of the names of networks that the papers initialise from ImageNet."""
+
 MODALITIES = {"rgb": "RGB", "flow": "Flow"}
 
 
@@ -82,8 +85,10 @@ def _differences_from_paper(result: Result, trainings: dict[str, dict[str, Any]]
     run = result.runs[0]
     metadata = trainings.get(f"{result.name}/{run.split}-{run.seed}", {})
     specification = metadata.get("specification", {})
-    if specification and not specification.get("initialise_from"):
-        reasons.append("random initialisation")
+    network = specification.get("model", {}).get("name", "")
+    # I3D, S3D-G and D3D start from Inception-v1 trained on ImageNet (002, Table 4); R(2+1)D starts at random.
+    if any(family in network for family in INFLATED_FAMILIES) and not specification.get("initialise_from"):
+        reasons.append("random initialisation, where the paper starts from inflated ImageNet weights")
     planned, steps = result.experiment.paper.get("steps"), specification.get("recipe", {}).get("steps")
     if planned is not None and steps is not None and steps != planned:
         reasons.append(f"{steps} steps instead of {planned}")

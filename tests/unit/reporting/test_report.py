@@ -177,7 +177,8 @@ def test_paper_numbers_are_marked_with_what_differs(tree: Layout) -> None:
     assert table.notes == [
         (
             "1",
-            "Differs from the paper: 2 of 10 listed videos could not be evaluated; random initialisation.",
+            "Differs from the paper: 2 of 10 listed videos could not be evaluated; random initialisation, where the "
+            "paper starts from inflated ImageNet weights.",
         )
     ]
     assert rows["baseline"].num_runs == 2
