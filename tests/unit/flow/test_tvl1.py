@@ -62,17 +62,17 @@ def test_agrees_with_opencv_on_slow_motion(
 @pytest.mark.media
 @pytest.mark.parametrize(("name", "start", "gap"), FAST)
 def test_agrees_with_opencv_on_fast_motion(grey_clip: GreyClip, name: str, start: int, gap: int) -> None:
-    frames = grey_clip(name, 256, start, gap + 1)
+    frames = grey_clip(name, 128, start, gap + 1)
     wanted = reference(frames[0], frames[gap])
     exact = summarise(fast(frames[0], frames[gap], OPENCV), wanted)
     fixed = summarise(fast(frames[0], frames[gap], FIXED), wanted)
-    assert exact["reference_magnitude"] > 3
+    assert exact["reference_magnitude"] > 1.5
     assert exact["share_within_0.1"] > 0.75
     assert fixed["share_within_0.1"] > 0.4
 
 
 @pytest.mark.media
-@pytest.mark.parametrize("index", [0, 1])
+@pytest.mark.parametrize("index", [pytest.param(0, marks=pytest.mark.soak), 1])
 def test_error_against_flying_chairs_is_opencvs(media: Path, index: int) -> None:
     folder = media / "flow_pairs"
     frames = [cv2.imread(str(folder / f"{index}img{side}.ppm"), cv2.IMREAD_GRAYSCALE) for side in (0, 1)]
