@@ -19,7 +19,7 @@ from pipeline_lib.artefacts.locking import artefact_lock
 from pipeline_lib.artefacts.provenance import Sidecar, distribution_versions, provenance
 from pipeline_lib.configuration.specification import EnsembleSpecification
 from pipeline_lib.errors import UserError
-from pipeline_lib.evaluation.metrics import Evaluation, log_softmax
+from pipeline_lib.evaluation.metrics import ROWS_AT_A_TIME, Evaluation, log_softmax
 from pipeline_lib.evaluation.results import metrics_record, read_metrics, write_metrics
 from pipeline_lib.evaluation.scores import Scores, read_scores, write_scores
 
@@ -65,24 +65,31 @@ def combine(members: Mapping[str, Scores], provenance: Mapping[str, Any]) -> Sco
                 f"the ensemble's members {names[0]} ({len(first.videos)} videos) and {name} ({len(other.videos)} "
                 f"videos) hold different videos; the first that differs is {different[0].id}."
             )
-    logs = []
     same_clips = all(first.same_clips(members[name]) for name in names[1:])
+    rows, orders = [], []
     for name in names:
         scores = members[name]
         column = {label: position for position, label in enumerate(scores.classes)}
-        order = [column[label] for label in first.classes]
+        orders.append([column[label] for label in first.classes])
         if same_clips:
-            logs.append(log_softmax(scores.logits)[:, order])
+            rows.append(scores.logits)
         else:
-            probabilities = Evaluation(scores).video_probabilities[:, order]
-            logs.append(np.log(np.maximum(probabilities, np.finfo(np.float64).tiny)))
+            # The logarithm of the video's mean: its softmax is that mean again.
+            probabilities = Evaluation(scores).video_probabilities
+            rows.append(np.log(np.maximum(probabilities, np.finfo(np.float64).tiny)))
+    logits = np.empty(rows[0].shape, dtype=np.float32)
+    for start in range(0, len(logits), ROWS_AT_A_TIME):
+        piece = slice(start, start + ROWS_AT_A_TIME)
+        logits[piece] = _mean_of_logs(
+            [log_softmax(row[piece])[:, order] for row, order in zip(rows, orders, strict=True)]
+        )
     if same_clips:
         video, starts, crops = first.video, first.starts, first.crops
     else:
         video = np.arange(len(first.videos), dtype=np.int32)
         starts = np.full(len(video), -1, dtype=np.int64)
         crops = np.zeros(len(video), dtype=np.int8)
-    return Scores(first.videos, first.classes, video, starts, crops, _mean_of_logs(logs), provenance)
+    return Scores(first.videos, first.classes, video, starts, crops, logits, provenance)
 
 
 def evaluate_ensemble(specification: EnsembleSpecification, root: Path, output: Path) -> dict[str, Any]:

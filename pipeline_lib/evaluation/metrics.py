@@ -19,6 +19,9 @@ from pipeline_lib.evaluation.scores import Scores
 # ICML 2017, section 5).
 NUM_CALIBRATION_BINS = 15
 
+# Clips are taken in pieces of this many, so that 100 clips of 20,000 videos need no more memory than their logits.
+ROWS_AT_A_TIME = 1 << 14
+
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
     """Natural logarithm of the softmax over the last axis, float64."""
@@ -46,8 +49,17 @@ def hits(probabilities: np.ndarray, targets: Sequence[Sequence[int]], k: int) ->
     Returns:
         bool (N,).
     """
-    best = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
-    return np.array([bool(set(row.tolist()) & set(labels)) for row, labels in zip(best, targets, strict=True)])
+    rows = np.repeat(np.arange(len(targets)), [len(labels) for labels in targets])
+    indices = np.array([label for labels in targets for label in labels], dtype=np.int64)
+    columns = np.arange(probabilities.shape[1])
+    found = np.zeros(len(targets), dtype=bool)
+    for first in range(0, len(rows), ROWS_AT_A_TIME):
+        row, label = rows[first : first + ROWS_AT_A_TIME], indices[first : first + ROWS_AT_A_TIME]
+        scores = probabilities[row]
+        own = scores[np.arange(len(row)), label][:, None]
+        ahead = (scores > own) | ((scores == own) & (columns < label[:, None]))
+        found[row[ahead.sum(axis=1) < k]] = True
+    return found
 
 
 def wilson_interval(num_correct: int, num_trials: int, z: float = 1.959964) -> tuple[float, float]:
@@ -111,16 +123,14 @@ class Evaluation:
             raise UserError(f"{len(unlabelled)} evaluated videos have no label, the first of them {unlabelled[0]}.")
 
     @cached_property
-    def clip_probabilities(self) -> np.ndarray:
-        """Softmax of every clip, float64 (num_clips, num_classes)."""
-        return softmax(self.scores.logits)
-
-    @cached_property
     def video_probabilities(self) -> np.ndarray:
         """Softmax averaged over each video's clips and crops, float64 (num_videos, num_classes)."""
+        logits, video = self.scores.logits, self.scores.video
         total = np.zeros((len(self.scores.videos), len(self.scores.classes)))
-        np.add.at(total, self.scores.video, self.clip_probabilities)
-        counts = np.bincount(self.scores.video, minlength=len(self.scores.videos))
+        for first in range(0, len(video), ROWS_AT_A_TIME):
+            piece = slice(first, first + ROWS_AT_A_TIME)
+            np.add.at(total, video[piece], softmax(logits[piece]))
+        counts = np.bincount(video, minlength=len(self.scores.videos))
         result: np.ndarray = total / counts[:, None]
         return result
 
@@ -139,7 +149,7 @@ class Evaluation:
     def clip_top1(self) -> float:
         """Clip@1: share of clips whose own prediction is a label of their video."""
         targets = [self.scores.targets[row] for row in self.scores.video]
-        return float(hits(self.clip_probabilities, targets, 1).mean())
+        return float(hits(self.scores.logits, targets, 1).mean())
 
     @property
     def video_top1(self) -> float:

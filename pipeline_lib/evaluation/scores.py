@@ -119,7 +119,9 @@ def write_scores(path: Path, scores: Scores) -> None:
         raise ValueError("the videos of a score file are unique and sorted by id")
     if set(scores.video.tolist()) != set(range(len(scores.videos))):
         raise ValueError("every video of a score file has at least one clip")
-    order = np.lexsort((scores.crops, scores.starts, scores.video))
+    ranks = np.lexsort((scores.crops, scores.starts, scores.video))
+    # Already sorted, as an evaluation is, the logits of 100 clips a video are not copied.
+    order = slice(None) if np.array_equal(ranks, np.arange(num_clips)) else ranks
     offsets = np.zeros(len(scores.videos) + 1, dtype=np.int64)
     np.cumsum([len(labels) for labels in scores.targets], out=offsets[1:])
     indices = np.array([label for labels in scores.targets for label in labels], dtype=np.int32)
@@ -130,7 +132,7 @@ def write_scores(path: Path, scores: Scores) -> None:
             clips.create_dataset("video", data=scores.video[order].astype(np.int32))
             clips.create_dataset("start", data=scores.starts[order].astype(np.int64))
             clips.create_dataset("crop", data=scores.crops[order].astype(np.int8))
-            clips.create_dataset("logits", data=scores.logits[order].astype(np.float32))
+            clips.create_dataset("logits", data=scores.logits[order].astype(np.float32, copy=False))
             videos = file.create_group("videos")
             videos.create_dataset("id", data=np.array(scores.video_ids, dtype=object), dtype=text)
             subsets = np.array([video.subset for video in scores.videos], dtype=object)
@@ -245,16 +247,19 @@ class ScoresPart:
             provenance: see ``artefacts.provenance``.
         """
         ordered = tuple(sorted(videos, key=lambda video: video.id))
-        pieces = [self.scores[video.id] for video in ordered]
-        scores = Scores(
-            ordered,
-            tuple(classes),
-            np.repeat(np.arange(len(ordered), dtype=np.int32), [len(piece.starts) for piece in pieces]),
-            np.concatenate([piece.starts for piece in pieces]),
-            np.concatenate([piece.crops for piece in pieces]),
-            np.concatenate([piece.logits for piece in pieces]),
-            provenance,
-        )
+        pieces = [self.scores.pop(video.id) for video in ordered]
+        counts = [len(piece.starts) for piece in pieces]
+        starts = np.concatenate([piece.starts for piece in pieces])
+        crops = np.concatenate([piece.crops for piece in pieces])
+        logits = np.empty((len(starts), self.num_classes), dtype=np.float32)
+        row = len(logits)
+        # Each piece is freed once it is copied.
+        while pieces:
+            piece = pieces.pop()
+            logits[row - len(piece.starts) : row] = piece.logits
+            row -= len(piece.starts)
+        video_rows = np.repeat(np.arange(len(ordered), dtype=np.int32), counts)
+        scores = Scores(ordered, tuple(classes), video_rows, starts, crops, logits, provenance)
         write_scores(self.final, scores)
         self.close()
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -17,7 +17,7 @@ from pipeline_lib.configuration.specification import EvaluationSpecification
 
 def command(layout: Layout, output: Path) -> list[str]:
     specification = EvaluationSpecification(
-        training=training_specification("baseline"), protocol_name="p", protocol=Protocol(num_clips=24, num_crops=3)
+        training=training_specification("baseline"), protocol_name="p", protocol=Protocol(num_clips=8, num_crops=3)
     )
     words = ["evaluate", "--specification", specification.model_dump_json(), "--root", str(layout.root)]
     return [sys.executable, "-m", "pipeline_lib", *words, "--output", str(output), "--threads", "1"]

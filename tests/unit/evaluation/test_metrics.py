@@ -13,6 +13,7 @@ from pipeline_lib.evaluation.ensemble import combine
 from pipeline_lib.evaluation.metrics import (
     Evaluation,
     expected_calibration_error,
+    hits,
     log_softmax,
     softmax,
     wilson_interval,
@@ -61,6 +62,30 @@ def test_accuracies_equal_scikit_learn(seed: int, num_classes: int, clips: int) 
     matrix = reference.confusion_matrix(truth, mean.argmax(axis=1), labels=labels)
     np.testing.assert_array_equal(evaluation.confusion, matrix)
     assert evaluation.log_likelihood == pytest.approx(reference.log_loss(truth, mean, labels=labels), rel=1e-6)
+
+
+def test_pieces_do_not_change_a_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = random_scores(1, clips=3), random_scores(2, clips=3)
+    whole = Evaluation(first)
+    figures, probabilities, combined = (
+        whole.summary(),
+        whole.video_probabilities,
+        combine({"a": first, "b": second}, {}),
+    )
+    for module in ("metrics", "ensemble"):
+        monkeypatch.setattr(f"pipeline_lib.evaluation.{module}.ROWS_AT_A_TIME", 7)
+    cut = Evaluation(first)
+    np.testing.assert_array_equal(cut.video_probabilities, probabilities)
+    assert cut.summary() == figures
+    np.testing.assert_array_equal(combine({"a": first, "b": second}, {}).logits, combined.logits)
+
+
+def test_ties_are_broken_by_the_class_order() -> None:
+    scores = np.array([[1.0, 1.0, 0.0], [0.0, 1.0, 1.0]])
+    assert hits(scores, [[1], [2]], 1).tolist() == [False, False]
+    assert hits(scores, [[0], [1]], 1).tolist() == [True, True]
+    assert hits(scores, [[1], [0, 2]], 2).tolist() == [True, True]
+    assert hits(scores, [[2], [0]], 9).tolist() == [True, True]
 
 
 def test_the_video_score_averages_probabilities_not_logits() -> None:
