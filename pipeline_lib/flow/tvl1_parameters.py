@@ -43,8 +43,8 @@ class TVL1Parameters(Section):
     outer_iterations: int = Field(default=10, ge=1)
     inner_iterations: int = Field(default=30, ge=1)
     iterations: int = Field(default=60, ge=1)
-    """Iterations a warp in ``fixed`` mode. With 30, slow motion agrees with OpenCV as well, but on large motion the error
-    against ground truth is 7 % above OpenCV's (docs/flow.md); with 60 it is not."""
+    """Iterations a warp in ``fixed`` mode. With 30, slow motion agrees with OpenCV as well, but on large motion the
+    error against ground truth is 7 % above OpenCV's (docs/flow.md); with 60 it is not."""
     median_size: Literal[1, 5] = 5
     """Side of the median filter on u: at the start of each outer pass (``opencv``) or of each warp (``fixed``)."""
 
