@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -72,13 +73,16 @@ def start_nodes(
 
 
 def end(nodes: "list[subprocess.Popen[bytes]]") -> None:
+    """Kill -9: the agents and their workers, which live in sessions of their own."""
     for node in nodes:
-        try:
-            os.killpg(node.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
-        finally:
-            node.wait()
+        family = [node.pid]
+        for pid in family:
+            children = Path(f"/proc/{pid}/task/{pid}/children")
+            family += [int(child) for child in children.read_text().split()] if children.exists() else []
+        for pid in family:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        node.wait()
 
 
 @pytest.mark.soak
@@ -103,7 +107,8 @@ def test_a_job_of_four_nodes_survives_the_loss_of_one(packed, tmp_path):
         assert "going on after step" in (tmp_path / "killed-0.log").read_text()
     finally:
         end(nodes)
-    assert losses(killed) == pytest.approx(losses(whole), rel=1e-6)
+    # DDP orders its buckets anew after a start, so the sums of the first step behind it round differently.
+    assert losses(killed) == pytest.approx(losses(whole), rel=1e-4)
     alone = tmp_path / "alone"
     train(specification, packed.root, alone, 0)
     assert losses(whole)[:10] == pytest.approx(losses(alone)[:10], rel=1e-2)
