@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import os
 import pkgutil
 import sys
 from collections.abc import Sequence
@@ -18,6 +19,8 @@ def command_names() -> list[str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit status (2 for a problem that the user can mend)."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    # Before torch loads OpenMP: threads that wait by spinning make two jobs on the same cores crawl.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     names = command_names()
     # Only the chosen command is imported: torch takes seconds.
     chosen = [words[0]] if words and words[0] in names else names

@@ -1,7 +1,6 @@
 """``train``: one network from a specification, going on where an interrupted run stopped."""
 
 import argparse
-import os
 from pathlib import Path
 
 HELP = "train a network as a specification says"
@@ -15,9 +14,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    # Before torch loads OpenMP: threads that wait by spinning make two trainings on the same cores crawl.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
     from pipeline_lib.configuration.specification import TrainingSpecification
     from pipeline_lib.training.run import train
 

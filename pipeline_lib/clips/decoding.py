@@ -39,14 +39,27 @@ def _resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
-def _decode(encoded: memoryview, colour: str, what: str) -> np.ndarray:
+def _scratch(encoded: memoryview, num_channels: int, what: str) -> np.ndarray:
+    """Room for one decoded frame, used for all frames of a clip: fresh memory for each would cost page faults."""
     try:
-        return cast(np.ndarray, simplejpeg.decode_jpeg(encoded, colorspace=colour))
+        height, width, _, _ = simplejpeg.decode_jpeg_header(encoded)
     except ValueError as error:
-        raise UserError(
-            f"{what}: a stored frame is no valid JPEG ({error}). Delete the shard and run the same target again: "
-            "Snakemake makes it anew."
-        ) from error
+        raise _damaged(what, error) from error
+    return np.empty((height, width, num_channels), dtype=np.uint8)
+
+
+def _decode(encoded: memoryview, colour: str, what: str, scratch: np.ndarray) -> np.ndarray:
+    try:
+        return cast(np.ndarray, simplejpeg.decode_jpeg(encoded, colorspace=colour, buffer=scratch))
+    except ValueError as error:
+        raise _damaged(what, error) from error
+
+
+def _damaged(what: str, error: Exception) -> UserError:
+    return UserError(
+        f"{what}: a stored frame is no valid JPEG ({error}). Delete the shard and run the same target again: "
+        "Snakemake makes it anew."
+    )
 
 
 def decode_frames(encoded: Sequence[memoryview], request: ClipRequest, out: np.ndarray, what: str) -> None:
@@ -62,12 +75,13 @@ def decode_frames(encoded: Sequence[memoryview], request: ClipRequest, out: np.n
         UserError: a frame is no JPEG.
     """
     seen: dict[int, int] = {}
+    scratch = _scratch(encoded[0], 3, what)
     for position, piece in enumerate(encoded):
         earlier = seen.setdefault(id(piece), position)
         if earlier != position:
             out[position] = out[earlier]
             continue
-        image = _decode(piece, "RGB", what)
+        image = _decode(piece, "RGB", what, scratch)
         height, width = resized_shape(image.shape[0], image.shape[1], request.short_side)
         top, left = crop_corner(height, width, request)
         if (height, width) != image.shape[:2]:
@@ -99,12 +113,13 @@ def decode_motion(
     top, left = crop_corner(new_height, new_width, request)
     window = np.s_[top : top + request.crop, left : left + request.crop]
     seen: dict[int, int] = {}
+    scratch = _scratch(encoded[0], 1, what)
     for position, piece in enumerate(encoded):
         earlier = seen.setdefault(id(piece), position)
         if earlier != position:
             out[position] = out[earlier]
             continue
-        image = _decode(piece, "GRAY", what)[..., 0]
+        image = _decode(piece, "GRAY", what, scratch)[..., 0]
         if image.shape != (2 * half, width):
             raise UserError(f"{what}: a motion frame has the shape {image.shape}, {(2 * half, width)} was expected")
         for channel in range(2):
