@@ -242,7 +242,9 @@ def extract_motion(specification: MotionSpecification, frames: Path, output: Pat
             distribution_versions(["torch", "simplejpeg", *method.versions]),
         )
         with ShardPart(output, record["digest"]) as part:
+            resumed = part.resumed
             figures = _run(shard, part, method, specification, device, num_threads)
+            figures["videos_resumed"] = resumed
             part.finish(record, [video.id for video in shard.videos])
         sidecar.write(output, figures)
         return figures
