@@ -127,9 +127,7 @@ def comparison(names: Sequence[str], fields: Sequence[np.ndarray]) -> list[dict[
 
 
 def comparison_picture(frame: np.ndarray, fields: Sequence[np.ndarray]) -> np.ndarray:
-    """The frame and each method's colours on top; below, the end-point error against the first
-    (white: 1 px or more).
-    """
+    """The frame and each method's colours; below, the end-point error against the first (white: ≥ 1 px)."""
     maximum = largest(np.stack(list(fields)))
     top = [frame, *(flow_to_rgb(field, maximum) for field in fields)]
     errors = [np.clip(endpoint_error(field, fields[0]), 0, 1) for field in fields]
