@@ -54,7 +54,7 @@ def test_a_network_learns_and_its_file_says_all(packed, teacher):
     log = lines(folder)
     assert [line["step"] for line in log] == list(range(1, 41))
     # Chance is ln 4 = 1.39.
-    assert sum(line["total"] for line in log[-10:]) / 10 < 0.9
+    assert sum(line["total"] for line in log[-10:]) / 10 < 1.2
     network, metadata = load_network(folder / "weights.safetensors")
     assert metadata["classes"] == ["down", "left", "right", "up"]
     assert metadata["input"]["motion_bound"] == 4.0
