@@ -171,6 +171,7 @@ def page(report: Report) -> str:
         cards=_cards(report, comparisons),
         tables=result_tables(report),
         figures=FIGURES,
+        labels=dict(FIGURES),
         num_classes=num_classes,
         signed=signed,
         comparisons=comparisons,

@@ -41,6 +41,17 @@ class Row:
     marks: list[str]
     best: bool = False
 
+    @property
+    def compared(self) -> str | None:
+        """The figure that ours and the paper's are compared by: Video@1 where the paper has it."""
+        return next(iter(self.paper), None)
+
+    @property
+    def paper_lines(self) -> list[str]:
+        """The paper's further figures, with their names."""
+        names = dict(FIGURES)
+        return [f"{names[name]} {value:.1f}" for name, value in list(self.paper.items())[1:]]
+
 
 @dataclass(frozen=True)
 class Table:
@@ -180,8 +191,9 @@ def results_text(report: Report) -> str:
                 cells.append(f"{row.figures[name]:.1f}" + (f" ± {spread:.1f}" if spread is not None else ""))
             cells.append(str(row.num_videos))
             if table.has_paper:
-                number = row.paper.get("video_top1")
-                cells.append("" if number is None else f"{number:.1f}" + "".join(f" [{m}]" for m in row.marks))
+                number = "" if row.compared is None else f"{row.paper[row.compared]:.1f}"
+                named = "" if row.compared in (None, "video_top1") else f"{dict(FIGURES)[row.compared or '']} "
+                cells.append(named + number + ("".join(f" [{mark}]" for mark in row.marks) if number else ""))
             rows.append(cells)
         title = f"{table.dataset}, protocol {table.protocol} (per cent; manifest {table.manifests[0][:12]})"
         notes = [f"[{mark}] {text}" for mark, text in table.notes]

@@ -57,11 +57,13 @@ gap between confidence and accuracy (15 bins). ★ marks the highest Video@1.</p
 row.num_listed }}</span>{% endif %}{% if row.num_runs > 1 %}<br><span class="soft">{{ row.num_runs }} runs</span>
 {% endif %}</td>
 {% if table.has_paper %}
-<td class="number">{% if row.paper.video_top1 is defined %}{{ "%.1f"|format(row.paper.video_top1) }}{% for mark in
-row.marks %}<sup class="mark">{{ mark }}</sup>{% endfor %}<br><span class="soft">{{ row.paper_source }}</span>
-{% else %}–{% endif %}</td>
-<td>{% if row.paper.video_top1 is defined %}{{ signed(row.figures.video_top1 - row.paper.video_top1) }}
-{% else %}–{% endif %}</td>
+{% if row.compared %}
+<td class="number">{% if row.compared != "video_top1" %}{{ labels[row.compared] }} {% endif %}{{
+"%.1f"|format(row.paper[row.compared]) }}{% for mark in row.marks %}<sup class="mark">{{ mark }}</sup>{% endfor %}
+{% for line in row.paper_lines %}<br><span class="soft">{{ line }}</span>{% endfor %}
+<br><span class="soft">{{ row.paper_source }}</span></td>
+<td class="number">{{ signed(row.figures[row.compared] - row.paper[row.compared]) }}</td>
+{% else %}<td>–</td><td>–</td>{% endif %}
 {% endif %}
 </tr>
 {% endfor %}

@@ -194,9 +194,23 @@ def test_paper_numbers_are_marked_with_what_differs(tree: Layout) -> None:
             ]
         }
     )
+    assert result_tables(collect(shortened, tree.root))[0].rows[0].compared == "video_top1"
     ((_, note),) = result_tables(collect(shortened, tree.root))[0].notes
     assert "generated videos" in note
     assert "2 steps instead of 140000" in note
+
+
+def test_every_figure_of_a_paper_is_shown(tree: Layout) -> None:
+    paper = {"table": "R(2+1)D, Table 2", "clip_top1": 52.8, "video_top5": 99.1}
+    experiment = SPECIFICATION.experiments[1].model_copy(update={"paper": paper})
+    report = collect(SPECIFICATION.model_copy(update={"experiments": [experiment]}), tree.root)
+    (row,) = result_tables(report)[0].rows
+    text = text_of(page(report))
+    assert row.compared == "video_top5"
+    assert "Video@5 99.1" in text
+    assert "Clip@1 52.8" in text
+    assert f"{row.figures['video_top5'] - 99.1:+.1f}".replace("-", "−") in text
+    assert "Video@5 99.1 [1]" in results_text(report)
 
 
 def test_rows_of_another_manifest_are_marked_and_not_compared(tree: Layout, tmp_path: Path) -> None:
