@@ -28,6 +28,8 @@ def set_momentum(network: nn.Module, momentum: float) -> None:
 def reestimate(network: nn.Module, forward: Callable[[object], object], batches: Iterable[object]) -> None:
     """Compute the running statistics anew, as the plain mean over training batches with the final weights.
 
+    One process does it; synchronised normalisations see the batches that they are given here.
+
     Wu & Johnson, "Rethinking 'Batch' in BatchNorm" (2021), section 3.2 ("PreciseBN").
 
     Args:
@@ -42,6 +44,8 @@ def reestimate(network: nn.Module, forward: Callable[[object], object], batches:
     for module in norms:
         module.reset_running_stats()
         module.momentum = None
+        if isinstance(module, SynchronisedBatchNorm3d):
+            module.alone = True
     for batch in batches:
         forward(batch)
     for module, momentum in zip(norms, momenta, strict=True):
@@ -61,9 +65,12 @@ class SynchronisedBatchNorm3d(nn.BatchNorm3d):
     under gloo. Two passes (mean, then squared distances from it), as one process computes them.
     """
 
+    alone = False
+    """Set while one process works without the others, who would never answer."""
+
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Normalise (B, C, T, H, W)."""
-        if not self.training:
+        if not self.training or self.alone:
             return super().forward(input)
         num_ranks = dist.get_world_size()
         values = input.float()

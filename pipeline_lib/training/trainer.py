@@ -136,9 +136,14 @@ class Trainer:
 
     # The loop
 
-    def batches(self, first_step: int, last_step: int, ranks: Ranks | None = None) -> Iterator[Batch]:
-        """Micro-batches of this rank, uint8, from the loader's workers."""
-        ranks = ranks or self.ranks
+    def batches(self, first_step: int, last_step: int, alone: bool = False) -> Iterator[Batch]:
+        """Micro-batches of this rank, uint8, from the loader's workers; ``alone`` gives those of all ranks.
+
+        Alone, a synchronised normalisation's batch comes as one.
+        """
+        ranks = Ranks() if alone else self.ranks
+        together = alone and self.specification.recipe.synchronise_batch_norm
+        micro_batch = self.plan.micro_batch * (self.plan.num_ranks if together else 1)
         specification = self.specification
         dataset = TrainingClips(
             ClipReader(self.index, self.objective.modalities),
@@ -147,7 +152,7 @@ class Trainer:
             specification.horizontal_flip == "allowed",
         )
         sampler = MicroBatchSampler(
-            first_step, last_step, self.plan.global_batch, self.plan.micro_batch, ranks.rank, ranks.num_ranks
+            first_step, last_step, self.plan.global_batch, micro_batch, ranks.rank, ranks.num_ranks
         )
         return iter(clip_loader(dataset, sampler, self.num_workers, pin_memory=self.device.type == "cuda"))
 
@@ -277,8 +282,9 @@ class Trainer:
         module = self.average if self.average is not None else self.module
         if recipe.reestimate_batch_norm:
             # Clips behind the last step, so that none of them was in the last running statistics.
-            num_steps = -(-recipe.reestimate_batch_norm // (self.plan.num_accumulated * self.plan.num_ranks))
-            batches = self.batches(recipe.steps, recipe.steps + num_steps, Ranks())
+            groups = self.plan.num_accumulated * (1 if recipe.synchronise_batch_norm else self.plan.num_ranks)
+            num_steps = -(-recipe.reestimate_batch_norm // groups)
+            batches = self.batches(recipe.steps, recipe.steps + num_steps, alone=True)
 
             def forward(batch: Any) -> object:
                 torch.manual_seed(0)

@@ -9,10 +9,12 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import torch
 from packed_set import PackedSet, make_packed_set, tiny_training
 
 from pipeline_lib.configuration.specification import TrainingSpecification
 from pipeline_lib.training.run import train
+from pipeline_lib.training.weights import load_weights
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +49,7 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
 
 
 def test_two_processes_give_the_losses_of_one(packed, tmp_path):
-    specification = synchronised(packed)
+    specification = synchronised(packed, reestimate_batch_norm=2)
     train(specification, packed.root, tmp_path / "one", 0)
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port"]
     command += [str(free_port()), *train_words(specification, packed, tmp_path / "two")]
@@ -56,6 +58,9 @@ def test_two_processes_give_the_losses_of_one(packed, tmp_path):
     assert "global batch 4 = 2 clips per forward pass × 2 processes × 1 accumulated passes" in finished.stderr
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-3, abs=1e-4)
     assert len(losses(tmp_path / "two")) == 6
+    one, two = (load_weights(tmp_path / name / "weights.safetensors")[0] for name in ("one", "two"))
+    for name, tensor in one.items():
+        assert torch.allclose(two[name].float(), tensor.float(), rtol=1e-2, atol=1e-3), name
 
 
 def start_nodes(
