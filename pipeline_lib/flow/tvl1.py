@@ -1,6 +1,7 @@
 """TV-L1 optical flow as a motion method: compiled loops on the CPU, batches on the GPU, or OpenCV's own code."""
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
@@ -91,25 +92,49 @@ class TVL1OnGPU:
     """All pairs of a call in one batch; each frame's pyramid is made once."""
 
     colour = False
-    versions = ("torch",)
+    versions = ("torch", "triton")
 
     def __init__(self, kind: Motion, device: torch.device) -> None:
         self._values = parse(TVL1Parameters, kind.parameters, "tvl1")
         self.parameters: dict[str, object] = self._values.model_dump(by_alias=True)
         self.quantisation = Quantisation(("u", "v"), kind.bound)
         self._device = device
+        self._batched: dict[tuple[int, int, int, int], Callable[[torch.Tensor], torch.Tensor]] = {}
 
     def pairs_per_call(self, height: int, width: int) -> int:
-        """What fills the device: some 64 pairs of 340×256, fewer of larger frames (100 bytes a pixel)."""
+        """What fills the device: 64 pairs of 340×256, fewer of larger frames (some 100 bytes a pixel)."""
         return max(1, min(256, 64 * 340 * 256 // (height * width)))
 
     def motion(self, frames: np.ndarray, gap: int) -> torch.Tensor:
         """See ``methods.MotionMethod``."""
-        level_sizes(frames.shape[1], frames.shape[2], self._values)
+        height, width = frames.shape[1:3]
+        level_sizes(height, width, self._values)
         grey = torch.from_numpy(frames).to(self._device, non_blocking=True)[:, None]
-        levels = pyramid(grey, self._values)
-        first, second = (list(side) for side in zip(*pair_indices(len(frames), gap), strict=True))
-        return tvl1_from_pyramids([level[first] for level in levels], [level[second] for level in levels], self._values)
+        if self._values.mode == "opencv":
+            levels = pyramid(grey, self._values)
+            first, second = (list(side) for side in zip(*pair_indices(len(frames), gap), strict=True))
+            return tvl1_from_pyramids(
+                [level[first] for level in levels], [level[second] for level in levels], self._values
+            )
+        num_pairs = len(frames) - abs(gap)
+        # A graph is captured per number of pairs: whole calls, and powers of two for the ends of videos.
+        size = max(num_pairs, min(self.pairs_per_call(height, width), 1 << (num_pairs - 1).bit_length()))
+        missing = size - num_pairs
+        if missing:
+            grey = torch.cat([grey, grey[-1:].expand(missing, -1, -1, -1)])
+        return self._solver(len(grey), height, width, gap)(grey)[:num_pairs]
+
+    def _solver(self, num_frames: int, height: int, width: int, gap: int) -> Callable[[torch.Tensor], torch.Tensor]:
+        """The captured graph for calls of this shape. Each holds its memory: the last few are kept."""
+        # Here, since Triton is absent where there is no GPU to use.
+        from pipeline_lib.flow.tvl1_gpu import BatchedTVL1
+
+        key = (num_frames, height, width, gap)
+        if key not in self._batched:
+            while len(self._batched) >= 4:
+                self._batched.pop(next(iter(self._batched)))
+            self._batched[key] = BatchedTVL1(*key, self._values, self._device)
+        return self._batched[key]
 
 
 def create(kind: Motion, device: torch.device, num_threads: int) -> TVL1OnCPU | TVL1OnGPU:
