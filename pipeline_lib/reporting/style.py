@@ -22,12 +22,12 @@ nav {
   position: sticky; top: 0; z-index: 2; background: var(--ground); border-bottom: 1px solid var(--line);
 }
 nav div {
-  max-width: 1120px; margin: 0 auto; padding: .55rem 1.25rem; display: flex; gap: 1.15rem; overflow-x: auto;
+  max-width: 1180px; margin: 0 auto; padding: .55rem 1.25rem; display: flex; gap: 1.15rem; overflow-x: auto;
   white-space: nowrap; font-size: .9rem;
 }
 nav a { color: var(--soft); text-decoration: none; }
 nav a:hover { color: var(--accent); }
-main { max-width: 1120px; margin: 0 auto; padding: 1.4rem 1.25rem 4rem; }
+main { max-width: 1180px; margin: 0 auto; padding: 1.4rem 1.25rem 4rem; }
 h1 { font-size: 1.85rem; line-height: 1.2; margin: .6rem 0 .3rem; letter-spacing: -.01em; }
 h2 { font-size: 1.25rem; margin: 2.8rem 0 .4rem; }
 h3 { font-size: 1rem; margin: 1.6rem 0 .4rem; }
@@ -47,6 +47,9 @@ th { color: var(--soft); font-weight: 600; font-size: .84rem; white-space: nowra
 th.left, td.left { text-align: left; }
 td .soft { font-size: .84rem; }
 td.number { white-space: nowrap; }
+table.wide th { white-space: normal; }
+table.wide td:first-child { min-width: 13rem; }
+tr.best td:first-child b { white-space: nowrap; }
 tr.best td:first-child b::after { content: " ★"; color: var(--mark); }
 sup.mark { color: var(--mark); font-weight: 600; }
 .good { color: var(--good); } .bad { color: var(--bad); }

@@ -30,21 +30,21 @@ TEMPLATE = """<!DOCTYPE html>
 
 <h2 id="results">Results</h2>
 <p class="soft small">Per cent. Video@1 and Video@5 average the softmax over a video's clips; below Video@1 stands the
-95 % interval of a share of that many videos (Wilson), or the standard deviation over several runs. Calibration is the
-gap between confidence and accuracy (15 bins). ★ marks the highest Video@1.</p>
+95 % interval of a share of that many videos (Wilson), or the standard deviation over several runs. The calibration
+error is the gap between confidence and accuracy (15 bins). ★ marks the highest Video@1.</p>
 {% for table in tables %}
 <h3>{{ table.dataset }} <span class="tag">{{ table.protocol }}</span>
   <span class="tag">{{ num_classes[table.dataset] }} classes</span>
   {% for manifest in table.manifests %}<span class="tag" title="manifest {{ manifest }}">manifest {{ manifest[:12] }}
   </span>{% endfor %}</h3>
 <div class="scroll"><table class="wide">
-<tr><th class="left">Experiment</th><th class="left">Input</th><th class="left">Network</th>
-{% for _, label in figures %}<th>{{ label }}</th>{% endfor %}<th>Calibration</th><th>Videos</th>
-{% if table.has_paper %}<th>Paper</th><th>Ours − paper</th>{% endif %}</tr>
+<tr><th class="left">Experiment</th><th class="left">Input</th>
+{% for _, label in figures %}<th>{{ label }}</th>{% endfor %}<th>Calib.<br>error</th><th>Videos</th>
+{% if table.has_paper %}<th>Paper</th><th>Ours&nbsp;−<br>paper</th>{% endif %}</tr>
 {% for row in table.rows %}
 <tr{% if row.best %} class="best"{% endif %}>
 <td class="left"><b>{{ row.name }}</b><br><span class="soft">{{ row.description }}</span></td>
-<td class="left number">{{ row.modality }}</td><td class="left number">{{ row.network }}</td>
+<td class="left number">{{ row.modality }}<br><span class="soft">{{ row.network }}</span></td>
 {% for name, _ in figures %}
 <td class="number">{% if name == "video_top1" %}<b>{{ "%.1f"|format(row.figures[name]) }}</b>{% else
 %}{{ "%.1f"|format(row.figures[name]) }}{% endif %}
