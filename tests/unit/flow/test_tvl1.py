@@ -11,6 +11,7 @@ from flow_material import moving_frames, textured
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline_lib.configuration.data import Generated
 from pipeline_lib.flow.endpoint_error import endpoint_error, summarise
 from pipeline_lib.flow.flo import read_flo
 from pipeline_lib.flow.median_network import median_filter
@@ -18,6 +19,7 @@ from pipeline_lib.flow.tvl1 import opencv_object
 from pipeline_lib.flow.tvl1_cpu import TVL1
 from pipeline_lib.flow.tvl1_parameters import TVL1Parameters, level_sizes
 from pipeline_lib.flow.tvl1_torch import median_5x5, pyramid, resize_linear, tvl1, tvl1_from_pyramids, warp_cubic
+from pipeline_lib.media.generated import draw_scene, render, true_flow
 
 OPENCV, FIXED = TVL1Parameters(mode="opencv"), TVL1Parameters()
 GreyClip = Callable[[str, int, int, int], np.ndarray]
@@ -82,6 +84,23 @@ def test_error_against_flying_chairs_is_opencvs(media: Path, index: int) -> None
         error[name] = endpoint_error(fast(*frames, parameters), truth).mean()
     assert error["opencv"] <= 1.02 * error["reference"]
     assert error["fixed"] <= 1.02 * error["reference"]
+
+
+def test_error_against_the_generated_sets_true_flow_is_opencvs() -> None:
+    """One pair of each of eight videos: the sums of the errors, since a single small pair is a matter of luck."""
+    errors = {"reference": 0.0, "opencv": 0.0, "fixed": 0.0}
+    for index in range(8):
+        scene = draw_scene(Generated(), "validation", index)
+        video = render(scene)[3:5]
+        truth, valid = true_flow(scene)
+        true, mask = truth[3].transpose(2, 0, 1), valid[3]
+        frames = [cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY) for frame in video]
+        fields = {"reference": reference(*frames), "opencv": fast(*frames, OPENCV), "fixed": fast(*frames, FIXED)}
+        for name, field in fields.items():
+            errors[name] += float(endpoint_error(field, true)[mask].mean())
+    assert errors["opencv"] <= 1.02 * errors["reference"]
+    assert errors["fixed"] <= 1.02 * errors["reference"]
+    assert errors["fixed"] / 8 < 1.5
 
 
 @pytest.mark.media

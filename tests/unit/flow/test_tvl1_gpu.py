@@ -16,29 +16,31 @@ from pipeline_lib.flow.tvl1_torch import tvl1
 _SCRIPT = """
 import sys
 import torch
+from pipeline_lib.configuration.data import Motion
 from pipeline_lib.flow import tvl1_gpu
-from pipeline_lib.flow.tvl1_parameters import TVL1Parameters
+from pipeline_lib.flow.tvl1 import TVL1OnGPU
 
 case = torch.load(sys.argv[1])
 tvl1_gpu.TILE, tvl1_gpu.FUSED_ITERATIONS = 16, 3
-parameters = TVL1Parameters(**case["parameters"])
-frames = case["frames"]
-solver = tvl1_gpu.BatchedTVL1(*frames.shape[::2], frames.shape[3], case["gap"], parameters, frames.device)
-torch.save(solver(frames), sys.argv[2])
+method = TVL1OnGPU(Motion(method="tvl1", parameters=case["parameters"]), torch.device("cpu"))
+torch.save(method.motion(case["frames"].numpy(), case["gap"]), sys.argv[2])
 """
 
 
 @pytest.mark.parametrize("gap", [1, -2])
 def test_kernels_in_the_interpreter_equal_the_definition(tmp_path: Path, gap: int) -> None:
-    """Tiles of 16 px with halos of 3 and 1 (4 iterations) on a frame of 3 × 3 tiles: seams and borders would show."""
-    frames = torch.from_numpy(moving_frames(4, 21, 27, (1, 1), seed=2)).float()[:, None]
-    frames += 4 * torch.rand(frames.shape, generator=torch.Generator().manual_seed(0))
+    """Tiles of 16 px with halos of 3 and 1 (4 iterations) on a frame of 3 × 3 tiles: seams and borders would show.
+
+    Three pairs are computed as four, the last of which is dropped."""
+    frames = torch.from_numpy(moving_frames(4, 21, 27, (1, 1), seed=2)) // 2
+    frames += torch.randint(0, 9, frames.shape, generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     values = {"num_scales": 2, "num_warps": 2, "iterations": 4}
     torch.save({"frames": frames, "gap": gap, "parameters": values}, tmp_path / "case.pt")
     environment = os.environ | {"TRITON_INTERPRET": "1"}
     command = [sys.executable, "-c", _SCRIPT, str(tmp_path / "case.pt"), str(tmp_path / "flow.pt")]
     subprocess.run(command, check=True, env=environment)
     flow = torch.load(tmp_path / "flow.pt")
+    frames = frames[:, None].float()
     reach = abs(gap)
     first, second = (frames[:-reach], frames[reach:]) if gap > 0 else (frames[reach:], frames[:-reach])
     wanted = tvl1(first, second, TVL1Parameters(**values))
