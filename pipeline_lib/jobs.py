@@ -4,11 +4,12 @@ Snakemake calls these methods with a job's wildcards. Problems of the user becom
 as one message.
 """
 
+import ast
 import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from functools import cached_property, wraps
+from functools import cache, cached_property, wraps
 from pathlib import Path
 from types import FunctionType
 from typing import Any, NoReturn, ParamSpec, TypeVar
@@ -16,16 +17,32 @@ from typing import Any, NoReturn, ParamSpec, TypeVar
 from pydantic import BaseModel
 
 from pipeline_lib.artefacts import stages
-from pipeline_lib.artefacts.fingerprint import code_fingerprint
+from pipeline_lib.artefacts.fingerprint import code_fingerprint, module_file
 from pipeline_lib.configuration.loading import CONFIGURATION_FILE, load
 from pipeline_lib.configuration.plan import SELECTED, Plan, Run
 from pipeline_lib.configuration.presence import check_data
 from pipeline_lib.errors import UserError
-from pipeline_lib.models.catalogue import resolve
+from pipeline_lib.models.catalogue import names, resolve
 from pipeline_lib.training.code import training_modules
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+@cache
+def _keywords(module: str) -> frozenset[str]:
+    """The options of a network's builder, read from the source: an import would bring torch, which takes seconds."""
+    path = module_file(module)
+    assert path is not None, module
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef) and node.name == "build":
+            return frozenset(argument.arg for argument in node.args.kwonlyargs)
+    raise AssertionError(f"{module} has no build")
+
+
+def network_options() -> dict[str, frozenset[str]]:
+    """The options that each network takes."""
+    return {name: _keywords(resolve(name)[0]) for name in names()}
 
 
 def load_plan(
@@ -37,7 +54,7 @@ def load_plan(
         UserError: the configuration is not valid.
     """
     base = Path(os.path.relpath(folder)) / CONFIGURATION_FILE
-    return Plan(load(base, [Path(path) for path in overlays], changes), resolve)
+    return Plan(load(base, [Path(path) for path in overlays], changes, network_options()), resolve)
 
 
 def use_this_library(folder: str | Path) -> None:

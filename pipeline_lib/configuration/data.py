@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from pipeline_lib.configuration.base import Section
 
@@ -92,11 +92,17 @@ class FrameFormat(Section):
     jpeg_quality: int = Field(default=75, ge=1, le=100)
 
 
+def _not_zero(gap: int) -> int:
+    if gap == 0:
+        raise ValueError("a frame does not move against itself; take at least 1 or at most −1")
+    return gap
+
+
 class Motion(Section):
     """A motion kind: method, gap and quantisation of what is stored beside the frames."""
 
     method: Literal["tvl1", "farneback", "raft", "flow_edges", "frame_difference"]
-    gap: int = 1
+    gap: Annotated[int, AfterValidator(_not_zero)] = 1
     """Flow runs from frame t to t + gap; MoDist uses −5."""
     bound: float = Field(default=20.0, gt=0)
     """Values are clipped to ± bound (px) before the 8-bit quantisation."""

@@ -1,7 +1,7 @@
 """From files to a checked configuration."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,10 @@ CONFIGURATION_FILE = Path("config.yaml")
 
 
 def load(
-    base: Path = CONFIGURATION_FILE, overlays: Iterable[Path] = (), changes: Mapping[str, Any] | None = None
+    base: Path = CONFIGURATION_FILE,
+    overlays: Iterable[Path] = (),
+    changes: Mapping[str, Any] | None = None,
+    networks: Mapping[str, Collection[str]] | None = None,
 ) -> Configuration:
     """Read, merge and check config.yaml, the files of ``workflow`` beside it, overlays and ``--config`` values.
 
@@ -24,6 +27,7 @@ def load(
         base: config.yaml; ``workflow/`` lies beside it.
         overlays: further files, later over earlier.
         changes: values that go over all files.
+        networks: the options that each network takes; None leaves ``model`` unchecked.
 
     Raises:
         UserError: a problem that the user can mend, with file, key, value and the nearest valid name.
@@ -35,5 +39,5 @@ def load(
         configuration = Configuration.model_validate_json(text, strict=True)
     except ValidationError as error:
         raise validation_message(error, Configuration, sources) from None
-    check_references(configuration, sources)
+    check_references(configuration, sources, networks)
     return configuration

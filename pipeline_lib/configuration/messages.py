@@ -80,16 +80,16 @@ def _key(location: Sequence[int | str], data: Any) -> Key:
             value = value[name]
         elif isinstance(value, list) and isinstance(part, int) and part < len(value):
             value = value[part]
-        elif name == "[key]" or position < len(location) - 1:
+        elif name in ("[key]", "experiment", "ensemble") or position < len(location) - 1:
             continue
         key.append(name)
     return tuple(key)
 
 
-def describe(error: Mapping[str, Any], model: type[BaseModel], sources: Sources) -> str:
-    """One line for one error of a ``ValidationError``."""
+def problem_of(error: Mapping[str, Any], model: type[BaseModel], values: Any) -> tuple[Key, str]:
+    """The key and what is wrong with it, of one error of a ``ValidationError`` of ``values``."""
     location = error["loc"]
-    key = _key(location, sources.values)
+    key = _key(location, values)
     kind, value = error["type"], error["input"]
     context = error.get("ctx", {})
     if kind in ("union_tag_invalid", "literal_error", "enum"):
@@ -101,14 +101,20 @@ def describe(error: Mapping[str, Any], model: type[BaseModel], sources: Sources)
         if len(choices) > 1 and "Did you mean" in problem:
             problem += f" Valid: {', '.join(choices)}."
     elif kind == "extra_forbidden":
-        problem = f"unknown key. {nearest(key[-1], valid_keys(model, key[:-1], sources.values))}"
+        problem = f"unknown key. {nearest(key[-1], valid_keys(model, key[:-1], values))}"
     elif kind == "missing":
         problem = "this key is required, and missing."
     elif kind == "string_pattern_mismatch" and "[key]" in location:
         problem = "a name consists of letters, digits and underscores."
     else:
         shown = repr(value)
-        problem = f"the value {shown:.80} is not valid: {error['msg']}."
+        problem = f"the value {shown:.80} is not valid: {error['msg'].removeprefix('Value error, ')}."
+    return key, problem
+
+
+def describe(error: Mapping[str, Any], model: type[BaseModel], sources: Sources) -> str:
+    """One line for one error of a ``ValidationError``: file, key, value, nearest valid name."""
+    key, problem = problem_of(error, model, sources.values)
     return f"{sources.origin(key)}: {'.'.join(key)}: {problem}"
 
 

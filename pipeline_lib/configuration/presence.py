@@ -53,6 +53,6 @@ def check_data(plan: Plan, wanted: str, datasets: Iterable[str]) -> None:
         lines = "\n".join(f"  {problem}" for problem in problems)
         raise UserError(
             f"{wanted} needs data that are not there:\n{lines}\n"
-            "Set these keys in config.yaml, or in a file of your own given with --configfile. "
+            "Set these keys in config.yaml, or in a file of your own given after the target: --configfile my.yaml. "
             f"{DOCUMENT} explains each."
         )

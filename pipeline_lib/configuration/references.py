@@ -1,11 +1,16 @@
 """What one section of the configuration says of another: names that must exist, chains that must not be rings."""
 
-from collections.abc import Iterable
+import json
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+from pydantic import ValidationError
 
 from pipeline_lib.configuration.experiments import Distillation, Ensemble, Experiment
-from pipeline_lib.configuration.messages import nearest, one_message
+from pipeline_lib.configuration.messages import nearest, one_message, problem_of
 from pipeline_lib.configuration.root import Configuration
 from pipeline_lib.configuration.sources import Key, Sources
+from pipeline_lib.configuration.training import Recipe, merged
 
 IMPORTED = "imported/"
 
@@ -52,9 +57,12 @@ def _cycles(configuration: Configuration) -> list[list[str]]:
 
 
 class _Checks:
-    def __init__(self, configuration: Configuration, sources: Sources) -> None:
+    def __init__(
+        self, configuration: Configuration, sources: Sources, networks: Mapping[str, Collection[str]] | None
+    ) -> None:
         self.configuration = configuration
         self.sources = sources
+        self.networks = networks
         self.problems: list[str] = []
 
     def problem(self, key: Key, text: str) -> None:
@@ -83,7 +91,10 @@ class _Checks:
                         (*key, "splits"), f"{split} is no split: {experiment.dataset} has {num_splits}, from 1."
                     )
         self.known((*key, "frame_format"), "frame format", experiment.frame_format, configuration.frame_formats)
-        self.known((*key, "recipe"), "recipe", experiment.recipe, configuration.recipes)
+        if self.known((*key, "recipe"), "recipe", experiment.recipe, configuration.recipes):
+            self.recipe((*key, "recipe_changes"), configuration.recipes[experiment.recipe], experiment.recipe_changes)
+        if self.networks is not None:
+            self.network((*key, "model"), experiment, self.networks)
         for protocol in experiment.protocols:
             self.known((*key, "protocols"), "protocol", protocol, configuration.protocols)
         if experiment.motion is not None:
@@ -99,6 +110,21 @@ class _Checks:
         if any(seed < 0 for seed in experiment.seeds):
             self.problem((*key, "seeds"), "a seed is not negative.")
         self.source(key, experiment)
+
+    def network(self, key: Key, experiment: Experiment, networks: Mapping[str, Collection[str]]) -> None:
+        name = experiment.model.name
+        if self.known((*key, "name"), "network", name, networks):
+            for option in experiment.model.options:
+                self.known((*key, "options", option), f"option of {name}", option, networks[name])
+
+    def recipe(self, key: Key, recipe: Recipe, changes: dict[str, Any]) -> None:
+        values = merged(recipe.model_dump(mode="json"), changes)
+        try:
+            Recipe.model_validate_json(json.dumps(values), strict=True)
+        except ValidationError as error:
+            for item in error.errors(include_url=False):
+                below, text = problem_of(item, Recipe, values)  # type: ignore[arg-type]
+                self.problem((*key, *below), text)
 
     def source(self, key: Key, experiment: Experiment) -> None:
         trained = {
@@ -178,12 +204,19 @@ class _Checks:
         return self.problems
 
 
-def check_references(configuration: Configuration, sources: Sources) -> None:
-    """Check what pydantic cannot see: names across sections, ensembles, rings.
+def check_references(
+    configuration: Configuration, sources: Sources, networks: Mapping[str, Collection[str]] | None = None
+) -> None:
+    """Check what pydantic cannot see: names across sections, changed recipes, ensembles, rings.
+
+    Args:
+        configuration: what pydantic found valid.
+        sources: which file each value came from, for the messages.
+        networks: the options that each network takes; None leaves ``model`` unchecked.
 
     Raises:
         UserError: one message with every problem found: file, key, value and the nearest valid name.
     """
-    problems = _Checks(configuration, sources).all()
+    problems = _Checks(configuration, sources, networks).all()
     if problems:
         raise one_message(problems)

@@ -1,6 +1,6 @@
 """Recipes: how a network is trained, as the papers say it."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -117,3 +117,10 @@ class Recipe(Section):
                 ),
             }
         )
+
+
+def merged(base: Any, changes: Any) -> Any:
+    """``changes`` laid over ``base``: mappings key by key, all else replaced."""
+    if isinstance(base, dict) and isinstance(changes, dict):
+        return base | {name: merged(base.get(name), value) for name, value in changes.items()}
+    return changes

@@ -1,0 +1,224 @@
+"""What a wrong configuration says: the file, the key, the value, the nearest valid name; and how overlays merge."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline_lib.configuration.loading import load
+from pipeline_lib.configuration.training import merged
+from pipeline_lib.errors import UserError
+from pipeline_lib.jobs import load_plan, network_options
+
+
+def demo(**values: Any) -> dict[str, Any]:
+    return {"experiments": {"d3d_demo": values}}
+
+
+# Overlay → the key that the message names, and what else it says.
+MISTAKES: list[tuple[dict[str, Any], str, tuple[str, ...]]] = [
+    # unknown keys
+    ({"trail": 0.5}, "trail", ("unknown key", "`trial`")),
+    ({"frame_formats": {"short64_native": {"short_sid": 64}}}, "short_sid", ("unknown key", "`short_side`")),
+    (demo(objective={"wieght": 2.0}), "experiments.d3d_demo.objective.wieght", ("unknown key", "`weight`")),
+    (demo(recipe_changes={"stpes": 3}), "experiments.d3d_demo.recipe_changes.stpes", ("unknown key", "`steps`")),
+    (
+        demo(recipe_changes={"sampling": {"num_frame": 3}}),
+        "experiments.d3d_demo.recipe_changes.sampling.num_frame",
+        ("unknown key", "`num_frames`"),
+    ),
+    (
+        demo(model={"options": {"depth_multiplierr": 0.5}}),
+        "experiments.d3d_demo.model.options.depth_multiplierr",
+        ("s3dg", "`depth_multiplier`"),
+    ),
+    # wrong types and values
+    ({"frame_formats": {"short64_native": {"short_side": "64"}}}, "short_side", ("'64'", "integer")),
+    ({"trial": 0}, "trial", ("0", "greater than 0")),
+    ({"trial": True}, "trial", ("True", "number")),
+    ({"hardware": {"device": "gpu"}}, "hardware.device", ("'gpu'", "`cpu`", "auto, cpu, cuda")),
+    ({"motions": {"tvl1": {"bound": -1}}}, "motions.tvl1.bound", ("-1", "greater than 0")),
+    ({"motions": {"tvl1": {"gap": 0}}}, "motions.tvl1.gap", ("0", "at least 1 or at most −1")),
+    ({"datasets": {"generated": {"horizontal_flip": "never"}}}, "horizontal_flip", ("'never'", "allowed, forbidden")),
+    ({"datasets": {"my set": {"format": "folder"}}}, "datasets.my set", ("letters, digits and underscores",)),
+    (demo(objective={"name": "distilation"}), "objective.name", ("'distilation'", "`distillation`")),
+    (demo(stage="distil"), "experiments.d3d_demo.stage", ("'distil'", "`distill`")),
+    (demo(recipe_changes={"steps": "3"}), "experiments.d3d_demo.recipe_changes.steps", ("'3'", "integer")),
+    ({"recipes": {"demo_rgb": {"sampling": {"crop": 100}}}}, "recipes.demo_rgb.sampling", ("100", "short_side")),
+    # names that do not exist
+    (demo(teacher="teacher_dmo"), "experiments.d3d_demo.teacher", ("`teacher_dmo`", "`teacher_demo`")),
+    (demo(recipe="demo_rbg"), "experiments.d3d_demo.recipe", ("`demo_rbg`", "`demo_rgb`")),
+    (demo(dataset="kinetic400"), "experiments.d3d_demo.dataset", ("`kinetic400`", "`kinetics400`")),
+    (demo(frame_format="short64"), "experiments.d3d_demo.frame_format", ("`short64`", "`short64_native`")),
+    (demo(protocols=["two_clip"]), "experiments.d3d_demo.protocols", ("`two_clip`", "`two_clips`")),
+    (demo(model={"name": "s3gd"}), "experiments.d3d_demo.model.name", ("network `s3gd`", "`s3d`")),
+    ({"experiments": {"teacher_demo": {"motion": "tvl1_smal"}}}, "motion", ("`tvl1_smal`", "`tvl1_small`")),
+    ({"select": ["dmo"]}, "select", ("`dmo`", "`demo`")),
+    (
+        {"targets": {"distill_k400": {"experiments": ["d3d_k40"]}}},
+        "targets.distill_k400.experiments",
+        ("`d3d_k40`", "`d3d_k400`"),
+    ),
+    (
+        {"experiments": {"rgb_rgb_demo": {"members": ["baseline_demo@0", "baselin_demo@1"]}}},
+        "experiments.rgb_rgb_demo.members",
+        ("`baselin_demo`", "`baseline_demo`"),
+    ),
+    # what does not fit together
+    ({"experiments": {"rgb_rgb_demo": {"members": ["baseline_demo@0", "baseline_demo@7"]}}}, "members", ("[0, 1]",)),
+    ({"experiments": {"d3d_ucf101": {"splits": [1, 4]}}}, "experiments.d3d_ucf101.splits", ("4", "ucf101 has 3")),
+    (demo(teacher=None), "experiments.d3d_demo.teacher", ("needs a teacher",)),
+    (demo(motion="tvl1"), "experiments.d3d_demo.motion", ("`tvl1`", "`tvl1_small`")),
+    ({"experiments": {"teacher_demo": {"motion": None}}}, "experiments.teacher_demo.motion", ("modality: flow",)),
+]
+
+
+@pytest.mark.parametrize(("overlay", "key", "said"), MISTAKES, ids=[key for _, key, _ in MISTAKES])
+def test_a_mistake_is_one_line_with_file_key_and_remedy(
+    planned: Any, overlay: dict[str, Any], key: str, said: tuple[str, ...]
+) -> None:
+    with pytest.raises(UserError) as problem:
+        planned(overlay)
+    text = str(problem.value)
+    assert re.match(r"\S*my\.yaml: ", text), text
+    assert f"{key}: " in text
+    for part in said:
+        assert part in text
+    assert "\n" not in text
+
+
+def test_the_file_that_gave_a_value_is_named_not_the_overlay(repository: Path, tmp_path: Path) -> None:
+    shutil.copy2(repository / "config.yaml", tmp_path)
+    shutil.copytree(repository / "workflow", tmp_path / "workflow")
+    path = tmp_path / "workflow" / "experiments" / "demo.yaml"
+    path.write_text(path.read_text().replace("teacher: teacher_demo", "teacher: teacher_dmeo"))
+    with pytest.raises(UserError, match=r"demo\.yaml: experiments\.d3d_demo\.teacher: .*`teacher_dmeo`"):
+        load(tmp_path / "config.yaml")
+
+
+@pytest.mark.parametrize(
+    ("start", "ring"),
+    [
+        ("d3d_demo_transfer", "d3d_demo → teacher_demo → d3d_demo_transfer → d3d_demo"),
+        ("teacher_demo", "teacher_demo → teacher_demo"),
+    ],
+)
+def test_a_ring_of_experiments_is_shown(planned: Any, start: str, ring: str) -> None:
+    with pytest.raises(UserError, match=f"in a ring: {ring}"):
+        planned({"experiments": {"teacher_demo": {"initialise_from": start}}})
+
+
+def test_all_problems_are_said_at_once(planned: Any) -> None:
+    with pytest.raises(UserError, match="has 2 problems") as problem:
+        planned({"trail": 1, "hardware": {"num_threads": 0}})
+    assert "trail" in str(problem.value)
+    assert "hardware.num_threads: the value 0" in str(problem.value)
+
+
+def test_a_new_experiment_is_told_what_it_lacks(planned: Any) -> None:
+    with pytest.raises(UserError) as problem:
+        planned({"experiments": {"mine": {"stage": "distill"}}})
+    for key in ("description", "dataset", "frame_format", "model", "recipe"):
+        assert f"experiments.mine.{key}: this key is required, and missing." in str(problem.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("trial: [", r"my\.yaml:\d+: this is no valid YAML"),
+        ("trial: 1\ntrial: 0.5\n", r"my\.yaml:2: .*the key 'trial' occurs twice"),
+        ("- trial\n", r"my\.yaml: a mapping of keys to values is expected"),
+    ],
+)
+def test_a_malformed_file_is_named_with_its_line(repository: Path, tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "my.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=said):
+        load_plan(repository, [path])
+
+
+def test_a_missing_file_and_a_second_definition_are_named(repository: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"gone\.yaml: there is no such configuration file"):
+        load_plan(repository, [tmp_path / "gone.yaml"])
+    shutil.copy2(repository / "config.yaml", tmp_path)
+    shutil.copytree(repository / "workflow", tmp_path / "workflow")
+    (tmp_path / "workflow" / "experiments" / "zz.yaml").write_text("d3d_demo: {description: again}\n")
+    with pytest.raises(UserError, match=r"zz\.yaml: experiments\.d3d_demo exists already, in .*demo\.yaml"):
+        load(tmp_path / "config.yaml")
+
+
+def test_overlays_merge_key_by_key_and_replace_lists_the_later_over_the_earlier(
+    repository: Path, tmp_path: Path
+) -> None:
+    first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
+    first.write_text("datasets: {kinetics400: {videos: [/a, /b], num_shards: 8}}\ntrial: 0.5\n")
+    second.write_text("datasets: {kinetics400: {videos: [/c]}}\n")
+    configuration = load_plan(repository, [first, second], {"trial": 0.25}).configuration
+    kinetics = configuration.datasets["kinetics400"]
+    assert kinetics.videos == ["/c"]
+    assert kinetics.num_shards == 8
+    assert kinetics.format == "kinetics"  # config.yaml's
+    assert "hmdb51" in configuration.datasets
+    assert configuration.trial == 0.25
+
+
+def test_a_value_of_the_command_line_is_named_as_such(planned: Any) -> None:
+    with pytest.raises(UserError, match=r"--config: trial: the value 3 "):
+        planned(changes={"trial": 3})
+
+
+def test_every_network_tells_its_options_as_its_builder_takes_them() -> None:
+    import importlib
+    import inspect
+
+    from pipeline_lib.models.catalogue import names, resolve
+
+    options = network_options()
+    assert set(options) == set(names())
+    for name in ("s3dg", "r2plus1d_18", "slow_r50"):
+        module, own = resolve(name)
+        parameters = inspect.signature(importlib.import_module(module).build).parameters.values()
+        assert options[name] == {one.name for one in parameters if one.kind is one.KEYWORD_ONLY}
+        assert set(own) <= options[name]
+
+
+plain = st.recursive(
+    st.none() | st.integers() | st.text(max_size=3),
+    lambda values: st.dictionaries(st.sampled_from("abc"), values, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(plain, plain)
+def test_merging_keeps_what_the_change_does_not_name(base: Any, changes: Any) -> None:
+    result = merged(base, changes)
+    assert merged(result, changes) == result
+    if isinstance(base, dict) and isinstance(changes, dict):
+        assert set(result) == set(base) | set(changes)
+        assert all(result[key] == base[key] for key in set(base) - set(changes))
+    else:
+        assert result == changes
+
+
+def test_snakemake_prints_the_message_alone(repository: Path, tmp_path: Path) -> None:
+    overlay = tmp_path / "my.yaml"
+    overlay.write_text("trail: 0.5\n")
+    command = [sys.executable, "-m", "snakemake", "--cores", "1", "--dry-run", "demo", "--configfile", str(overlay)]
+    outcome = subprocess.run(
+        [*command, "--snakefile", str(repository / "Snakefile"), "--directory", str(repository)],
+        cwd=repository,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert outcome.returncode != 0
+    text = outcome.stdout + outcome.stderr
+    assert "my.yaml: trail: unknown key. Did you mean `trial`?" in text
+    assert "Traceback" not in text
