@@ -1,0 +1,172 @@
+"""Which modules each stage's fingerprint covers: pinned, since a stray import makes an edit redo weeks of work.
+
+After a wanted change: ``python tests/unit/configuration/test_stage_closures.py``, and read the difference.
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pipeline_lib.artefacts import stages
+from pipeline_lib.artefacts.fingerprint import closure
+from pipeline_lib.configuration.plan import Plan
+from pipeline_lib.jobs import load_plan
+from pipeline_lib.models.catalogue import INCEPTION, RESNET, SLOW
+from pipeline_lib.training.code import training_modules
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+PINNED = Path(__file__).with_name("closures.json")
+METHODS = ("tvl1", "farneback", "raft", "flow_edges", "frame_difference")
+TRAININGS = ("baseline_demo", "d3d_demo", "s3dg_flow_loss_k400", "r2plus1d_18_8f_k400", "slow_r50_k400")
+
+
+def _training_roots(plan: Plan, name: str) -> list[str]:
+    return training_modules(plan.training(plan.runs(name)[0]))
+
+
+def roots() -> dict[str, list[str]]:
+    """What each stage names as its own code."""
+    plan = load_plan(REPOSITORY)
+    found = {
+        "generate": stages.GENERATE,
+        "manifest": stages.MANIFEST,
+        "frames": stages.FRAMES,
+        "ensemble": stages.ENSEMBLE,
+        "report": stages.REPORT,
+    }
+    found |= {f"motion {method}": stages.motion_modules(method, {}) for method in METHODS}
+    found |= {f"train {name}": _training_roots(plan, name) for name in TRAININGS}
+    found |= {
+        f"evaluate {module.rsplit('.', 1)[1]}": stages.evaluation_modules(module) for module in (INCEPTION, RESNET)
+    }
+    return found
+
+
+def current() -> dict[str, list[str]]:
+    """The closure of every stage, names without the package's."""
+    return {
+        stage: [name.removeprefix("pipeline_lib.") for name in closure(modules)] for stage, modules in roots().items()
+    }
+
+
+@pytest.fixture(scope="module")
+def closures() -> dict[str, list[str]]:
+    return current()
+
+
+def rooms(modules: list[str]) -> set[str]:
+    """The first part of each module's name."""
+    return {module.split(".")[0] for module in modules}
+
+
+def of_kind(closures: dict[str, list[str]], kind: str) -> dict[str, list[str]]:
+    found = {stage: modules for stage, modules in closures.items() if stage.split()[0] == kind}
+    assert found
+    return found
+
+
+def test_the_closures_are_the_pinned_ones(closures: dict[str, list[str]]) -> None:
+    pinned = json.loads(PINNED.read_text(encoding="utf-8"))
+    assert closures.keys() == pinned.keys()
+    for stage, modules in closures.items():
+        more, less = sorted(set(modules) - set(pinned[stage])), sorted(set(pinned[stage]) - set(modules))
+        assert not more and not less, (
+            f"{stage}: an edit to {more} now redoes it, to {less} no longer; see this file's head"
+        )
+
+
+def test_frames_know_neither_flow_nor_networks(closures: dict[str, list[str]]) -> None:
+    assert rooms(closures["frames"]) <= {"artefacts", "media"}
+    assert "media.generated" not in closures["frames"]
+    assert "media.shards" in closures["frames"]
+
+
+def test_manifests_know_neither_frames_nor_flow_nor_networks(closures: dict[str, list[str]]) -> None:
+    assert rooms(closures["manifest"]) <= {"artefacts", "manifests"}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_flow_knows_its_own_method_and_no_network_or_training(closures: dict[str, list[str]], method: str) -> None:
+    modules = closures[f"motion {method}"]
+    assert rooms(modules) <= {"artefacts", "media", "flow"}
+    assert f"flow.{method}" in modules
+    assert "media.extraction" not in modules
+    others = {f"flow.{other}" for other in METHODS if other != method}
+    # Flow edges are made from a flow; RAFT's by default.
+    assert others & set(modules) == ({"flow.raft"} if method == "flow_edges" else set())
+
+
+def test_flow_edges_know_the_flow_that_they_are_made_from() -> None:
+    modules = closure(stages.motion_modules("flow_edges", {"source": "farneback"}))
+    assert "pipeline_lib.flow.farneback" in modules
+    assert "pipeline_lib.flow.tvl1" not in modules
+
+
+@pytest.mark.parametrize(
+    ("stage", "network"),
+    [
+        ("train baseline_demo", INCEPTION),
+        ("train d3d_demo", INCEPTION),
+        ("evaluate inception3d", INCEPTION),
+        ("train r2plus1d_18_8f_k400", RESNET),
+        ("evaluate resnet3d", RESNET),
+        ("train slow_r50_k400", SLOW),
+    ],
+)
+def test_an_edit_to_one_network_leaves_the_others_trained(
+    closures: dict[str, list[str]], stage: str, network: str
+) -> None:
+    names = {module.removeprefix("pipeline_lib.") for module in (INCEPTION, RESNET, SLOW)}
+    assert names & set(closures[stage]) == {network.removeprefix("pipeline_lib.")}
+
+
+def test_every_experiment_covers_its_own_and_its_teachers_network_and_its_objective() -> None:
+    plan = load_plan(REPOSITORY)
+    for name in plan.trained_names:
+        specification = plan.training(plan.runs(name)[0])
+        modules = _training_roots(plan, name)
+        networks = {plan._networks[specification.model.name][0]}
+        if specification.teacher is not None:
+            networks.add(plan._networks[specification.teacher.model.name][0])
+        assert networks | {f"pipeline_lib.training.objectives.{specification.objective.name}"} <= set(closure(modules))
+
+
+def test_an_objective_is_covered_only_where_it_is_used(closures: dict[str, list[str]]) -> None:
+    assert "training.objectives.distillation" in closures["train d3d_demo"]
+    assert "training.objectives.distillation" not in closures["train baseline_demo"]
+    assert "models.decoders" in closures["train s3dg_flow_loss_k400"]
+    assert "models.decoders" not in closures["train d3d_demo"]
+
+
+def test_training_reads_clips_and_computes_no_flow(closures: dict[str, list[str]]) -> None:
+    for stage, modules in (of_kind(closures, "train") | of_kind(closures, "evaluate")).items():
+        assert not rooms(modules) & {"manifests", "flow", "reporting", "analysis"}, stage
+        assert "media.extraction" not in modules
+    for stage, modules in of_kind(closures, "train").items():
+        assert "evaluation" not in rooms(modules), stage
+
+
+def test_an_edit_to_the_trainer_evaluates_nothing_again_by_itself(closures: dict[str, list[str]]) -> None:
+    for stage, modules in of_kind(closures, "evaluate").items():
+        assert not {"training.trainer", "training.run", "training.optimisers"} & set(modules), stage
+
+
+def test_an_ensemble_needs_no_network(closures: dict[str, list[str]]) -> None:
+    assert rooms(closures["ensemble"]) <= {"artefacts", "evaluation"}
+
+
+def test_the_reports_code_is_in_no_other_stage(closures: dict[str, list[str]]) -> None:
+    assert "reporting.report" in closures["report"]
+    assert not rooms(closures["report"]) & {"training", "models"}
+    for stage, modules in closures.items():
+        assert stage == "report" or "reporting" not in rooms(modules), stage
+
+
+def test_no_stage_covers_commands_or_configuration(closures: dict[str, list[str]]) -> None:
+    for stage, modules in closures.items():
+        assert not rooms(modules) & {"cli", "configuration", "jobs", "errors"}, stage
+
+
+if __name__ == "__main__":
+    PINNED.write_text(json.dumps(current(), indent=1) + "\n", encoding="utf-8")
