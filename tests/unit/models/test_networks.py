@@ -420,3 +420,34 @@ def test_factorised_pairs_have_about_as_many_weights_as_3d(name: str) -> None:
 def test_gating_costs_next_to_nothing() -> None:
     assert count("s3dg", 64, 224).gmacs - count("s3d_slim", 64, 224).gmacs < 0.01
     assert count("s3dg", 64, 224).parameters - count("s3d_slim", 64, 224).parameters == pytest.approx(1.22e6, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding"),
+    [
+        ((1, 1, 1), (1, 1, 1), "same"),
+        ((3, 1, 1), (1, 1, 1), "same"),
+        ((7, 1, 1), (2, 1, 1), "symmetric"),
+        ((1, 3, 3), (1, 1, 1), "same"),
+        ((1, 7, 7), (1, 2, 2), "symmetric"),
+        ((1, 1, 1), (1, 2, 2), "symmetric"),
+        ((3, 3, 3), (2, 2, 2), "symmetric"),
+    ],
+)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
+def test_folded_convolutions_are_the_3d_convolution(
+    kernel: tuple[int, int, int], stride: tuple[int, int, int], padding: str, layout: torch.memory_format
+) -> None:
+    convolution = PaddedConv3d(4, 6, kernel, stride, bias=True, padding=padding)  # type: ignore[arg-type]
+    x = torch.randn(2, 4, 5, 8, 9).to(memory_format=layout).requires_grad_()
+    plain = x.detach().contiguous().requires_grad_()
+    half = [k // 2 for k in kernel]
+    expected = F.conv3d(plain, convolution.weight, convolution.bias, stride, half)
+    found = convolution(x)
+    assert torch.allclose(found, expected, atol=1e-5)
+    for one, other in zip(
+        torch.autograd.grad(found.square().sum(), [x, convolution.weight]),
+        torch.autograd.grad(expected.square().sum(), [plain, convolution.weight]),
+        strict=True,
+    ):
+        assert torch.allclose(one, other, rtol=1e-3, atol=1e-4)
