@@ -11,6 +11,7 @@ import pytest
 import torch
 from packed_set import PackedSet, make_packed_set, tiny_teacher, tiny_training
 
+from pipeline_lib.artefacts.fingerprint import code_fingerprint
 from pipeline_lib.configuration.specification import TrainingSpecification
 from pipeline_lib.training.run import train
 
@@ -40,7 +41,7 @@ def measured(name: str, trained: tuple[PackedSet, TrainingSpecification], output
     changes: dict[str, object] = {"objective": objective, "motion": "exact"}
     if objective["name"] == "distillation":
         changes["teacher"] = teacher
-    recipe = {"steps": 20, "checkpoint_steps": 100, "schedule": {"base_rate": 0.01, "milestones": [15]}}
+    recipe = {"steps": 20, "checkpoint_steps": 100, "schedule": {"base_rate": 0.001, "milestones": [15]}}
     train(tiny_training(packed, recipe=recipe, **changes), packed.root, output, 0)
     return [json.loads(line)["total"] for line in (output / "metrics.jsonl").read_text().splitlines()]
 
@@ -48,13 +49,18 @@ def measured(name: str, trained: tuple[PackedSet, TrainingSpecification], output
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_losses_are_those_recorded(name, trained, tmp_path):
     losses = measured(name, trained, tmp_path / name)
-    here = {"torch": torch.__version__.split("+")[0], "cpu": torch.backends.cpu.get_cpu_capability()}
+    here = {
+        "torch": torch.__version__.split("+")[0],
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        # A network may be made faster by summing in another order; the trainer and the objectives may not change a bit.
+        "network": code_fingerprint(["pipeline_lib.models.inception3d", "pipeline_lib.models.decoders"]),
+    }
     golden = json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {"losses": {}}
     if os.environ.get("UPDATE_GOLDEN"):
         GOLDEN.write_text(json.dumps({**here, "losses": {**golden["losses"], name: losses}}, indent=1) + "\n")
         return
     assert len(losses) == 20
-    if here == {"torch": golden["torch"], "cpu": golden["cpu"]}:
+    if here == {name: golden[name] for name in here}:
         assert losses == golden["losses"][name]
     else:
         assert losses == pytest.approx(golden["losses"][name], rel=1e-4)
