@@ -25,7 +25,7 @@ ROTATED_SHARE = 0.1
 """Share of videos that are stored turned by 90°, with a rotation flag."""
 _MARGIN = 8
 """Pixels of background beyond each edge of the frame, which camera shake uncovers."""
-_SHAKE = 0.25
+_SHAKE = 0.12
 """Standard deviation of the camera's steps, pixels at a short side of 64."""
 
 

@@ -1,0 +1,371 @@
+"""Does distillation gain? Baseline, teacher, D3D and RGB + flow over seeds on generated videos and folds of real ones.
+
+The figure is the mean paired difference D3D − baseline on the generated set, in percentage points of video top-1; the
+reference is the baseline's accuracy, the ratio D3D over baseline. Everything runs through the pipeline's own stages,
+and what is finished is not done again: a run that was stopped (``--minutes``) goes on with the same command.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+from common import emit, machine, say
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(REPOSITORY))
+
+import numpy as np  # noqa: E402
+from scipy import stats  # noqa: E402
+
+from pipeline_lib.artefacts.atomic import write_bytes, write_json  # noqa: E402
+from pipeline_lib.artefacts.layout import Layout, shard_names  # noqa: E402
+from pipeline_lib.configuration.data import Dataset, FrameFormat, Motion  # noqa: E402
+from pipeline_lib.configuration.experiments import Classification, Distillation, Model, Protocol  # noqa: E402
+from pipeline_lib.configuration.root import Hardware  # noqa: E402
+from pipeline_lib.configuration.specification import (  # noqa: E402
+    EnsembleSpecification,
+    EvaluationSpecification,
+    FramesSpecification,
+    ManifestSpecification,
+    MotionSpecification,
+    TrainingSpecification,
+)
+from pipeline_lib.configuration.training import Recipe  # noqa: E402
+from pipeline_lib.evaluation.ensemble import evaluate_ensemble  # noqa: E402
+from pipeline_lib.evaluation.results import read_metrics  # noqa: E402
+from pipeline_lib.evaluation.runner import evaluate  # noqa: E402
+from pipeline_lib.flow.extraction import extract_motion  # noqa: E402
+from pipeline_lib.manifests.build import build_manifest  # noqa: E402
+from pipeline_lib.media.extraction import extract_frames  # noqa: E402
+from pipeline_lib.media.generation import generate  # noqa: E402
+from pipeline_lib.training.run import train  # noqa: E402
+
+FOLDS = 4
+HARDWARE = Hardware(device="auto", num_threads=2)
+PROTOCOL_NAME, PROTOCOL = "two_clips", Protocol(num_clips=2)
+
+
+class OutOfTimeError(Exception):
+    """The minutes given to this run are over; the same command goes on."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One data set of the comparison, and how networks are trained on it."""
+
+    name: str
+    dataset: Dataset
+    frame_format_name: str
+    frame_format: FrameFormat
+    motion_name: str
+    motion: Motion
+    model: Model
+    rgb_recipe: Recipe
+    flow_recipe: Recipe
+    runs: tuple[tuple[int, int], ...]
+    """(split, seed) pairs; each gives one paired difference."""
+
+
+def recipe(name: str) -> Recipe:
+    """A recipe of the workflow."""
+    return Recipe.model_validate(yaml.safe_load((REPOSITORY / f"workflow/recipes/{name}.yaml").read_text()))
+
+
+def generated_trial(num_seeds: int, num_validation: int) -> Trial:
+    """The demo's generated set, with a larger validation list."""
+    configuration = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
+    experiment = yaml.safe_load((REPOSITORY / "workflow/experiments/demo.yaml").read_text())["teacher_demo"]
+    dataset = Dataset.model_validate(configuration["datasets"][experiment["dataset"]])
+    assert dataset.generated is not None
+    larger = dataset.generated.model_copy(update={"num_validation": num_validation})
+    return Trial(
+        name="generated",
+        dataset=dataset.model_copy(update={"generated": larger}),
+        frame_format_name=experiment["frame_format"],
+        frame_format=FrameFormat.model_validate(configuration["frame_formats"][experiment["frame_format"]]),
+        motion_name=experiment["motion"],
+        motion=Motion.model_validate(configuration["motions"][experiment["motion"]]),
+        model=Model.model_validate(experiment["model"]),
+        rgb_recipe=recipe("demo_rgb"),
+        flow_recipe=recipe("demo_flow"),
+        runs=tuple((1, seed) for seed in range(num_seeds)),
+    )
+
+
+def write_folds(media: Path, table: Path, num_folds: int) -> None:
+    """Write the surveillance clips' table with group-wise folds as splits 1 … ``num_folds``.
+
+    Sources (groups) go, largest first, to the fold in which they leave both classes closest to equal shares; every
+    clip of a source is in the same fold, since clips of one source look alike.
+    """
+    rows = [line.split(",") for line in (media / "manifest.csv").read_text().splitlines()[1:]]
+    counts: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    for _, label, group in rows:
+        counts[group][label] += 1
+    labels = sorted({label for _, label, _ in rows})
+    held = [dict.fromkeys(labels, 0) for _ in range(num_folds)]
+    fold_of = {}
+    for group in sorted(counts, key=lambda name: (-sum(counts[name].values()), name)):
+
+        def cost(fold: int, group: str = group) -> float:
+            return sum(
+                (held[other][label] + (counts[group][label] if other == fold else 0)) ** 2
+                for other in range(num_folds)
+                for label in labels
+            )
+
+        fold_of[group] = min(range(num_folds), key=cost)
+        for label in labels:
+            held[fold_of[group]][label] += counts[group][label]
+    lines = [",".join(["path", "label", "group", *(f"subset_{fold + 1}" for fold in range(num_folds))])]
+    for path, label, group in rows:
+        subsets = ["validation" if fold_of[group] == fold else "train" for fold in range(num_folds)]
+        lines.append(",".join([path, label, group, *subsets]))
+    write_bytes(table, ("\n".join(lines) + "\n").encode())
+
+
+def surveillance_trial(media: Path, root: Path, steps: int) -> Trial:
+    """Real surveillance clips, group-wise folds, the prototypes' small networks."""
+    table = root / "surveillance_folds.csv"
+    write_folds(media, table, FOLDS)
+    demo = recipe("demo_rgb")
+    short = demo.model_copy(
+        update={
+            "steps": steps,
+            "source": "The demo's, on 16 frames of 88 pixels.",
+            "schedule": demo.schedule.model_copy(update={"milestones": [round(0.7 * steps), round(0.9 * steps)]}),
+            "sampling": demo.sampling.model_copy(update={"num_frames": 16, "crop": 88, "short_side": (96, 96)}),
+        }
+    )
+    return Trial(
+        name="surveillance",
+        dataset=Dataset(
+            format="table",
+            annotations={"all": str(table)},
+            videos=[str(media)],
+            num_splits=FOLDS,
+            num_shards=4,
+        ),
+        frame_format_name="short96_12fps",
+        frame_format=FrameFormat(short_side=96, frames_per_second=12.5, jpeg_quality=85),
+        motion_name="tvl1",
+        motion=Motion(method="tvl1", bound=20.0),
+        model=Model(name="s3dg", options={"depth_multiplier": 0.25}),
+        rgb_recipe=short,
+        flow_recipe=short,
+        runs=tuple((split, 0) for split in range(1, FOLDS + 1)),
+    )
+
+
+def prepare(trial: Trial, root: Path, check: "Clock") -> None:
+    """Videos, manifest, frames and motion of a trial; stages whose artefact lies there are skipped."""
+    layout, name = Layout(root), trial.name
+    specification = ManifestSpecification(name=name, dataset=trial.dataset)
+    if trial.dataset.generated is not None and not (layout.root / "media" / name / "generated.json").exists():
+        generate(name, trial.dataset.generated, layout.root / "media" / name, HARDWARE.num_threads)
+    if not layout.summary(name).exists():
+        build_manifest(specification, layout.manifest_folder(name), HARDWARE.num_threads)
+    for shard in shard_names(trial.dataset.num_shards):
+        check()
+        frames = layout.frames(name, trial.frame_format_name, shard)
+        if not frames.exists():
+            extract_frames(
+                FramesSpecification(
+                    dataset=name,
+                    frame_format=trial.frame_format_name,
+                    frames=trial.frame_format,
+                    on_decode_error=trial.dataset.on_decode_error,
+                ),
+                layout.shard_list(name, shard),
+                frames,
+                HARDWARE.num_threads,
+            )
+        motion = layout.motion(name, trial.frame_format_name, trial.motion_name, shard)
+        if not motion.exists():
+            extract_motion(
+                MotionSpecification(
+                    dataset=name,
+                    frame_format=trial.frame_format_name,
+                    motion=trial.motion_name,
+                    motion_kind=trial.motion,
+                    device=HARDWARE.device,
+                ),
+                frames,
+                motion,
+                HARDWARE.num_threads,
+            )
+
+
+def specifications(trial: Trial, split: int, seed: int) -> dict[str, TrainingSpecification]:
+    """The three trainings of one pair (split, seed); the student's recipe is the baseline's."""
+
+    def one(kind: str, stage: str, modality: str, **more: Any) -> TrainingSpecification:
+        return TrainingSpecification(
+            experiment=f"{trial.name}_{kind}",
+            stage=stage,
+            split=split,
+            seed=seed,
+            dataset=trial.name,
+            horizontal_flip=trial.dataset.horizontal_flip,
+            num_shards=trial.dataset.num_shards,
+            frame_format=trial.frame_format_name,
+            modality=modality,
+            motion=trial.motion_name if stage != "train_baseline" else None,
+            motion_kind=trial.motion if stage != "train_baseline" else None,
+            model=trial.model,
+            recipe=trial.flow_recipe if modality == "flow" else trial.rgb_recipe,
+            objective=more.get("objective", Classification()),
+            teacher=more.get("teacher"),
+            initialise_from=None,
+            hardware=HARDWARE,
+        )
+
+    teacher = one("teacher", "train_teacher", "flow")
+    return {
+        "teacher": teacher,
+        "baseline": one("baseline", "train_baseline", "rgb"),
+        "d3d": one("d3d", "distill", "rgb", objective=Distillation(endpoint="logits", weight=1.0), teacher=teacher),
+    }
+
+
+class Clock:
+    """Stops the run between two pieces of work when its minutes are over."""
+
+    def __init__(self, minutes: float | None) -> None:
+        self.end = None if minutes is None else time.monotonic() + 60 * minutes
+
+    def __call__(self) -> None:
+        """Raise OutOfTimeError when the time is over."""
+        if self.end is not None and time.monotonic() > self.end:
+            raise OutOfTimeError
+
+
+def measure(trial: Trial, root: Path, clock: Clock) -> Iterator[dict[str, Any]]:
+    """Yield one record per (split, seed): accuracies in per cent on validation, and the networks' on training clips."""
+    layout = Layout(root)
+    prepare(trial, root, clock)
+    for split, seed in trial.runs:
+        record: dict[str, Any] = {"split": split, "seed": seed}
+        for kind, specification in specifications(trial, split, seed).items():
+            clock()
+            run = (specification.experiment, str(split), str(seed))
+            train(specification, root, layout.experiment(*run))
+            for subset, protocol_name in (("validation", PROTOCOL_NAME), ("train", f"{PROTOCOL_NAME}_train")):
+                protocol = PROTOCOL.model_copy(update={"subset": subset})
+                folder = layout.evaluation(*run, protocol_name)
+                if not (folder / "metrics.json").exists():
+                    evaluate(
+                        EvaluationSpecification(training=specification, protocol_name=protocol_name, protocol=protocol),
+                        root,
+                        folder,
+                        HARDWARE.num_threads,
+                    )
+                accuracy = round(100 * read_metrics(folder / "metrics.json")["metrics"]["video_top1"], 2)
+                record[kind if subset == "validation" else f"{kind}_on_train"] = accuracy
+        both = EnsembleSpecification(
+            experiment=f"{trial.name}_rgb_flow",
+            split=split,
+            seed=seed,
+            members=[f"{trial.name}_{kind}/{split}-{seed}" for kind in ("baseline", "teacher")],
+            protocol_name=PROTOCOL_NAME,
+            protocol=PROTOCOL,
+        )
+        folder = layout.evaluation(both.experiment, str(split), str(seed), PROTOCOL_NAME)
+        metrics = evaluate_ensemble(both, root, folder)["metrics"]
+        record["rgb_flow"] = round(100 * metrics["video_top1"], 2)
+        say(f"{trial.name}: {json.dumps(record)}")
+        yield record
+
+
+def summarise(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Mean and spread of every network, and the paired difference D3D − baseline with its 95 % t interval."""
+    summary: dict[str, Any] = {"num_runs": len(records), "runs": list(records)}
+    for kind in ("baseline", "teacher", "d3d", "rgb_flow", "baseline_on_train", "teacher_on_train", "d3d_on_train"):
+        values = np.array([record[kind] for record in records])
+        spread = float(values.std(ddof=1)) if len(values) > 1 else None
+        summary[kind] = {"mean": round(float(values.mean()), 2), "standard_deviation": spread and round(spread, 2)}
+    differences = np.array([record["d3d"] - record["baseline"] for record in records])
+    mean = float(differences.mean())
+    interval = None
+    if len(differences) > 1:
+        half = float(stats.t.ppf(0.975, len(differences) - 1) * differences.std(ddof=1) / np.sqrt(len(differences)))
+        interval = [round(mean - half, 2), round(mean + half, 2)]
+    summary["d3d_minus_baseline"] = {"mean": round(mean, 2), "interval_95": interval}
+    return summary
+
+
+def main() -> int:
+    """Measure, keep the results, print one line of JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=5, help="seeds on the generated set")
+    parser.add_argument("--sets", nargs="+", default=["generated", "surveillance"], help="which of the two to run")
+    parser.add_argument("--media", type=Path, default=None, help="real media (default: $PIPELINE_MEDIA)")
+    parser.add_argument("--work", type=Path, default=REPOSITORY / "output/benchmarks/distillation")
+    parser.add_argument("--minutes", type=float, help="stop after so long; the same command goes on")
+    parser.add_argument("--trial", action="store_true", help="a size that is done in minutes and proves nothing")
+    parser.add_argument("--keep", action="store_true", help="write benchmarks/results/distillation.json")
+    options = parser.parse_args()
+    media = options.media or Path(os.environ.get("PIPELINE_MEDIA", REPOSITORY.parent / "shared/media"))
+    root = options.work / ("trial" if options.trial else "full")
+    trials = []
+    if "generated" in options.sets:
+        trials.append(generated_trial(2 if options.trial else options.seeds, 40 if options.trial else 400))
+    if "surveillance" in options.sets:
+        clips = media / "surveillance_fights"
+        if clips.is_dir():
+            trials.append(surveillance_trial(clips, root, 20 if options.trial else 240))
+        else:
+            say(f"no surveillance clips at {clips}: that half is left out")
+    if options.trial:
+        trials = [
+            replace(
+                trial,
+                rgb_recipe=trial.rgb_recipe.model_copy(update={"steps": 20, "reestimate_batch_norm": 4}),
+                flow_recipe=trial.flow_recipe.model_copy(update={"steps": 20, "reestimate_batch_norm": 4}),
+                runs=trial.runs[:2],
+            )
+            for trial in trials
+        ]
+    clock, complete, results = Clock(options.minutes), True, {}
+    for trial in trials:
+        records: list[dict[str, Any]] = []
+        try:
+            for record in measure(trial, root, clock):
+                records.append(record)  # noqa: PERF402 (the clock may end the loop; what is done is kept)
+        except OutOfTimeError:
+            say(f"{trial.name}: out of time after {len(records)} of {len(trial.runs)} runs; run the command again")
+            complete = False
+        if records:
+            results[trial.name] = summarise(records) | {
+                "recipe": trial.rgb_recipe.model_dump(mode="json"),
+                "dataset": trial.dataset.model_dump(
+                    mode="json", exclude_defaults=True, exclude={"videos", "annotations"}
+                ),
+            }
+    if not results:
+        return 1
+    if options.keep:
+        kept = REPOSITORY / "benchmarks/results/distillation.json"
+        write_json(kept, {"machine": machine(), "complete": complete, "results": results})
+    first = next(iter(results.values()))
+    emit(
+        "distillation_gain",
+        first["d3d_minus_baseline"]["mean"],
+        "percentage points of video top-1, D3D − baseline",
+        first["baseline"]["mean"],
+        ratio=first["d3d"]["mean"] / first["baseline"]["mean"] if first["baseline"]["mean"] else None,
+        conditions={"complete": complete, "results": results},
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
