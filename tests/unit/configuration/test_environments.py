@@ -1,0 +1,143 @@
+"""The conda environments of the rules hold what their stages import, in the pinned versions.
+
+After a wanted change: ``python tests/unit/configuration/test_environments.py`` writes them.
+"""
+
+import ast
+import re
+import sys
+from importlib.metadata import distribution, packages_distributions
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from pipeline_lib.artefacts import stages
+from pipeline_lib.artefacts.fingerprint import PACKAGE_FOLDER, closure, module_file
+from pipeline_lib.jobs import load_plan
+from pipeline_lib.models.catalogue import INCEPTION, RESNET, SLOW
+from pipeline_lib.training.code import training_modules
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+METHODS = ("tvl1", "farneback", "raft", "flow_edges", "frame_difference")
+# In every stage: what reads the specification, and notes and draws progress.
+COMMON = ("artefacts", "configuration")
+# Optional: only on machines that have them.
+OPTIONAL = {"triton"}
+# What a library needs for the part of it that is used: pandas for parquet, torch.utils.tensorboard.
+BEHIND = {"training": {"pyarrow", "tensorboard"}, "report": {"pyarrow"}}
+
+
+def _training() -> list[str]:
+    plan = load_plan(REPOSITORY)
+    modules = {module for name in plan.trained_names for module in training_modules(plan.training(plan.runs(name)[0]))}
+    return [
+        *modules,
+        *stages.EVALUATION,
+        *stages.ENSEMBLE,
+        INCEPTION,
+        RESNET,
+        SLOW,
+        "pipeline_lib.models.importing.sources",
+    ]
+
+
+STAGES = {
+    "media": [*stages.GENERATE, *stages.MANIFEST, *stages.FRAMES],
+    "flow": [module for method in METHODS for module in stages.motion_modules(method, {})],
+    "training": _training(),
+    "report": stages.REPORT,
+}
+
+
+def imported(modules: list[str]) -> set[str]:
+    """The distributions that modules import, anywhere in their text."""
+    files = {module_file(module) for module in closure(modules)}
+    for room in COMMON:
+        files.update((PACKAGE_FOLDER / room).glob("*.py"))
+    names: set[str] = set()
+    for file in files:
+        assert file is not None
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names.update(alias.name.split(".")[0] for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                names.add(node.module.split(".")[0])
+    known = packages_distributions()
+    outside = names - set(sys.stdlib_module_names) - {"pipeline_lib"} - OPTIONAL
+    return {canonicalize_name(known[name][0]) for name in outside}
+
+
+def with_requirements(names: set[str]) -> set[str]:
+    """Distributions and all that they require here."""
+    found: set[tuple[str, str]] = set()
+    waiting = [(name, "") for name in names]
+    while waiting:
+        name, extra = waiting.pop()
+        if (name, extra) in found:
+            continue
+        found.add((name, extra))
+        for text in distribution(name).requires or []:
+            requirement = Requirement(text)
+            if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
+                below = canonicalize_name(requirement.name)
+                waiting += [(below, ""), *((below, one) for one in requirement.extras)]
+    return {name for name, _ in found}
+
+
+def pins() -> dict[str, str]:
+    lines = (REPOSITORY / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    return {
+        canonicalize_name(line.partition("==")[0]): line.strip()
+        for line in lines
+        if line.strip() and not line.startswith("#")
+    }
+
+
+def expected(name: str) -> list[str]:
+    constraints = pins()
+    # An environment has setuptools with pip.
+    needed = with_requirements(imported(STAGES[name]) | BEHIND.get(name, set())) - {"setuptools"}
+    assert needed <= set(constraints), f"constraints.txt does not pin {sorted(needed - set(constraints))}"
+    return sorted(constraints[one] for one in needed)
+
+
+def path(name: str) -> Path:
+    return REPOSITORY / "envs" / f"{name}.yaml"
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_an_environment_holds_what_its_stages_import_as_pinned(name: str) -> None:
+    content = yaml.safe_load(path(name).read_text(encoding="utf-8"))
+    assert content["channels"] == ["conda-forge"]
+    python, pip, packages = content["dependencies"]
+    assert (python, pip) == ("python=3.11", "pip")
+    listed = packages["pip"]
+    assert listed == sorted(set(listed))
+    assert set(listed) <= set(pins().values())
+    # A build of torch for the CPU requires less than the environment holds.
+    assert set(expected(name)) <= set(listed), "see this file's head"
+
+
+def test_the_machine_that_only_decodes_needs_no_torch() -> None:
+    assert not any(line.startswith("torch") for line in expected("media"))
+    assert any(line.startswith("torch==") for line in expected("training"))
+
+
+def test_every_rule_with_a_command_names_an_environment_that_exists() -> None:
+    for file in (REPOSITORY / "rules").glob("*.smk"):
+        text = file.read_text(encoding="utf-8")
+        named = re.findall(r'^        "\.\./envs/(\w+)\.yaml"$', text, re.MULTILINE)
+        assert len(named) == len(re.findall(r"^    shell:$", text, re.MULTILINE)), file
+        assert set(named) <= set(STAGES), file
+
+
+if __name__ == "__main__":
+    for stage in STAGES:
+        document = {
+            "channels": ["conda-forge"],
+            "dependencies": ["python=3.11", "pip", {"pip": expected(stage)}],
+        }
+        path(stage).write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
