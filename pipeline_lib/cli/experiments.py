@@ -1,0 +1,70 @@
+"""``experiments``: what can be trained and combined, with the numbers of the papers."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+HELP = "list the experiments: stage, data set, network, recipe, and the paper's table and numbers"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("names", nargs="*", metavar="NAME", help="experiments or targets to show (default: all)")
+    parser.add_argument("--project", type=Path, default=Path(), help="folder of config.yaml (default: here)")
+    parser.add_argument("--configfile", type=Path, nargs="*", default=[], help="overlays, as given to snakemake")
+    parser.add_argument("--json", action="store_true", help="print a list of objects instead of the table")
+
+
+def run(options: argparse.Namespace) -> int:
+    from pipeline_lib.configuration.messages import nearest
+    from pipeline_lib.errors import UserError
+    from pipeline_lib.jobs import load_plan
+
+    plan = load_plan(options.project, options.configfile)
+    configuration = plan.configuration
+    for name in options.names:
+        valid = [*configuration.experiments, *configuration.targets]
+        if name not in valid:
+            raise UserError(f"There is no experiment or target `{name}`. {nearest(name, valid)}")
+    names = plan.experiments_of(options.names) if options.names else list(configuration.experiments)
+    entries = [_entry(plan, name) for name in names]
+    if options.json:
+        print(json.dumps(entries, indent=1, ensure_ascii=False))
+        return 0
+    columns = ("experiment", "stage", "data set", "network", "recipe", "starts from", "paper", "description")
+    rows = [columns, *(_cells(entry) for entry in entries)]
+    widths = [max(len(row[index]) for row in rows) for index in range(len(columns))]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    return 0
+
+
+def _entry(plan: Any, name: str) -> dict[str, Any]:
+    """What the plan says of one experiment or ensemble, and its recipe."""
+    reported = plan.reported(name)
+    entry = plan.configuration.experiments[name]
+    keys = (
+        *("name", "description", "stage", "dataset", "modality", "motion", "model", "teacher", "initialise_from"),
+        *("members", "splits", "seeds", "protocols", "paper"),
+    )
+    values = {key: getattr(reported, key) for key in keys}
+    values["recipe"] = getattr(entry, "recipe", None)
+    return values
+
+
+def _cells(entry: dict[str, Any]) -> tuple[str, ...]:
+    paper = dict(entry["paper"])
+    table = str(paper.pop("table", ""))
+    numbers = ", ".join(f"{key} {value}" for key, value in paper.items())
+    sources = [*entry["members"], *(entry[key] for key in ("teacher", "initialise_from") if entry[key] is not None)]
+    network = entry["model"] or ""
+    return (
+        entry["name"],
+        entry["stage"],
+        entry["dataset"],
+        f"{network} ({entry['modality']})".strip(),
+        entry["recipe"] or "",
+        ", ".join(sources),
+        ": ".join(part for part in (table, numbers) if part),
+        entry["description"],
+    )

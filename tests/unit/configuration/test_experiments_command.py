@@ -1,0 +1,59 @@
+"""``python -m pipeline_lib experiments``: the list of what can be trained, beside the papers' numbers."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipeline_lib.__main__ import main
+
+
+def listed(repository: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -> list[dict[str, Any]]:
+    assert main(["experiments", "--project", str(repository), "--json", *arguments]) == 0
+    found: list[dict[str, Any]] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def test_every_experiment_of_the_files_is_listed(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    written = {
+        name
+        for path in (repository / "workflow" / "experiments").glob("*.yaml")
+        for name in yaml.safe_load(path.read_text())
+        if not name.startswith("_")
+    }
+    entries = {entry["name"]: entry for entry in listed(repository, capsys)}
+    assert set(entries) == written
+    student = entries["d3d_k400"]
+    assert (student["stage"], student["dataset"], student["model"], student["recipe"]) == (
+        "distill",
+        "kinetics400",
+        "s3dg",
+        "d3d",
+    )
+    assert student["teacher"] == "teacher_k400"
+    assert student["paper"] == {"table": "D3D, Table 2", "video_top1": 75.9}
+    assert entries["two_stream_k400"]["members"] == ["baseline_k400", "teacher_k400"]
+    assert entries["two_stream_k400"]["modality"] == "rgb+flow"
+
+
+def test_the_table_shows_one_line_an_experiment(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["experiments", "--project", str(repository), "distill_k400"]) == 0
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert head.split()[0] == "experiment"
+    assert [line.split()[0] for line in lines] == ["d3d_k400", "teacher_k400"]
+    assert "D3D, Table 2: video_top1 75.9" in lines[0]
+    assert "s3dg (flow)" in lines[1]
+    start = head.index("stage")
+    assert all(line[start - 2 : start] == "  " and line[start] != " " for line in lines)
+
+
+def test_overlays_count_and_unknown_names_are_refused(
+    repository: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overlay = tmp_path / "my.yaml"
+    overlay.write_text("experiments: {d3d_demo: {recipe: d3d}}\n")
+    assert listed(repository, capsys, "d3d_demo", "--configfile", str(overlay))[0]["recipe"] == "d3d"
+    assert main(["experiments", "--project", str(repository), "d3d_dem"]) == 2
+    assert "Did you mean `d3d_demo`?" in capsys.readouterr().err
