@@ -79,13 +79,14 @@ def recipe(name: str) -> Recipe:
     return Recipe.model_validate(yaml.safe_load((REPOSITORY / f"workflow/recipes/{name}.yaml").read_text()))
 
 
-def generated_trial(num_seeds: int, num_validation: int) -> Trial:
+def generated_trial(num_seeds: int, num_validation: int, num_train: int | None = None) -> Trial:
     """The demo's generated set, with a larger validation list."""
     configuration = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
     experiment = yaml.safe_load((REPOSITORY / "workflow/experiments/demo.yaml").read_text())["teacher_demo"]
     dataset = Dataset.model_validate(configuration["datasets"][experiment["dataset"]])
     assert dataset.generated is not None
-    larger = dataset.generated.model_copy(update={"num_validation": num_validation})
+    sizes = {"num_validation": num_validation, "num_train": num_train or dataset.generated.num_train}
+    larger = dataset.generated.model_copy(update=sizes)
     return Trial(
         name="generated",
         dataset=dataset.model_copy(update={"generated": larger}),
@@ -317,7 +318,7 @@ def main() -> int:
     root = options.work / ("trial" if options.trial else "full")
     trials = []
     if "generated" in options.sets:
-        trials.append(generated_trial(2 if options.trial else options.seeds, 40 if options.trial else 400))
+        trials.append(generated_trial(2, 24, 48) if options.trial else generated_trial(options.seeds, 400))
     if "surveillance" in options.sets:
         clips = media / "surveillance_fights"
         if clips.is_dir():
