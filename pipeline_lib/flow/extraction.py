@@ -24,7 +24,6 @@ from pipeline_lib.artefacts.locking import artefact_lock
 from pipeline_lib.artefacts.progress import Progress
 from pipeline_lib.artefacts.provenance import Sidecar, distribution_versions, provenance
 from pipeline_lib.configuration.specification import MotionSpecification
-from pipeline_lib.errors import UserError
 from pipeline_lib.flow.methods import MotionMethod, create_method, stage_modules
 from pipeline_lib.flow.quantisation import encode_image, stack_channels
 from pipeline_lib.media.shards import Shard, ShardPart, ShardVideo
@@ -218,8 +217,6 @@ def extract_motion(specification: MotionSpecification, frames: Path, output: Pat
         UserError: wrong parameters, missing weights or an unreadable frames shard.
     """
     kind = specification.motion_kind
-    if kind.gap == 0:
-        raise UserError(f"motions.{specification.motion}.gap is 0; it must be at least 1 or at most −1")
     device = choose_device(specification.device, kind.method)
     with artefact_lock(output):
         sidecar = Sidecar()

@@ -165,8 +165,8 @@ def test_wrong_parameters_name_the_nearest(tmp_path: Path) -> None:
         extract_motion(
             specification(method="farneback", parameters={"num_level": 3}), frames, tmp_path / "motion.h5", 1
         )
-    with pytest.raises(UserError, match="gap"):
-        extract_motion(specification(method="farneback", gap=0), frames, tmp_path / "motion.h5", 1)
+    with pytest.raises(ValueError, match="gap"):
+        specification(method="farneback", gap=0)
 
 
 def test_absent_gpu_is_a_warning_with_an_estimate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
