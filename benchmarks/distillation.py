@@ -258,7 +258,8 @@ def measure(trial: Trial, root: Path, clock: Clock) -> Iterator[dict[str, Any]]:
         for kind, specification in specifications(trial, split, seed).items():
             clock()
             run = (specification.experiment, str(split), str(seed))
-            train(specification, root, layout.experiment(*run))
+            # No loader processes: a fork of a process whose flow threads ran may hang.
+            train(specification, root, layout.experiment(*run), num_workers=0)
             for subset, protocol_name in (("validation", PROTOCOL_NAME), ("train", f"{PROTOCOL_NAME}_train")):
                 protocol = PROTOCOL.model_copy(update={"subset": subset})
                 folder = layout.evaluation(*run, protocol_name)
