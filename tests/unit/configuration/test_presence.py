@@ -1,0 +1,74 @@
+"""A target whose data are not there: one message with every key, what was looked for where, and the document."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline_lib.configuration.presence import DOCUMENT, check_data
+from pipeline_lib.errors import UserError
+
+
+def message(plan: Any, target: str) -> str:
+    with pytest.raises(UserError) as problem:
+        check_data(plan, f"The target {target}", plan.report_datasets(target))
+    return str(problem.value)
+
+
+def test_without_configuration_every_key_is_named(planned: Any) -> None:
+    text = message(planned(), "distill_k400")
+    assert text.startswith("The target distill_k400 needs data")
+    for key in (
+        "datasets.kinetics400.annotations.train",
+        "datasets.kinetics400.annotations.validation",
+        "datasets.kinetics400.videos",
+    ):
+        assert f"  {key} is " in text
+    assert DOCUMENT in text
+    assert "--configfile" in text
+    assert "kinetics600" not in text
+
+
+def test_paths_that_do_not_exist_are_shown_as_they_were_looked_for(planned: Any, tmp_path: Path) -> None:
+    train = tmp_path / "train.csv"
+    train.write_text("label,youtube_id,time_start,time_end,split\n")
+    lists = {"train": str(train), "validation": "lists/gone.csv"}
+    overlay = {"datasets": {"kinetics400": {"annotations": lists, "videos": ["no/such/folder"]}}}
+    text = message(planned(overlay), "distill_k400")
+    assert "annotations.train" not in text
+    assert f"'lists/gone.csv': looked for {Path.cwd() / 'lists/gone.csv'}, which does not exist" in text
+    assert f"looked for the folder {Path.cwd() / 'no/such/folder'}, which does not exist" in text
+
+
+def test_a_fine_tuning_asks_for_both_data_sets(planned: Any) -> None:
+    text = message(planned(), "finetune_hmdb51")
+    assert "datasets.hmdb51.annotations.splits is not set" in text
+    assert "datasets.kinetics400.videos is empty" in text
+
+
+def test_generated_data_are_always_there(planned: Any) -> None:
+    plan = planned()
+    check_data(plan, "The target demo", plan.report_datasets("demo"))
+
+
+def test_the_document_has_the_section_that_the_message_names(repository: Path) -> None:
+    path, _, section = DOCUMENT.partition(" (section “")
+    headings = [line.lstrip("# ") for line in (repository / path).read_text().splitlines() if line.startswith("#")]
+    assert section.removesuffix("”)") in headings
+
+
+def test_snakemake_ends_with_that_message_and_no_traceback(repository: Path) -> None:
+    outcome = subprocess.run(
+        [sys.executable, "-m", "snakemake", "--cores", "1", "--dry-run", "distill_k400"],
+        cwd=repository,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    text = outcome.stdout + outcome.stderr
+    assert outcome.returncode != 0
+    assert "datasets.kinetics400.annotations.train is not set" in text
+    assert DOCUMENT in text
+    assert "Traceback" not in text
