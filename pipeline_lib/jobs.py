@@ -259,22 +259,22 @@ class Jobs:
         """The summaries of those manifests, once they are built."""
         return [self._summary(dataset, checkpoints) for dataset in self.plan.report_datasets(wildcards.target)]
 
-    def target(self, name: str) -> Callable[[Any], str]:
-        """The input function of a target: its report, if the data are there."""
+    def target(self, name: str) -> Callable[[Any], list[str]]:
+        """The input function of a target: its report and what lies behind it, if the data are there."""
 
-        def report(_: Any) -> str:
+        def report(_: Any) -> list[str]:
             self._check_data(f"The target {name}", self.plan.report_datasets(name))
-            return str(self.layout.report(name))
+            names = [reported.name for reported in self.plan.report(name).experiments]
+            return _paths([self.layout.report(name), *self.plan.intermediates(names)])
 
         return report
 
-    def selected_report(self, wildcards: Any) -> str:
-        """The report on what the configuration selects."""
-        path: str = self.target(SELECTED)(wildcards)
-        return path
+    def selected_report(self, wildcards: Any) -> list[str]:
+        """The report on what the configuration selects, and what lies behind it."""
+        return self.target(SELECTED)(wildcards)
 
     def selected_metrics(self, _: Any) -> list[str]:
-        """The metrics of what the configuration selects."""
+        """The metrics of what the configuration selects, and what lies behind them."""
         names = self.plan.experiments_of(self.plan.configuration.select)
         self._check_data("The target evaluate", self.plan.datasets_behind(names))
-        return _paths(self.plan.metrics(names))
+        return _paths([*self.plan.metrics(names), *self.plan.intermediates(names)])

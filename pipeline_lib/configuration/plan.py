@@ -373,6 +373,28 @@ class Plan:
             for protocol in self.configuration.experiments[name].protocols
         ]
 
+    def intermediates(self, names: Iterable[str]) -> list[Path]:
+        """The shards and weights behind some experiments, with all that they start or learn from.
+
+        Snakemake makes a deleted file again only where a target names it: a finished report wants for nothing.
+        """
+        found: dict[Path, None] = {}
+        waiting = [run for name in names for run in self.runs(name)]
+        seen = set[Run]()
+        while waiting:
+            run = waiting.pop(0)
+            if run in seen:
+                continue
+            seen.add(run)
+            entry = self.configuration.experiments[run.experiment]
+            if isinstance(entry, Ensemble):
+                waiting += self.members(run)
+                continue
+            found.update(dict.fromkeys([*self.training_shards(run), *self.source_weights(run), self.weights(run)]))
+            sources = (entry.teacher, entry.initialise_from)
+            waiting += [self.source_run(name, run) for name in sources if name in self.configuration.experiments]
+        return list(found)
+
     # The report
 
     def reported(self, name: str) -> ReportedExperiment:

@@ -173,3 +173,21 @@ def test_an_ensemble_combines_the_runs_that_its_members_share(planned: Any) -> N
 def test_the_data_sets_behind_a_target_are_those_of_all_that_it_starts_from(planned: Any) -> None:
     assert planned().report_datasets("finetune_ucf101") == ["ucf101", "kinetics400"]
     assert planned().report_datasets("demo") == ["generated", "generated_transfer"]
+
+
+def test_the_intermediates_of_a_target_reach_back_to_the_teachers_shards(planned: Any) -> None:
+    plan = planned()
+    found = {str(path.relative_to(plan.layout.root)) for path in plan.intermediates(["d3d_ucf101"])}
+    weights = {name for name in found if name.startswith("experiments/")}
+    assert weights == {
+        f"experiments/{name}/1-0/weights.safetensors" for name in ("d3d_ucf101", "d3d_k400", "teacher_k400")
+    }
+    folders = {name.rsplit("/", 1)[0] for name in found - weights}
+    assert folders == {
+        "frames/ucf101/short256_25fps",
+        "frames/kinetics400/short256_25fps",
+        "motion/kinetics400/short256_25fps/tvl1",
+    }
+    assert len(found) == 3 + 64 + 256 + 256
+    members = {str(path) for path in plan.intermediates(["rgb_rgb_demo"])}
+    assert {str(plan.weights(Run("baseline_demo", 1, seed))) for seed in (0, 1)} <= members
