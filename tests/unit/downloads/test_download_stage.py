@@ -1,0 +1,350 @@
+"""The stage against a real server: what arrives, what is tried again, what is listed as failed."""
+
+import hashlib
+import io
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from loopback_server import Resource, Server, loopback_server
+
+from pipeline_lib.configuration.download import Download
+from pipeline_lib.configuration.specification import DownloadSpecification
+from pipeline_lib.downloads.stage import run_download
+from pipeline_lib.errors import UserError
+from pipeline_lib.media.ffmpeg import ffmpeg_executable
+
+CONTENT = random.Random(1).randbytes(400_000)
+
+
+def settings(tmp_path: Path, **values: object) -> Download:
+    common = {
+        "kind": "files",
+        "destination": str(tmp_path / "videos"),
+        "backoff_seconds": 0.01,
+        "timeout_seconds": 1.0,
+        "minimum_free_gigabytes": 0.0,
+        "retries": 3,
+        "workers": 2,
+    }
+    return Download.model_validate(common | values)
+
+
+def url_list(tmp_path: Path, server: Server, *paths: str) -> str:
+    path = tmp_path / "urls.txt"
+    path.write_text("# a comment\n\n" + "".join(f"{server.url}{name}\n" for name in paths))
+    return str(path)
+
+
+def fetch(tmp_path: Path, download: Download, **options: object) -> dict:
+    return run_download("test", download, tmp_path / "out" / "summary.json", ffmpeg_executable, **options)
+
+
+def causes(summary: dict) -> dict[str, str]:
+    return {failure["path"]: failure["cause"] for failure in summary["failures"]}
+
+
+def parts_left(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.rglob(".*"))
+
+
+def test_every_kind_of_answer(tmp_path):
+    resources = {
+        "/plain.mp4": Resource(CONTENT),
+        "/slow.mp4": Resource(CONTENT, delay=0.3),
+        "/forbidden.mp4": Resource(CONTENT, statuses=[403], forever=True),
+        "/busy.mp4": Resource(CONTENT, statuses=[429, 429], retry_after="0"),
+        "/ill.mp4": Resource(CONTENT, statuses=[500, 503]),
+        "/dead.mp4": Resource(CONTENT, statuses=[500], forever=True),
+        "/drops.mp4": Resource(CONTENT, drop_after=100_000),
+        "/hangs.mp4": Resource(CONTENT, stall_after=1000),
+        "/page.mp4": Resource(b"<html>please log in</html>", content_type="text/html; charset=utf-8"),
+        "/moved.mp4": Resource(redirect="/plain.mp4"),
+        "/nothing.mp4": Resource(CONTENT, drop_after=0),
+        "/a%20b.mp4": Resource(CONTENT),
+    }
+    with loopback_server(resources) as server:
+        urls = url_list(tmp_path, server, *resources, "/gone.mp4")
+        summary = fetch(tmp_path, settings(tmp_path, urls=urls))
+        assert causes(summary) == {
+            "dead.mp4": "HTTP 500, after 4 attempts without progress",
+            "forbidden.mp4": "HTTP 403",
+            "gone.mp4": "HTTP 404",
+            "nothing.mp4": "the connection dropped, after 4 attempts without progress",
+            "page.mp4": "the server answered with a web page instead of the file",
+        }
+        assert (summary["items"], summary["done"], summary["failed"], summary["left"]) == (13, 8, 5, 0)
+        done = ["plain", "slow", "busy", "ill", "drops", "hangs", "moved", "a b"]
+        for name in done:
+            assert (tmp_path / "videos" / f"{name}.mp4").read_bytes() == CONTENT
+        # Final answers are asked for once, passing ones until they pass.
+        assert server.requests["/forbidden.mp4"] == server.requests["/gone.mp4"] == 1
+        assert server.requests["/busy.mp4"] == server.requests["/ill.mp4"] == 3
+        assert server.requests["/dead.mp4"] == 4
+        # Four parts of 100,000 bytes: nothing is sent twice.
+        assert server.requests["/drops.mp4"] == 4
+        assert server.sent["/drops.mp4"] == len(CONTENT)
+        assert {"bytes=100000-", "bytes=200000-", "bytes=300000-", "bytes=1000-"} <= set(server.range_headers)
+
+        # A second run asks for nothing: neither what is there nor what failed.
+        before = sum(server.requests.values())
+        assert fetch(tmp_path, settings(tmp_path, urls=urls)) == summary
+        assert sum(server.requests.values()) == before
+        assert json.loads((tmp_path / "out" / "summary.json").read_text()) == summary
+
+        # Only on request, and only the failed.
+        resources["/dead.mp4"].statuses = []
+        summary = fetch(tmp_path, settings(tmp_path, urls=urls), retry_failed=True)
+        assert sorted(causes(summary)) == ["forbidden.mp4", "gone.mp4", "nothing.mp4", "page.mp4"]
+        assert server.requests["/plain.mp4"] == 2  # itself and the redirect
+        assert server.requests["/forbidden.mp4"] == 2
+
+
+def test_more_drops_than_retries_are_survived_while_bytes_come(tmp_path):
+    with loopback_server({"/a.mp4": Resource(CONTENT, drop_after=10_000)}) as server:
+        summary = fetch(tmp_path, settings(tmp_path, urls=url_list(tmp_path, server, "/a.mp4"), retries=1))
+        assert summary["done"] == 1 and server.requests["/a.mp4"] == 40
+    assert (tmp_path / "videos" / "a.mp4").read_bytes() == CONTENT
+    assert parts_left(tmp_path / "videos") == []
+
+
+@pytest.mark.parametrize("broken", ["ranges", "validator"])
+def test_a_server_without_resumption_is_read_from_the_start(tmp_path, broken):
+    options = {broken: False}
+    with loopback_server({"/a.mp4": Resource(CONTENT, drop_after=399_999, num_drops=2, **options)}) as server:
+        assert fetch(tmp_path, settings(tmp_path, urls=url_list(tmp_path, server, "/a.mp4")))["done"] == 1
+        assert server.sent["/a.mp4"] == 2 * 399_999 + len(CONTENT)
+    assert (tmp_path / "videos" / "a.mp4").read_bytes() == CONTENT
+
+
+def test_a_file_that_changes_on_the_server_is_not_patched_together(tmp_path):
+    with loopback_server({"/a.mp4": Resource(CONTENT, drop_after=100_000, num_drops=1)}) as server:
+        urls = url_list(tmp_path, server, "/a.mp4")
+        stop = threading.Event()
+        changed = bytes(reversed(CONTENT))
+
+        def change() -> None:
+            while not server.sent["/a.mp4"]:
+                time.sleep(0.001)
+            server.resources["/a.mp4"].content = changed
+
+        thread = threading.Thread(target=change)
+        thread.start()
+        assert fetch(tmp_path, settings(tmp_path, urls=urls, backoff_seconds=0.2), stop=stop)["done"] == 1
+        thread.join()
+    assert (tmp_path / "videos" / "a.mp4").read_bytes() == changed
+
+
+def test_checksums_and_sizes_of_the_list(tmp_path):
+    sha256, md5 = hashlib.sha256(CONTENT).hexdigest(), hashlib.md5(CONTENT).hexdigest()
+    with loopback_server({f"/{name}": Resource(CONTENT) for name in "abcde"}) as server:
+        lines = [
+            "url,path,sha256,md5,size",
+            f"{server.url}/a,class one/a.mp4,{sha256},{md5},{len(CONTENT)}",
+            f"{server.url}/b,b.mp4,{'0' * 64},,",
+            f"{server.url}/c,c.mp4,,{'0' * 32},",
+            f"{server.url}/d,d.mp4,,,12",
+            f"{server.url}/e,e.mp4,{sha256.upper()},,",
+        ]
+        (tmp_path / "urls.csv").write_text("\n".join(lines))
+        summary = fetch(tmp_path, settings(tmp_path, urls=str(tmp_path / "urls.csv"), retries=1))
+        assert server.requests["/b"] == 2, "bytes may have suffered on the way: one more try"
+    assert (tmp_path / "videos" / "class one" / "a.mp4").read_bytes() == CONTENT
+    assert (tmp_path / "videos" / "e.mp4").exists()
+    found = causes(summary)
+    assert found["b.mp4"].startswith(f"checksum: sha256 is {sha256}") and "checksum: md5" in found["c.mp4"]
+    assert found["d.mp4"] == f"the server has {len(CONTENT)} bytes, the list says 12"
+    assert not (tmp_path / "videos" / "b.mp4").exists()
+    assert parts_left(tmp_path / "videos") == []
+
+
+def test_template_filled_from_official_annotations(tmp_path):
+    annotation = tmp_path / "train.csv"
+    annotation.write_text(
+        "label,youtube_id,time_start,time_end,split\n"
+        "air drumming,-AirDrum_02,0,10,train\nair drumming,-AirDrum_02,10,20,train\nabseiling,gone0000000,3,13,train\n"
+    )
+    wanted = [f"/k/air%20drumming/-AirDrum_02_{t:06d}_{t + 10:06d}.mp4" for t in (0, 10)]
+    with loopback_server({path: Resource(CONTENT) for path in wanted}) as server:
+        download = settings(
+            tmp_path,
+            template=server.url + "/k/{label}/{id}_{start:06d}_{end:06d}.mp4",
+            annotations=[str(annotation)],
+        )
+        summary = fetch(tmp_path, download)
+    assert causes(summary) == {"gone0000000_000003_000013.mp4": "HTTP 404"}
+    assert (tmp_path / "videos" / "-AirDrum_02_000010_000020.mp4").read_bytes() == CONTENT
+
+
+def test_rates_and_workers_are_kept(tmp_path):
+    names = [f"/{index}.mp4" for index in range(8)]
+    with loopback_server({name: Resource(CONTENT[:1000], delay=0.15) for name in names}) as server:
+        fetch(tmp_path, settings(tmp_path, urls=url_list(tmp_path, server, *names), workers=4))
+        assert 2 <= server.most_active <= 4
+    with loopback_server({name: Resource(CONTENT[:1000]) for name in names}) as server:
+        shutil.rmtree(tmp_path / "videos")
+        fetch(tmp_path, settings(tmp_path, urls=url_list(tmp_path, server, *names), requests_per_second=20.0))
+        gaps = sorted(server.times)
+        assert gaps[-1] - gaps[0] >= 7 / 20 - 0.05
+    with loopback_server({"/big.mp4": Resource(CONTENT)}) as server:
+        begin = time.monotonic()
+        fetch(tmp_path, settings(tmp_path, urls=url_list(tmp_path, server, "/big.mp4"), megabytes_per_second=1.0))
+        # The first chunk is free, the others wait for those before them.
+        assert time.monotonic() - begin >= (len(CONTENT) - 2 * 65536) / 1e6
+
+
+def test_retry_after_is_obeyed(tmp_path):
+    with loopback_server({"/a.mp4": Resource(CONTENT, statuses=[429], retry_after="1")}) as server:
+        assert fetch(tmp_path, settings(tmp_path, urls=url_list(tmp_path, server, "/a.mp4")))["done"] == 1
+        assert server.times[1] - server.times[0] >= 1.0
+
+
+def test_a_site_that_refuses_is_left_alone_and_nothing_counts_as_failed(tmp_path):
+    names = [f"/{index}.mp4" for index in range(20)]
+    with loopback_server({name: Resource(statuses=[429], forever=True) for name in names}) as server:
+        download = settings(tmp_path, urls=url_list(tmp_path, server, *names), retries=0, workers=1)
+        with pytest.raises(UserError, match=r"0 of 20 items are there.*refuses.*requests_per_second"):
+            fetch(tmp_path, download)
+        assert sum(server.requests.values()) == 3
+        assert not (tmp_path / "out" / "summary.json").exists()
+        for entry in server.resources.values():
+            entry.statuses, entry.content = [], CONTENT
+        assert fetch(tmp_path, download)["done"] == 20
+
+
+def run_command(download: Download, output: Path, **options: object) -> subprocess.Popen:
+    specification = DownloadSpecification(name="test", download=download).model_dump_json()
+    return subprocess.Popen(
+        [sys.executable, "-m", "pipeline_lib", "download", "--specification", specification, "--output", str(output)],
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_stopped_in_the_middle_it_goes_on_with_what_it_has(tmp_path, number):
+    with loopback_server({"/a.mp4": Resource(CONTENT * 5), "/b.mp4": Resource(CONTENT)}) as server:
+        urls = url_list(tmp_path, server, "/a.mp4", "/b.mp4")
+        slow = settings(tmp_path, urls=urls, megabytes_per_second=0.5, workers=1)
+        process = run_command(slow, tmp_path / "out" / "summary.json")
+        part = tmp_path / "videos" / ".a.mp4.part"
+        deadline = time.monotonic() + 60
+        while not (part.exists() and part.stat().st_size > 300_000):
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(number)
+        _, message = process.communicate(timeout=30)
+        if number == signal.SIGTERM:
+            assert process.returncode == 2 and "goes on from here" in message and "Traceback" not in message
+        assert not (tmp_path / "out" / "summary.json").exists()
+        have = part.stat().st_size
+        assert 300_000 < have < 2_000_000
+        assert fetch(tmp_path, settings(tmp_path, urls=urls))["done"] == 2
+        assert server.range_headers == [f"bytes={have}-"]
+    assert (tmp_path / "videos" / "a.mp4").read_bytes() == CONTENT * 5
+
+
+def test_a_full_disk_stops_cleanly_and_is_no_failure_of_the_videos(tmp_path):
+    """A file-size limit makes the write fail in the kernel; the free-space check is tested with a reserve."""
+    with loopback_server({f"/{name}.mp4": Resource(CONTENT) for name in "abc"}) as server:
+        urls = url_list(tmp_path, server, "/a.mp4", "/b.mp4", "/c.mp4")
+        reserve = shutil.disk_usage(tmp_path).total / 1e9
+        with pytest.raises(UserError, match=r"are free.*minimum_free_gigabytes.*goes on from here"):
+            fetch(tmp_path, settings(tmp_path, urls=urls, minimum_free_gigabytes=reserve))
+        assert server.sent == {} or sum(server.sent.values()) <= 2 * len(CONTENT)
+        assert not list((tmp_path / "videos").glob("*.mp4"))
+        assert fetch(tmp_path, settings(tmp_path, urls=urls))["done"] == 3
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+def test_a_disk_that_fills_up_while_writing(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(disk)], check=False).returncode != 0:
+        pytest.skip("no right to mount here")
+    try:
+        # No Content-Length says beforehand that it does not fit in the second case: the archive's members.
+        with loopback_server({f"/{index}.mp4": Resource(CONTENT) for index in range(5)}) as server:
+            urls = url_list(tmp_path, server, *server.resources)
+            small = settings(tmp_path, urls=urls, destination=str(disk / "videos"), workers=3)
+            process = run_command(small, tmp_path / "out" / "summary.json")
+            _, message = process.communicate(timeout=60)
+            assert process.returncode == 2 and "Traceback" not in message
+            assert "Make room and run the same command again" in message
+            done = sorted(path.name for path in (disk / "videos").glob("*.mp4"))
+            assert len(done) <= 2
+            assert all((disk / "videos" / name).read_bytes() == CONTENT for name in done)
+            subprocess.run(["mount", "-o", "remount,size=10m", str(disk)], check=True)
+            assert fetch(tmp_path, small)["done"] == 5
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_mistakes_of_the_user_are_one_message(tmp_path):
+    bad = {
+        "absolute.csv": "url,path\nhttp://h/a,/etc/passwd\n",
+        "climbs.csv": "url,path\nhttp://h/a,../../a.mp4\n",
+        "twice.txt": "http://h/x/a.mp4\nhttp://h/y/a.mp4\n",
+        "nourl.txt": "file:///etc/passwd\n",
+        "empty.txt": "# nothing\n",
+        "size.csv": "url,size\nhttp://h/a.mp4,many\n",
+    }
+    for name, text in bad.items():
+        (tmp_path / name).write_text(text)
+        with pytest.raises(UserError, match=r"refused|would both become|no http|is empty|no number"):
+            fetch(tmp_path, settings(tmp_path, urls=str(tmp_path / name)))
+    with pytest.raises(UserError, match="cannot be read"):
+        fetch(tmp_path, settings(tmp_path, urls=str(tmp_path / "absent.txt")))
+    annotation = tmp_path / "list.csv"
+    annotation.write_text("youtube_id\nabc\n")
+    with pytest.raises(UserError, match="cannot be filled"):
+        fetch(tmp_path, settings(tmp_path, template="http://h/{id}_{begin}", annotations=[str(annotation)]))
+    annotation.write_text("name\nabc\n")
+    with pytest.raises(UserError, match="no column `youtube_id`"):
+        fetch(tmp_path, settings(tmp_path, template="http://h/{id}", annotations=[str(annotation)]))
+
+
+def tar_of(members: dict[str, bytes], mode: str = "w:gz") -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode=mode) as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def test_archives_in_the_layout_of_cvdf(tmp_path):
+    """A list on the server names numbered parts, which hold the clips flat; the parts drop on the way."""
+    first = {f"id{index:09d}_000000_000010.mp4": CONTENT[: 1000 + index] for index in range(20)}
+    second = {f"jd{index:09d}_000000_000010.mp4": CONTENT[: 9000 + index] for index in range(20)}
+    resources = {
+        "/train/part_0.tar.gz": Resource(tar_of(first), drop_after=5000),
+        "/train/part_1.tar.gz": Resource(tar_of(second), drop_after=50_000),
+        "/train/part_2.tar.gz": Resource(tar_of(first)[:-300]),
+        "/train/part_3.tar.gz": Resource(b"no archive at all"),
+    }
+    with loopback_server(resources) as server:
+        text = "".join(f"{server.url}{path}\n" for path in resources)
+        server.resources["/k400_train_path.txt"] = Resource(text.encode(), content_type="text/plain")
+        download = settings(tmp_path, kind="archives", urls=f"{server.url}/k400_train_path.txt")
+        summary = fetch(tmp_path, download)
+        assert sorted(causes(summary)) == ["part_2.tar.gz", "part_3.tar.gz"]
+        assert all(cause.startswith("no sound tar archive") for cause in causes(summary).values())
+        before = dict(server.requests)
+        assert fetch(tmp_path, download) == summary
+        after = dict(server.requests)
+        assert before.pop("/k400_train_path.txt") + 1 == after.pop("/k400_train_path.txt")
+        assert before == after
+    videos = {path.name: path.read_bytes() for path in (tmp_path / "videos").iterdir()}
+    assert videos == first | second, "the clips, no archive, no part"
