@@ -1,6 +1,7 @@
 """Hostile and damaged archives: nothing of them lands anywhere."""
 
 import io
+import os
 import tarfile
 import threading
 from pathlib import Path
@@ -100,4 +101,4 @@ def test_whatever_the_names_nothing_lands_outside(tmp_path_factory, members):
     assert {p.name for p in folder.iterdir()} == {"part_0.tar", "out"}
     root = (folder / "out").resolve()
     for found in (folder / "out").rglob("*"):
-        assert found.resolve().is_relative_to(root) or found.is_symlink() is False
+        assert Path(os.path.realpath(found)).is_relative_to(root)
