@@ -1,0 +1,45 @@
+"""docs/experiments.md knows every experiment with a number of a paper, and the number."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+def document(repository: Path) -> str:
+    return (repository / "docs" / "experiments.md").read_text(encoding="utf-8")
+
+
+def test_every_number_of_a_paper_is_in_the_document(repository: Path, planned: Any) -> None:
+    text = document(repository)
+    numbers = 0
+    for name, entry in planned().configuration.experiments.items():
+        if "video_top1" not in entry.paper:
+            continue
+        table = re.fullmatch(r"(\w+)_18_(8|16)f_k400", name)
+        if table:
+            (row,) = re.findall(rf"^\| `{table[1]}` \| (.*) \| (.*) \|$", text, re.MULTILINE)
+            expected = f"{entry.paper['clip_top1']} / {entry.paper['video_top1']}"
+            assert row[table[2] == "16"] == expected, name
+        else:
+            short = name if f"`{name}`" in text else "…" + name[len("r2plus1d_18") : -len("k400")] + "…"
+            place = text.index(f"`{short}`")
+            assert str(entry.paper["video_top1"]) in text[place : place + 250], name
+        numbers += 1
+    assert numbers > 45
+
+
+def test_every_experiment_that_the_document_names_exists(repository: Path, planned: Any) -> None:
+    names = set(re.findall(r"`([a-z]\w+_(?:k400|k600|ucf101|hmdb51|demo))`", document(repository)))
+    assert len(names) > 25
+    assert names <= set(planned().configuration.experiments)
+
+
+def test_the_papers_initialisation_is_a_valid_overlay(repository: Path, planned: Any) -> None:
+    (example,) = re.findall(r"```yaml\n(.*?)```", document(repository), re.DOTALL)
+    plan = planned(yaml.safe_load(example))
+    (run,) = plan.runs("d3d_k400")
+    assert plan.training(run).initialise_from == "imported/inception_v1"
+    assert [path.name for path in plan.source_weights(run)] == ["weights.safetensors", "inception_v1.safetensors"]
+    assert plan.training(run).teacher.initialise_from == "imported/inception_v1_flow"
