@@ -27,14 +27,14 @@ demo: $(STAMP) ## the whole chain on a small generated data set; ends with the r
 format: $(STAMP) ## format Python and Snakemake files
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
-	$(BIN)/snakefmt --quiet Snakefile rules
+	$(BIN)/snakefmt Snakefile rules
 
 .PHONY: check
 check: $(STAMP) ## format, lint, types, snakemake --lint
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/ruff check --quiet .
 	$(BIN)/mypy
-	$(BIN)/snakefmt --check --quiet Snakefile rules
+	$(BIN)/snakefmt --check Snakefile rules
 	@PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --lint
 
 .PHONY: test
