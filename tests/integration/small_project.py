@@ -67,6 +67,15 @@ class Outcome:
         }
 
 
+class Run(subprocess.Popen[str]):
+    """A running Snakemake that a failing test does not wait for."""
+
+    def __exit__(self, *raised: object) -> None:
+        if raised[0] is not None:
+            self.kill()
+        super().__exit__(*raised)  # type: ignore[arg-type]
+
+
 class Project:
     """A folder with the project's sources, its data and its output."""
 
@@ -81,11 +90,11 @@ class Project:
         overlay = ["--configfile", "small.yaml"] if (self.folder / "small.yaml").exists() else []
         return [sys.executable, "-m", "snakemake", "--cores", "2", *overlay, "--", *arguments]
 
-    def start(self, *arguments: str, options: tuple[str, ...] = ()) -> "subprocess.Popen[str]":
+    def start(self, *arguments: str, options: tuple[str, ...] = ()) -> Run:
         command = self.command(*arguments)
         command[3:3] = options
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-        return subprocess.Popen(
+        return Run(
             command, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
         )
 

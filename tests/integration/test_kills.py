@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -30,6 +31,14 @@ def workers(project: Project, command: str) -> list[psutil.Process]:
         if inside and "pipeline_lib" in line and command in line:
             found.append(process)
     return found
+
+
+def text_of(path: Path) -> str:
+    """A log's text so far; Snakemake removes an earlier run's log before the job writes its own."""
+    try:
+        return path.read_text()
+    except FileNotFoundError:
+        return ""
 
 
 def journal_lines(project: Project, shard: str) -> int:
@@ -108,14 +117,14 @@ def test_a_killed_snakemake_leaves_an_orphan_that_spoils_nothing(project: Projec
         TEACHER: "train/teacher_demo/1-0.log",
     }[artefact]
     with project.start(artefact) as second:
-        wait_for(lambda: "waiting for process" in (project.output / "logs" / log).read_text())
+        wait_for(lambda: "waiting for process" in text_of(project.output / "logs" / log))
         assert not (project.folder / artefact).exists()
         for orphan in orphans:
-            orphan.resume()
+            with suppress(psutil.NoSuchProcess):
+                orphan.resume()
         text, _ = second.communicate(timeout=300)
     assert second.returncode == 0, text[-3000:]
     assert (project.folder / artefact).read_bytes() == original
-    for orphan in orphans:
-        orphan.wait(timeout=60)
+    psutil.wait_procs(orphans, timeout=60)
     assert (project.folder / artefact).read_bytes() == original
     assert "Nothing to be done" in project.succeed(artefact).text
