@@ -164,6 +164,11 @@ class Jobs:
             )
         return str(path)
 
+    def frames_shard(self, wildcards: Any, checkpoints: Any) -> str:
+        """A shard of frames, once the manifest is built: asked for before, Snakemake would count it as made anew."""
+        checkpoints.manifest.get(dataset=wildcards.dataset)
+        return str(self.layout.frames(wildcards.dataset, wildcards.frame_format, wildcards.shard))
+
     def frames(self, wildcards: Any) -> str:
         """Specification of a frames shard."""
         return _text(self.plan.frames(wildcards.dataset, wildcards.frame_format))

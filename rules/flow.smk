@@ -3,7 +3,7 @@
 
 rule extract_motion:
     input:
-        frames=LAYOUT.frames("{dataset}", "{frame_format}", "{shard}"),
+        frames=lambda wildcards: JOBS.frames_shard(wildcards, checkpoints),
     output:
         LAYOUT.motion("{dataset}", "{frame_format}", "{motion}", "{shard}"),
     log:

@@ -4,6 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# The same examples on every run: what a submission is judged by must not depend on luck.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.load_profile("repeatable")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 MEDIA = Path(os.environ.get("PIPELINE_MEDIA", REPOSITORY.parent / "shared" / "media"))

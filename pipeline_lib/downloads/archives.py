@@ -82,7 +82,7 @@ def extract(archive: Path, destination: Path, stop: threading.Event, reserve_byt
         return _move_tree(staging, destination)
     except tarfile.FilterError as error:
         raise FailedError(f"refused: {error}") from error
-    except (tarfile.TarError, KeyError, ValueError, EOFError, zlib.error, lzma.LZMAError) as error:
+    except (tarfile.TarError, KeyError, ValueError, RecursionError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise FailedError(f"no sound tar archive: {error}") from error
     except OSError as error:
         if error.errno in DISK_FULL_ERRORS:

@@ -48,7 +48,8 @@ def test_an_ensemble_follows_its_members(project: Project) -> None:
 
 
 def test_flow_code_reruns_flow_and_what_follows_but_no_frames(project: Project) -> None:
-    project.edit("pipeline_lib/flow/quantisation.py", "import ", "_EDITED = 1\nimport ")
+    file = project.folder / "pipeline_lib/flow/quantisation.py"
+    file.write_text(file.read_text() + "\nEDITED = 1\n")
     outcome = project.plan("demo")
     jobs = set(outcome.jobs)
     assert outcome.jobs["extract_motion"] == 2
