@@ -4,6 +4,7 @@ Both give uint8 batches, decoded in worker processes; ``pipeline_lib.clips.batch
 normalises them on the device.
 """
 
+import sys
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any, TypeAlias
@@ -215,9 +216,12 @@ def clip_loader(
         num_workers: processes that decode; 0 decodes in this process.
         pin_memory: page-locked batches, for a GPU.
     """
+    # A process that has run compiled flow holds threads whose locks a forked worker would wait for, forever.
+    context = "forkserver" if num_workers and "numba" in sys.modules else None
     return DataLoader(
         dataset,
         batch_sampler=batches,
+        multiprocessing_context=context,
         num_workers=num_workers,
         collate_fn=_as_is,
         pin_memory=pin_memory,
