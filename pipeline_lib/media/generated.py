@@ -92,10 +92,10 @@ def draw_scene(generated: Generated, subset: str, index: int) -> Scene:
     rotated = bool(generator.random() < ROTATED_SHARE)
 
     patterns, shapes = PATTERNS[generated.family], SHAPES[generated.family]
-    hue, saturation = generator.random(), generator.uniform(0.35, 0.65)
+    hue, saturation = generator.random(), generator.uniform(0.1, 0.3)
     misled = generator.random() < generated.misleading_share and subset == "train"
     cue = (number + 0.15 * generator.standard_normal()) / len(classes)
-    values = (generator.uniform(0.08, 0.18), generator.uniform(0.28, 0.42))
+    values = (generator.uniform(0.02, 0.05), generator.uniform(0.1, 0.15))
     kind = patterns[generator.integers(len(patterns))]
     grey = pattern(kind, height + 2 * _MARGIN, width + 2 * _MARGIN, short * generator.uniform(0.12, 0.25), generator)
     background = colourise(grey, cue if misled else hue, saturation, values)
@@ -103,7 +103,7 @@ def draw_scene(generated: Generated, subset: str, index: int) -> Scene:
     radius = int(np.ceil(short * MAXIMUM_RADIUS))
     opacity = mask(shapes[generator.integers(len(shapes))], radius)
     kind = patterns[generator.integers(len(patterns))]
-    grey = pattern(kind, opacity.shape[0], opacity.shape[1], short * generator.uniform(0.12, 0.22), generator)
+    grey = pattern(kind, opacity.shape[0], opacity.shape[1], short * generator.uniform(0.3, 0.5), generator)
     values = (generator.uniform(0.4, 0.6), generator.uniform(0.9, 1.0))
     colours = colourise(grey, generator.random(), generator.uniform(0.5, 0.95), values)
     sprite = np.concatenate([colours * opacity[..., None], opacity[..., None]], axis=2).astype(np.float32)

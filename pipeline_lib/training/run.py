@@ -63,13 +63,16 @@ def prepare_torch(specification: TrainingSpecification, device: torch.device) ->
 
 
 def loader_workers(asked: int | None, device: torch.device, ranks: Ranks) -> int:
-    """Decoding processes: as asked, else one on the CPU and most of this machine's cores beside a GPU."""
+    """Decoding processes: as asked, else none on the CPU and most of this machine's cores beside a GPU.
+
+    A CPU training keeps to the threads that its rule asked the scheduler for; there decoding is a few per cent of a
+    step, and a process that competes for the training's own cores costs more than it decodes.
+    """
     if asked is not None:
         return asked
-    cores = len(os.sched_getaffinity(0))
     if device.type == "cpu":
-        return 1 if cores > 1 else 0
-    return max(1, min(16, cores // ranks.num_local - 1))
+        return 0
+    return max(1, min(16, len(os.sched_getaffinity(0)) // ranks.num_local - 1))
 
 
 def build_objective(specification: TrainingSpecification) -> TrainingObjective:
