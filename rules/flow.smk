@@ -8,6 +8,8 @@ rule extract_motion:
         LAYOUT.motion("{dataset}", "{frame_format}", "{motion}", "{shard}"),
     log:
         LAYOUT.log("motion", "{dataset}", "{frame_format}", "{motion}", "{shard}"),
+    # Before the baselines, which do not wait for it: teachers do.
+    priority: 10
     conda:
         "../envs/flow.yaml"
     threads: 1

@@ -14,6 +14,8 @@ rule train_teacher:
         LAYOUT.log("train", "{experiment}", "{split}-{seed}"),
     wildcard_constraints:
         experiment=JOBS.one_of(PLAN.names_of_stage("train_teacher")),
+    # A student waits for its teacher: the longest chain goes first, baselines fill the gaps.
+    priority: 10
     conda:
         "../envs/training.yaml"
     threads: PLAN.configuration.hardware.num_threads
@@ -30,6 +32,7 @@ rule train_teacher:
 use rule train_teacher as train_baseline with:
     wildcard_constraints:
         experiment=JOBS.one_of(PLAN.names_of_stage("train_baseline")),
+    priority: 0
 
 
 use rule train_teacher as pretrain with:

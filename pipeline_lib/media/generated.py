@@ -1,6 +1,6 @@
 """Generated videos: classes that only motion tells apart, with exact optical flow.
 
-A bright, saturated, textured object over a dimmer textured background, seen by a camera that shakes a little under
+A bright, saturated object over a dark textured background, seen by a camera that shakes a little under
 changing light. All that a single frame shows (texture, colour, shape, size, place, light, frame size) is drawn
 independently of the class; ``motion_classes`` says why the pose gives nothing away either.
 """
@@ -92,10 +92,10 @@ def draw_scene(generated: Generated, subset: str, index: int) -> Scene:
     rotated = bool(generator.random() < ROTATED_SHARE)
 
     patterns, shapes = PATTERNS[generated.family], SHAPES[generated.family]
-    hue, saturation = generator.random(), generator.uniform(0.1, 0.3)
+    hue, saturation = generator.random(), generator.uniform(0.2, 0.4)
     misled = generator.random() < generated.misleading_share and subset == "train"
     cue = (number + 0.15 * generator.standard_normal()) / len(classes)
-    values = (generator.uniform(0.02, 0.05), generator.uniform(0.1, 0.15))
+    values = (generator.uniform(0.04, 0.1), generator.uniform(0.16, 0.26))
     kind = patterns[generator.integers(len(patterns))]
     grey = pattern(kind, height + 2 * _MARGIN, width + 2 * _MARGIN, short * generator.uniform(0.12, 0.25), generator)
     background = colourise(grey, cue if misled else hue, saturation, values)
@@ -103,7 +103,7 @@ def draw_scene(generated: Generated, subset: str, index: int) -> Scene:
     radius = int(np.ceil(short * MAXIMUM_RADIUS))
     opacity = mask(shapes[generator.integers(len(shapes))], radius)
     kind = patterns[generator.integers(len(patterns))]
-    grey = pattern(kind, opacity.shape[0], opacity.shape[1], short * generator.uniform(0.3, 0.5), generator)
+    grey = pattern(kind, opacity.shape[0], opacity.shape[1], short * generator.uniform(0.2, 0.3), generator)
     values = (generator.uniform(0.4, 0.6), generator.uniform(0.9, 1.0))
     colours = colourise(grey, generator.random(), generator.uniform(0.5, 0.95), values)
     sprite = np.concatenate([colours * opacity[..., None], opacity[..., None]], axis=2).astype(np.float32)

@@ -82,7 +82,7 @@ def pose(
     drift = short * 0.0015 * generator.standard_normal(2)
     spin = 0.008 * generator.standard_normal()
 
-    # Typical speeds at a short side of 64: 2 px per frame, 0.145 rad (2.5 px at a radius of 17 px), 7.6 % of growth
+    # Typical speeds at a short side of 64: 2 px per frame, 0.11 rad (1.9 px at a radius of 17 px), 7.6 % of growth
     # (1.3 px there). Of objects that move half as fast, a small RGB network learns nothing in the demo's time.
     step = speed * short * 0.0323
     x, y = start_x + drift[0] * time, start_y + drift[1] * time
@@ -99,7 +99,7 @@ def pose(
     elif label == "move_down":
         y = y + step * time
     elif label in ("rotate_clockwise", "rotate_counterclockwise"):
-        angle = angle + (1 if label == "rotate_clockwise" else -1) * 0.1445 * speed * time
+        angle = angle + (1 if label == "rotate_clockwise" else -1) * 0.11 * speed * time
     elif label in ("approach", "recede"):
         growth_frames = span / (0.0765 * speed)
         share = growth_frames / (growth_frames + RETURN_FRAMES)
