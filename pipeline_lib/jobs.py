@@ -177,6 +177,10 @@ class Jobs:
         """Specification of a motion shard."""
         return _text(self.plan.motion(wildcards.dataset, wildcards.frame_format, wildcards.motion))
 
+    def maximum_reject_share(self, wildcards: Any) -> str:
+        """Share of a shard's videos that may be unusable."""
+        return str(self.plan.configuration.datasets[wildcards.dataset].maximum_reject_share)
+
     def motion_code(self, wildcards: Any) -> str:
         """Fingerprint of a motion kind's code."""
         kind = self.plan.configuration.motions[wildcards.motion]

@@ -13,9 +13,13 @@ rule extract_motion:
     conda:
         "../envs/flow.yaml"
     threads: 1
+    resources:
+        # Not a parameter: what is tolerated changes no artefact, and reruns nothing.
+        maximum_reject_share=JOBS.maximum_reject_share,
     params:
         specification=JOBS.motion,
         code=JOBS.motion_code,
     shell:
         "exec python -m pipeline_lib extract-motion --specification {params.specification:q}"
-        " --frames {input.frames:q} --output {output:q} --threads {threads} &> {log:q}"
+        " --frames {input.frames:q} --output {output:q} --threads {threads}"
+        " --maximum-reject-share {resources.maximum_reject_share} &> {log:q}"

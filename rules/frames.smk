@@ -11,9 +11,13 @@ rule extract_frames:
     conda:
         "../envs/media.yaml"
     threads: 1
+    resources:
+        # Not a parameter: what is tolerated changes no artefact, and reruns nothing.
+        maximum_reject_share=JOBS.maximum_reject_share,
     params:
         specification=JOBS.frames,
         code=JOBS.frames_code,
     shell:
         "exec python -m pipeline_lib extract-frames --specification {params.specification:q}"
-        " --videos {input.videos:q} --output {output:q} --threads {threads} &> {log:q}"
+        " --videos {input.videos:q} --output {output:q} --threads {threads}"
+        " --maximum-reject-share {resources.maximum_reject_share} &> {log:q}"

@@ -12,6 +12,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--frames", required=True, type=Path, help="frames shard to read (.h5)")
     parser.add_argument("--output", required=True, type=Path, help="motion shard to write (.h5)")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="CPU threads (default: all)")
+    parser.add_argument(
+        "--maximum-reject-share", type=float, default=1.0, help="share of unusable videos that fails the shard"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -19,5 +22,5 @@ def run(options: argparse.Namespace) -> int:
     from pipeline_lib.flow.extraction import extract_motion
 
     specification = MotionSpecification.model_validate_json(options.specification)
-    extract_motion(specification, options.frames, options.output, max(1, options.threads))
+    extract_motion(specification, options.frames, options.output, max(1, options.threads), options.maximum_reject_share)
     return 0

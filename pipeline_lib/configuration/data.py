@@ -79,7 +79,8 @@ class Dataset(Section):
     minimum_frames: int = Field(default=8, ge=1)
     minimum_short_side: int = Field(default=32, ge=1)
     maximum_reject_share: float = Field(default=0.5, ge=0.0, le=1.0)
-    """The stage fails with the counts when more of the listed videos than this are unusable."""
+    """The manifest stage fails with the counts when more of the listed videos than this are unusable; so do the frames
+    and the motion stage for a shard (one bad video alone never fails a shard)."""
 
 
 class FrameFormat(Section):

@@ -226,13 +226,16 @@ class Plan:
         return Run(name, split, run.seed if run.seed in source.seeds else source.seeds[0])
 
     def recipe(self, name: str) -> Recipe:
-        """An experiment's recipe with its changes, shortened by the trial factor."""
+        """An experiment's recipe with its changes, shortened by the trial factor.
+
+        Its ``source`` is left out: a sentence for readers, whose rewording must not train anything again.
+        """
         experiment = self.experiment(name)
         recipe = self.configuration.recipes[experiment.recipe]
         if experiment.recipe_changes:
             # Checked with the references.
             recipe = Recipe.model_validate(merged(recipe.model_dump(mode="json"), experiment.recipe_changes))
-        return recipe.shrunk(self.configuration.trial)
+        return recipe.shrunk(self.configuration.trial).model_copy(update={"source": ""})
 
     def motion_of(self, name: str) -> str | None:
         """The motion kind that an experiment's network or its teacher sees."""

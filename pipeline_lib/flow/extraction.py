@@ -201,7 +201,13 @@ def _estimate(figures: StageFigures, total_pairs: int, wanted: str, method: str)
         )
 
 
-def extract_motion(specification: MotionSpecification, frames: Path, output: Path, num_threads: int) -> dict[str, Any]:
+def extract_motion(
+    specification: MotionSpecification,
+    frames: Path,
+    output: Path,
+    num_threads: int,
+    maximum_reject_share: float = 1.0,
+) -> dict[str, Any]:
     """Make the motion shard of a frames shard. Killed and started again, it goes on from the finished videos.
 
     Args:
@@ -209,12 +215,14 @@ def extract_motion(specification: MotionSpecification, frames: Path, output: Pat
         frames: the frames shard.
         output: where the motion shard shall lie.
         num_threads: threads for computing on the CPU, and for decoding and encoding.
+        maximum_reject_share: of the shard's videos may fail, in [0, 1]. Not part of the specification: what is
+            tolerated changes no flow.
 
     Returns:
         Figures of this run: pairs, pairs per second, what bound it.
 
     Raises:
-        UserError: wrong parameters, missing weights or an unreadable frames shard.
+        UserError: too many videos fail, wrong parameters, missing weights or an unreadable frames shard.
     """
     kind = specification.motion_kind
     device = choose_device(specification.device, kind.method)
@@ -242,6 +250,9 @@ def extract_motion(specification: MotionSpecification, frames: Path, output: Pat
             resumed = part.resumed
             figures = _run(shard, part, method, specification, device, num_threads)
             figures["videos_resumed"] = resumed
+            part.check_rejects(
+                len(shard.videos), maximum_reject_share, f"datasets.{specification.dataset}.maximum_reject_share"
+            )
             part.finish(record, [video.id for video in shard.videos])
         sidecar.write(output, figures)
         return figures

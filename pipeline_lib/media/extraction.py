@@ -120,7 +120,13 @@ def frames_provenance(specification: FramesSpecification, videos: Sequence[Mappi
     )
 
 
-def extract_frames(specification: FramesSpecification, shard_list: Path, output: Path, num_workers: int) -> None:
+def extract_frames(
+    specification: FramesSpecification,
+    shard_list: Path,
+    output: Path,
+    num_workers: int,
+    maximum_reject_share: float = 1.0,
+) -> None:
     """Make one frames shard; goes on from the videos that an interrupted run had finished.
 
     Args:
@@ -128,9 +134,12 @@ def extract_frames(specification: FramesSpecification, shard_list: Path, output:
         shard_list: ``shards/{shard}.json`` of the manifest.
         output: the ``.h5`` file.
         num_workers: videos decoded at a time.
+        maximum_reject_share: of the shard's videos may be unusable, in [0, 1]. Not part of the specification: what is
+            tolerated changes no frame.
 
     Raises:
-        UserError: the shard list cannot be read, another process is making the shard, or the disk is full.
+        UserError: too many videos are unusable, the shard list cannot be read, another process is making the shard,
+            or the disk is full.
     """
     videos = read_shard_list(shard_list)
     record = frames_provenance(specification, videos)
@@ -153,6 +162,9 @@ def extract_frames(specification: FramesSpecification, shard_list: Path, output:
                         part.reject(id, str(result))
                         print(f"{id}: {result}", file=sys.stderr)
                     progress.advance()
+            part.check_rejects(
+                len(videos), maximum_reject_share, f"datasets.{specification.dataset}.maximum_reject_share"
+            )
             part.finish(record, [video["id"] for video in videos])
             num_rejected = len(part.rejected)
         sidecar.write(

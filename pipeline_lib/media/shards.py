@@ -21,7 +21,7 @@ from typing import Any, Self
 import h5py
 import numpy as np
 
-from pipeline_lib.artefacts.atomic import atomic_path
+from pipeline_lib.artefacts.atomic import atomic_path, write_bytes
 from pipeline_lib.errors import UserError
 
 _COPY_BYTES = 1 << 24
@@ -157,6 +157,36 @@ class ShardPart:
     def _record(self, entry: Mapping[str, Any]) -> None:
         self._journal.write(json.dumps(entry).encode() + b"\n")
         self._journal.flush()
+
+    def check_rejects(self, num_listed: int, maximum_share: float, key: str) -> None:
+        """Refuse to finish a shard of which too much is unusable; the videos that are stored stay in the part.
+
+        One bad video never fails a shard, however small it is. The rejected videos are forgotten, so that the next
+        run tries them again: their disk may have been away.
+
+        Args:
+            num_listed: videos that the shard should hold.
+            maximum_share: of them may be rejected, in [0, 1].
+            key: the configuration's key of that share, for the message.
+
+        Raises:
+            UserError: with the counts and examples.
+        """
+        if len(self.rejected) <= 1 or len(self.rejected) <= maximum_share * num_listed:
+            return
+        examples = [f"  - {id}: {reason}" for id, reason in list(self.rejected.items())[:5]]
+        num_rejected = len(self.rejected)
+        journal = self.folder / "journal"
+        lines = [line for line in journal.read_bytes().splitlines(keepends=True) if "reason" not in json.loads(line)]
+        self._journal.close()
+        write_bytes(journal, b"".join(lines))
+        self._journal = open(journal, "ab")
+        self.rejected = {}
+        raise UserError(
+            f"{self.final}: {num_rejected} of {num_listed} videos cannot be used ({num_rejected / num_listed:.0%}; "
+            f"{key} allows {maximum_share:.0%}), e.g.\n" + "\n".join(examples) + "\nNothing that was done is lost: "
+            "the same command tries those videos again. Raise the share if they are to be left out."
+        )
 
     def finish(self, provenance: Mapping[str, Any], order: Sequence[str]) -> None:
         """Write the final ``.h5`` atomically, its videos in the given order, and remove the part.

@@ -191,3 +191,10 @@ def test_the_intermediates_of_a_target_reach_back_to_the_teachers_shards(planned
     assert len(found) == 3 + 64 + 256 + 256
     members = {str(path) for path in plan.intermediates(["rgb_rgb_demo"])}
     assert {str(plan.weights(Run("baseline_demo", 1, seed))) for seed in (0, 1)} <= members
+
+
+def test_rewording_a_recipes_source_trains_nothing_again(planned: Any) -> None:
+    first, second = planned(), planned()
+    recipe = second.configuration.recipes["demo_rgb"]
+    second.configuration.recipes["demo_rgb"] = recipe.model_copy(update={"source": "Other words."})
+    assert trainings(first) == trainings(second)

@@ -68,7 +68,9 @@ def test_unusable_videos_are_rejected_with_their_reason(tmp_path: Path) -> None:
             "last": moving_frames(3, 32, 32, (0, 1)),
         },
     )
-    extract_motion(specification(method="tvl1"), frames, tmp_path / "motion.h5", 1)
+    with pytest.raises(UserError, match=r"2 of 4 videos cannot be used \(50%; .*maximum_reject_share allows 40%"):
+        extract_motion(specification(method="tvl1"), frames, tmp_path / "motion.h5", 1, maximum_reject_share=0.4)
+    extract_motion(specification(method="tvl1"), frames, tmp_path / "motion.h5", 1, maximum_reject_share=0.5)
     shard = Shard(tmp_path / "motion.h5")
     assert [video.id for video in shard.videos] == ["good", "last"]
     assert "gap of 1 needs 2" in shard.rejected["single"]

@@ -248,3 +248,20 @@ def test_ffmpeg_on_the_path_is_preferred(tmp_path: Path) -> None:
     environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.split() == [str(script), "4.4.2-0ubuntu", "True"]
+
+
+def test_a_shard_with_too_many_unusable_videos_fails_with_the_counts(tmp_path: Path) -> None:
+    good, bad, gone = _make(tmp_path / "a.mp4"), tmp_path / "b.mp4", tmp_path / "c.mp4"
+    bad.write_bytes(b"no video")
+    videos = _list(tmp_path / "v.json", [good, bad, gone])
+    with pytest.raises(
+        UserError, match=r"2 of 3 videos cannot be used \(67%; datasets.d.maximum_reject_share allows 50%"
+    ):
+        extract_frames(_specification(), videos, tmp_path / "s.h5", 2, maximum_reject_share=0.5)
+    assert not (tmp_path / "s.h5").exists()
+    _make(gone)
+    extract_frames(_specification(), videos, tmp_path / "s.h5", 2, maximum_reject_share=0.5)
+    shard = Shard(tmp_path / "s.h5")
+    assert [video.id for video in shard.videos] == ["00", "02"] and list(shard.rejected) == ["01"]
+    sidecar = json.loads((tmp_path / "s.h5.run.json").read_text())
+    assert sidecar["figures"]["videos_resumed"] == 1

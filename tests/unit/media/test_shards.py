@@ -130,3 +130,25 @@ def test_the_file_holds_no_time(tmp_path: Path) -> None:
     time.sleep(1.1)
     _write(tmp_path / "b.h5", {"v": [b"x"]}, ["v"])
     assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
+
+
+def test_too_many_rejects_fail_the_shard_and_are_tried_again(tmp_path: Path) -> None:
+    final = tmp_path / "a.h5"
+    with ShardPart(final, "one") as part:
+        part.append("v", [b"x"], 1, 1, 25.0)
+        part.reject("w", "missing: the disk is away")
+        part.check_rejects(2, 0.1, "key")  # one bad video never fails a shard
+        part.reject("u", "undecodable")
+        part.check_rejects(3, 0.7, "key")
+        with pytest.raises(
+            UserError, match=r"2 of 3 videos cannot be used \(67%; key allows 50%\)(.|\n)*the disk is away"
+        ):
+            part.check_rejects(3, 0.5, "key")
+    assert not final.exists()
+    with ShardPart(final, "one") as part:
+        assert part.done == {"v"} and part.rejected == {}
+        part.append("w", [b"y"], 1, 1, 25.0)
+        part.append("u", [b"z"], 1, 1, 25.0)
+        part.check_rejects(3, 0.0, "key")
+        part.finish({}, ["u", "v", "w"])
+    assert [video.id for video in Shard(final).videos] == ["u", "v", "w"]
