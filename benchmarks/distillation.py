@@ -49,7 +49,8 @@ from pipeline_lib.media.generation import generate  # noqa: E402
 from pipeline_lib.training.run import train  # noqa: E402
 
 FOLDS = 4
-HARDWARE = Hardware(device="auto", num_threads=2)
+HARDWARE = Hardware(device="auto", num_threads=1)
+CORES = os.cpu_count() or 1
 PROTOCOL_NAME, PROTOCOL = "two_clips", Protocol(num_clips=2)
 
 
@@ -171,9 +172,9 @@ def prepare(trial: Trial, root: Path, check: "Clock") -> None:
     layout, name = Layout(root), trial.name
     specification = ManifestSpecification(name=name, dataset=trial.dataset)
     if trial.dataset.generated is not None and not (layout.root / "media" / name / "generated.json").exists():
-        generate(name, trial.dataset.generated, layout.root / "media" / name, HARDWARE.num_threads)
+        generate(name, trial.dataset.generated, layout.root / "media" / name, CORES)
     if not layout.summary(name).exists():
-        build_manifest(specification, layout.manifest_folder(name), HARDWARE.num_threads)
+        build_manifest(specification, layout.manifest_folder(name), CORES)
     for shard in shard_names(trial.dataset.num_shards):
         check()
         frames = layout.frames(name, trial.frame_format_name, shard)
@@ -187,7 +188,7 @@ def prepare(trial: Trial, root: Path, check: "Clock") -> None:
                 ),
                 layout.shard_list(name, shard),
                 frames,
-                HARDWARE.num_threads,
+                CORES,
             )
         motion = layout.motion(name, trial.frame_format_name, trial.motion_name, shard)
         if not motion.exists():
@@ -201,7 +202,7 @@ def prepare(trial: Trial, root: Path, check: "Clock") -> None:
                 ),
                 frames,
                 motion,
-                HARDWARE.num_threads,
+                CORES,
             )
 
 
