@@ -1,0 +1,69 @@
+"""An experiment that starts from public weights, through Snakemake."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from safetensors.torch import load_file
+from small_project import Project
+
+EXPERIMENT = """
+experiments:
+  from_public:
+    description: S3D from torchvision's weights
+    stage: finetune
+    dataset: generated_transfer
+    frame_format: short64_native
+    model: {name: s3d}
+    recipe: demo_finetune
+    # So small that the trained network still shows what it started from.
+    recipe_changes:
+      {steps: 1, global_batch: 2, reestimate_batch_norm: 0, schedule: {base_rate: 1.0e-9, milestones: []},
+       sampling: {num_frames: 16, crop: 48, short_side: [48, 48]}}
+    initialise_from: torchvision/s3d
+    protocols: [two_clips]
+"""
+
+
+@pytest.fixture
+def public(sources: Project, tmp_path: Path) -> Project:
+    """The small project with an experiment that starts from torchvision's S3D."""
+    project = sources.copy(tmp_path / "project")
+    small = project.folder / "small.yaml"
+    small.write_text(small.read_text().replace("\nexperiments:\n", EXPERIMENT, 1))
+    return project
+
+
+def test_without_network_the_message_names_the_file_and_its_place(
+    public: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "https_proxy", "HTTPS_PROXY", "HTTP_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    outcome = public.run("output/imported/torchvision/s3d.safetensors")
+    assert outcome.status != 0
+    message = outcome.text[outcome.text.index("could not be fetched") :]
+    assert "s3d-d76dad2f.pth" in message and "output/imported/downloads/s3d-d76dad2f.pth" in message
+    assert "python -m pipeline_lib weights import torchvision/s3d" in message
+    assert "Traceback" not in outcome.text
+    assert not (public.output / "imported/torchvision/s3d.safetensors").exists()
+
+
+def test_training_starts_from_weights_that_were_imported_from_a_file(public: Project) -> None:
+    torch.manual_seed(7)
+    theirs = torchvision.models.video.s3d(weights=None).state_dict()
+    torch.save(theirs, public.folder / "mine.pth")
+    command = [sys.executable, "-m", "pipeline_lib", "weights", "import", "torchvision/s3d", "mine.pth"]
+    subprocess.run(command, cwd=public.folder, check=True, capture_output=True)
+    outcome = public.succeed("output/experiments/from_public/1-0/weights.safetensors")
+    assert outcome.jobs["import_weights"] == 0 and outcome.jobs["finetune"] == 1
+    imported = load_file(public.output / "imported/torchvision/s3d.safetensors")
+    trained = load_file(public.output / "experiments/from_public/1-0/weights.safetensors")
+    kernels = [name for name, tensor in trained.items() if tensor.dim() == 5 and tensor.shape == imported[name].shape]
+    # Every convolution but the classifier, whose six classes are new.
+    assert len(kernels) == sum(tensor.dim() == 5 for tensor in theirs.values()) - 1
+    for name in kernels:
+        torch.testing.assert_close(trained[name], imported[name], rtol=0, atol=1e-6)
+    assert {name for name in trained if trained[name].shape != imported[name].shape}
