@@ -13,7 +13,7 @@ $(STAMP): constraints.txt pyproject.toml
 
 .PHONY: help
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 .PHONY: install
 install: $(STAMP) ## make .venv with the pinned dependencies
@@ -47,7 +47,11 @@ soak: $(STAMP) ## the same tests with larger counts (many kills, many seeds); ho
 
 .PHONY: benchmarks
 benchmarks: $(STAMP) ## every benchmark, a line of JSON each
-	@set -e; for file in benchmarks/*.py; do $(BIN)/python $$file; done
+	@set -e; for file in $(filter-out benchmarks/common.py,$(wildcard benchmarks/*.py)); do $(BIN)/python $$file; done
+
+.PHONY: benchmarks-gpu
+benchmarks-gpu: $(STAMP) ## the figures that need a GPU, kept in benchmarks/results under the card's name
+	@benchmarks/gpu.sh
 
 .PHONY: unlock
 unlock: $(STAMP) ## remove the lock that a killed snakemake left (make sure that none is running)
