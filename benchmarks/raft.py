@@ -31,6 +31,9 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=12)
     parser.add_argument("--short-side", type=int, default=256)
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument(
+        "--autocast-cpu", choices=("bfloat16", "float32"), default="bfloat16", help="what ours computes in on a CPU"
+    )
     options = parser.parse_args()
     cuda = torch.cuda.is_available()
     device = torch.device("cuda" if cuda else "cpu")
@@ -41,7 +44,11 @@ def main() -> None:
     pairs = pair_indices(len(frames), 1)
     raft = RAFT(
         RAFTParameters(
-            model=options.model, weights=options.weights, iterations=options.iterations, compile=options.compile
+            model=options.model,
+            weights=options.weights,
+            iterations=options.iterations,
+            compile=options.compile,
+            autocast_cpu=options.autocast_cpu,
         ),
         device,
     )
@@ -80,6 +87,7 @@ def main() -> None:
         "batch": batch,
         "iterations": options.iterations,
         "device": device.type,
+        "computes_in": "float16" if cuda else options.autocast_cpu,
         "mean_endpoint_error_to_plain_float32": float(endpoint_error(flows["ours"], flows["torchvision"]).mean()),
     }
     emit("raft", round(rates["ours"], 3), "pairs/s", round(rates["torchvision"], 3), conditions=conditions)

@@ -1,5 +1,6 @@
 """RAFT with real weights, and the tricks that make it cheaper, against torchvision's own forward."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -9,16 +10,19 @@ import torch
 import torchvision
 from flow_material import moving_frames, specification, textured, write_frames_shard
 
-from pipeline_lib.configuration.data import Motion
+from pipeline_lib.configuration.data import Generated, Motion
 from pipeline_lib.errors import UserError
 from pipeline_lib.flow.endpoint_error import endpoint_error
 from pipeline_lib.flow.extraction import extract_motion
 from pipeline_lib.flow.flo import read_flo
 from pipeline_lib.flow.flow_edges import create as create_edges
 from pipeline_lib.flow.flow_edges import sobel_magnitude
+from pipeline_lib.flow.methods import create_method
 from pipeline_lib.flow.quantisation import Quantisation
 from pipeline_lib.flow.raft import RAFT, RAFTParameters, create, pad_frames
 from pipeline_lib.flow.raft_weights import from_original, load_weights
+from pipeline_lib.media.generated import Scene, draw_scene, render, true_flow
+from pipeline_lib.media.motion_classes import CLASSES, Pose
 from pipeline_lib.media.shards import Shard
 
 CPU = torch.device("cpu")
@@ -61,6 +65,40 @@ def test_equals_torchvisions_forward(media: Path, small: RAFT) -> None:
         for row, (first, second) in zip(ours, pairs, strict=True):
             plain = small.network(scaled[first : first + 1], scaled[second : second + 1], small.iterations)[-1][0]
             assert endpoint_error(row.numpy(), plain.numpy()).mean() < 0.01
+
+
+def every_fifth_frame(label: str) -> Scene:
+    """A generated scene at five times its speed: the true flow is exact, some 10–40 px."""
+    generated = Generated(num_frames=6, short_side=128, seed=5)
+    scene = draw_scene(generated, "validation", CLASSES["motions"].index(label))
+    pose, kept = scene.pose, slice(None, None, 5)
+    fast = Pose(pose.x[kept], pose.y[kept], pose.angle[kept], pose.radius[kept])
+    return replace(scene, pose=fast, camera=scene.camera[kept], gain=scene.gain[kept])
+
+
+@pytest.mark.media
+@pytest.mark.parametrize("label", ["move_left", "move_right", "move_up", "move_down"])
+def test_fast_motion_is_raft_s_and_not_tvl1_s(small: RAFT, label: str) -> None:
+    scene = every_fifth_frame(label)
+    frames, (truth, valid) = render(scene), true_flow(scene)
+    moving = valid[0] & (np.hypot(*truth[0].transpose(2, 0, 1)) > 5)
+    assert moving.sum() > 500
+    grey = np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames])
+    fields = {
+        "raft": small.pairs(torch.from_numpy(frames).permute(0, 3, 1, 2), [(0, 1)], 1)[0].numpy(),
+        "tvl1": create_method(Motion(method="tvl1"), CPU, 1).motion(grey, 1)[0].numpy(),
+    }
+    errors = {name: endpoint_error(field, truth[0].transpose(2, 0, 1))[moving].mean() for name, field in fields.items()}
+    assert errors["raft"] < 0.5 * errors["tvl1"], errors
+
+
+@pytest.mark.media
+def test_sixteen_bits_stay_near_float32(media: Path, weights: Path, small: RAFT) -> None:
+    reduced = RAFT(RAFTParameters(model="small", weights=str(weights / "raft-small.pth"), autocast_cpu="bfloat16"), CPU)
+    for index in (0, 1):
+        frames, _ = chairs(media, index)
+        exact, rounded = (raft.pairs(frames, [(0, 1)], 1)[0].numpy() for raft in (small, reduced))
+        assert 0 < endpoint_error(rounded, exact).mean() < 0.05
 
 
 @pytest.mark.media
