@@ -1,8 +1,14 @@
 """From raw video to motion-distilled networks. `snakemake --list-target-rules` shows what can be asked for."""
 
+import signal
+
 from snakemake.utils import min_version
 
 min_version("9.0")
+
+# A cluster sends SIGUSR1 to every process of a job some time before its limit. The stage's process catches it and saves;
+# the Snakemake above it must outlive that, and its children inherit the deaf ear until they want to hear.
+signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
 
 include: "rules/common.smk"

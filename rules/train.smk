@@ -19,13 +19,16 @@ rule train_teacher:
     conda:
         "../envs/training.yaml"
     threads: PLAN.configuration.hardware.num_threads
+    resources:
+        # What starts the processes: a profile puts torchrun here (docs/cluster.md). How many they are reruns nothing.
+        launcher="python",
     params:
         specification=JOBS.training,
         code=JOBS.training_code,
         root=JOBS.root,
         folder=str(LAYOUT.experiment("{experiment}", "{split}", "{seed}")),
     shell:
-        "exec python -m pipeline_lib train --specification {params.specification:q}"
+        "exec {resources.launcher} -m pipeline_lib train --specification {params.specification:q}"
         " --root {params.root:q} --output {params.folder:q} &> {log:q}"
 
 

@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Stands in for `python` in a training rule: one torchrun per task of this SLURM job, a process per GPU in each.
+# The tasks meet at the job's first node, on a port that follows from the job's number.
+set -euo pipefail
+# The executor hides most of SLURM's variables from the rule: the job itself is asked.
+job="$(scontrol show job --oneliner "$SLURM_JOB_ID")"
+agents="$(sed -n 's/.* NumTasks=\([0-9]*\).*/\1/p' <<<"$job")"
+head="$(sed -n 's/.* BatchHost=\([^ ]*\).*/\1/p' <<<"$job")"
+# Without a GPU (a trial on a CPU partition) one process per task.
+processes="${PROCESSES_PER_TASK:-$(python -c 'import torch; print(max(torch.cuda.device_count(), 1))')}"
+if [ "${agents:-1}" -le 1 ]; then
+    exec torchrun --standalone --nproc-per-node="$processes" "$@"
+fi
+exec srun --ntasks="$agents" --kill-on-bad-exit=1 torchrun \
+    --nnodes="$agents" --nproc-per-node="$processes" --max-restarts=0 \
+    --rdzv-id="$SLURM_JOB_ID" --rdzv-backend=c10d --rdzv-endpoint="$head:$((20000 + SLURM_JOB_ID % 20000))" "$@"

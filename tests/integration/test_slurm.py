@@ -1,0 +1,147 @@
+"""The cluster profile on a real SLURM: the stages, two tasks of one training, jobs that end before their work does."""
+
+import re
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import slurm_project as slurm
+from safetensors.torch import load_file
+from small_project import Project, wait_for
+
+pytestmark = [
+    pytest.mark.slurm,
+    pytest.mark.skipif(not slurm.answers(), reason="no SLURM answers here; tests/slurm/start.sh starts one"),
+]
+
+TEACHER = "output/experiments/teacher_demo/1-0/weights.safetensors"
+TWO_TASKS = {"nodes": 1, "tasks": 2, "mpi": "srun", "tasks_per_gpu": 0}
+LONG = 240
+"""Steps of a training that is still running when something happens to it."""
+
+
+@pytest.fixture(scope="module")
+def trained(sources: Project, tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, str]:
+    """The teacher, trained by two tasks, with all that comes before; and what Snakemake said."""
+    project = sources.copy(tmp_path_factory.mktemp("slurm") / "project")
+    slurm.site_profile(project, **TWO_TASKS)
+    return project, slurm.succeed(project, TEACHER).text
+
+
+@pytest.fixture
+def longer(trained: tuple[Project, str], tmp_path: Path) -> Iterator[Project]:
+    """A copy whose teacher trains long enough to be disturbed, in one process."""
+    project = trained[0].copy(tmp_path / "project")
+    project.edit("small.yaml", "    steps: 10\n", f"    steps: {LONG}\n")
+    slurm.site_profile(project)
+    yield project
+    for job, name in slurm.queue("%i", "%Z"):
+        if name == str(project.folder):
+            subprocess.run(["scancel", job], check=False)
+
+
+@pytest.fixture
+def undisturbed(longer: Project, tmp_path: Path) -> Callable[[], bytes]:
+    """The weights that the same training gives on one machine."""
+
+    def weights() -> bytes:
+        project = longer.copy(tmp_path / "undisturbed")
+        project.succeed(TEACHER)
+        return (project.folder / TEACHER).read_bytes()
+
+    return weights
+
+
+def steps_done(project: Project) -> int:
+    """Steps that the running training has written to its log of metrics."""
+    metrics = project.folder / "output/experiments/teacher_demo/1-0/checkpoints/metrics.jsonl"
+    found = re.findall(r'"step": (\d+)', metrics.read_text(encoding="utf-8")) if metrics.exists() else []
+    return int(found[-1]) if found else 0
+
+
+def training_job(project: Project) -> str:
+    """The SLURM job that trains."""
+    jobs = [job for job, folder, state in slurm.queue("%i", "%Z", "%T") if folder == str(project.folder)]
+    assert len(jobs) == 1, jobs
+    return jobs[0]
+
+
+def resumed(project: Project) -> bool:
+    """Whether the training's last start went on from a checkpoint."""
+    return "going on after step" in slurm.log_of(project, "train", "teacher_demo", "1-0").read_text(encoding="utf-8")
+
+
+def test_stages_and_two_tasks_of_a_training_run_through_slurm(trained: tuple[Project, str]) -> None:
+    project, text = trained
+    # Both shards of a stage went in one submission.
+    assert len(re.findall(r"Submitted array job", text)) == 2
+    first = slurm.log_of(project, "train", "teacher_demo", "1-0").read_text(encoding="utf-8").splitlines()[0]
+    assert "2 clips per forward pass × 2 processes × 1 accumulated passes" in first
+    assert load_file(project.folder / TEACHER)
+    assert list((project.output / "logs/slurm").rglob("*.log"))
+    # Nothing left to do, and the number of tasks is no reason to train again.
+    slurm.site_profile(project)
+    assert "Nothing to be done" in slurm.succeed(project, TEACHER).text
+
+
+def test_a_cancelled_training_goes_on_in_the_retry(longer: Project, undisturbed: Callable[[], bytes]) -> None:
+    with slurm.start(longer, TEACHER) as run:
+        wait_for(lambda: steps_done(longer) >= 20 or run.poll() is not None, 300)
+        job, reached = training_job(longer), steps_done(longer)
+        subprocess.run(["scancel", job], check=True)
+        outcome = slurm.finish(run)
+    assert outcome.status == 0, outcome.text[-6000:]
+    assert 20 <= reached < LONG
+    assert len(set(slurm.job_ids(outcome.text))) >= 2, outcome.text[-3000:]
+    assert resumed(longer)
+    assert (longer.folder / TEACHER).read_bytes() == undisturbed()
+
+
+@pytest.mark.soak
+def test_a_training_at_its_time_limit_saves_when_warned(longer: Project, undisturbed: Callable[[], bytes]) -> None:
+    longer.edit("small.yaml", f"    steps: {LONG}\n", "    steps: 2400\n")
+    # SLURM counts in minutes and may warn a minute early: of two minutes' limit the warning comes in the second.
+    slurm.site_profile(longer, runtime=2, slurm_extra="'--signal=USR1@45'")
+    outcome = slurm.finish(slurm.start(longer, TEACHER), 1800)
+    assert outcome.status == 0, outcome.text[-6000:]
+    assert len(set(slurm.job_ids(outcome.text))) >= 2
+    assert resumed(longer)
+    assert (longer.folder / TEACHER).read_bytes() == undisturbed()
+
+
+@pytest.mark.soak
+def test_a_node_that_goes_down_and_comes_back(longer: Project, undisturbed: Callable[[], bytes]) -> None:
+    (node,) = {row[0] for row in slurm_nodes()}
+    with slurm.start(longer, TEACHER) as run:
+        wait_for(lambda: steps_done(longer) >= 20 or run.poll() is not None, 300)
+        assert steps_done(longer) < LONG
+        control("update", f"nodename={node}", "state=down", "reason=test")
+        time.sleep(5)
+        control("update", f"nodename={node}", "state=resume")
+        outcome = slurm.finish(run, 1800)
+    assert outcome.status == 0, outcome.text[-6000:]
+    assert (longer.folder / TEACHER).read_bytes() == undisturbed()
+
+
+@pytest.mark.soak
+def test_the_whole_demo_through_the_profile(sources: Project, finished: Project, tmp_path: Path) -> None:
+    project = sources.copy(tmp_path / "project")
+    slurm.site_profile(project)
+    slurm.succeed(project, "demo")
+    for name in ("teacher_demo", "d3d_demo", "d3d_demo_transfer"):
+        weights = f"output/experiments/{name}/1-0/weights.safetensors"
+        assert (project.folder / weights).read_bytes() == (finished.folder / weights).read_bytes()
+    assert (project.output / "report/demo.html").exists()
+
+
+def slurm_nodes() -> list[list[str]]:
+    """Name and state of every node."""
+    command = ["sinfo", "--noheader", "--Node", "--format=%N|%T"]
+    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return [line.split("|") for line in text.splitlines()]
+
+
+def control(*arguments: str) -> None:
+    subprocess.run(["scontrol", *arguments], check=True)
