@@ -6,6 +6,7 @@ After a wanted change: ``python tests/unit/configuration/test_environments.py`` 
 import ast
 import re
 import sys
+import tomllib
 from importlib.metadata import distribution, packages_distributions
 from pathlib import Path
 
@@ -132,6 +133,24 @@ def test_every_rule_with_a_command_names_an_environment_that_exists() -> None:
         named = re.findall(r'^        "\.\./envs/(\w+)\.yaml"$', text, re.MULTILINE)
         assert len(named) == len(re.findall(r"^    shell:$", text, re.MULTILINE)), file
         assert set(named) <= set(STAGES), file
+
+
+def test_the_container_installs_this_project_with_the_same_pins() -> None:
+    definition = (REPOSITORY / "envs/pipeline.def").read_text(encoding="utf-8")
+    files = dict(re.findall(r"^    (\S+) (/opt/pipeline/\S+)$", definition, re.MULTILINE))
+    assert all(
+        (REPOSITORY / source).exists() and target == f"/opt/pipeline/{source}" for source, target in files.items()
+    )
+    # What building the package needs is there, and nothing is installed but under the constraints.
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
+    assert {"constraints.txt", "pyproject.toml", "pipeline_lib", "LICENSE"} <= set(files)
+    assert project["project"].get("readme", "README.md") in files
+    (install,) = re.findall(r"pip install (.*)", definition)
+    assert "--constraint /opt/pipeline/constraints.txt" in install
+    (extras,) = re.findall(r"/opt/pipeline\[([\w,]+)\]", install)
+    assert set(extras.split(",")) <= set(project["project"]["optional-dependencies"])
+    python = yaml.safe_load((REPOSITORY / "envs/training.yaml").read_text(encoding="utf-8"))["dependencies"][0]
+    assert f"From: python:{python.removeprefix('python=')}-" in definition
 
 
 if __name__ == "__main__":
