@@ -3,13 +3,11 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+from pipeline_lib.configuration.formats import REQUIRED_LISTS
 from pipeline_lib.configuration.plan import Plan
 from pipeline_lib.errors import UserError
 
 DOCUMENT = "docs/configuration.md (section “Your own data”)"
-
-# Lists that an importer cannot do without; the folder importer reads the folders themselves.
-REQUIRED_LISTS = {"kinetics": ("train", "validation"), "ucf101": ("splits",), "hmdb51": ("splits",)}
 
 
 def missing_data(plan: Plan, dataset: str) -> list[str]:
@@ -19,15 +17,17 @@ def missing_data(plan: Plan, dataset: str) -> list[str]:
         return []
     problems: list[str] = []
     key = f"datasets.{dataset}.annotations"
-    names = dict.fromkeys([*REQUIRED_LISTS.get(section.format, ()), *section.annotations])
-    for name in names:
+    required = REQUIRED_LISTS[section.format]
+    for name in dict.fromkeys([*required, *section.annotations]):
         value = section.annotations.get(name)
         if value is None:
-            problems.append(f"{key}.{name} is not set: the path of the {name} list in the format `{section.format}`")
+            if name in required:
+                problems.append(f"{key}.{name} is not set: the path of {required[name]}")
         elif not Path(value).exists():
             problems.append(f"{key}.{name} is {value!r}: looked for {Path(value).absolute()}, which does not exist")
     key = f"datasets.{dataset}.videos"
-    if not section.videos:
+    # A list that is trusted needs no files.
+    if not section.videos and section.probe != "none":
         problems.append(f"{key} is empty: the folders that hold the videos (flat, or a folder per class)")
     problems += [
         f"{key} has {value!r}: looked for the folder {Path(value).absolute()}, which does not exist"

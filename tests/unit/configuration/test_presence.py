@@ -72,3 +72,18 @@ def test_snakemake_ends_with_that_message_and_no_traceback(repository: Path) -> 
     assert "datasets.kinetics400.annotations.train is not set" in text
     assert DOCUMENT in text
     assert "Traceback" not in text
+
+
+def test_each_format_names_its_own_lists(planned: Any) -> None:
+    for format, keys in (("ava", ("train", "validation", "actions")), ("jhmdb", ("boxes",)), ("sports1m", ("train",))):
+        plan = planned({"datasets": {"kinetics400": {"format": format, "annotations": {}}}})
+        text = message(plan, "distill_k400")
+        assert all(f"datasets.kinetics400.annotations.{key} is not set: the path of " in text for key in keys)
+
+
+def test_a_trusted_list_needs_no_videos(planned: Any, tmp_path: Path) -> None:
+    lists = {name: str(tmp_path / f"{name}.csv") for name in ("train", "validation")}
+    for path in lists.values():
+        Path(path).touch()
+    plan = planned({"datasets": {"kinetics400": {"annotations": lists, "videos": [], "probe": "none"}}})
+    check_data(plan, "The target distill_k400", ["kinetics400"])
