@@ -45,6 +45,12 @@ rule finetune_hmdb51:
         JOBS.target("finetune_hmdb51"),
 
 
+rule download:
+    """optional: fetch the videos that `downloads` in the configuration names"""
+    input:
+        JOBS.downloads,
+
+
 rule evaluate:
     """scores and metrics of what `select` in the configuration names"""
     input:
@@ -57,6 +63,7 @@ rule report:
         JOBS.selected_report,
 
 
+include: "rules/download.smk"
 include: "rules/generate.smk"
 include: "rules/manifest.smk"
 include: "rules/frames.smk"

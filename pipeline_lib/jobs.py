@@ -21,6 +21,7 @@ from pipeline_lib.artefacts.fingerprint import code_fingerprint, module_file
 from pipeline_lib.configuration.loading import CONFIGURATION_FILE, load
 from pipeline_lib.configuration.plan import SELECTED, Plan, Run
 from pipeline_lib.configuration.presence import check_data
+from pipeline_lib.configuration.specification import DownloadSpecification
 from pipeline_lib.errors import UserError
 from pipeline_lib.models.catalogue import names, resolve
 from pipeline_lib.training.code import training_modules
@@ -127,6 +128,23 @@ class Jobs:
         return str(self.layout.root)
 
     # Data
+
+    def downloads(self, _: Any) -> list[str]:
+        """The summaries of every configured download."""
+        names = self.plan.configuration.downloads
+        if not names:
+            _refuse(
+                UserError(
+                    "The target download has nothing to fetch: `downloads` in the configuration is empty. "
+                    "docs/download.md says what to write there."
+                )
+            )
+        return _paths([self.layout.download_summary(name) for name in names])
+
+    def download(self, wildcards: Any) -> str:
+        """Specification of a download."""
+        name = wildcards.source
+        return _text(DownloadSpecification(name=name, download=self.plan.configuration.downloads[name]))
 
     def generate(self, wildcards: Any) -> str:
         """Specification of a generated data set."""
