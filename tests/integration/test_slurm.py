@@ -117,9 +117,11 @@ def test_a_node_that_goes_down_and_comes_back(longer: Project, undisturbed: Call
     with slurm.start(longer, TEACHER) as run:
         wait_for(lambda: steps_done(longer) >= 20 or run.poll() is not None, 300)
         assert steps_done(longer) < LONG
-        control("update", f"nodename={node}", "state=down", "reason=test")
+        subprocess.run(["scontrol", "update", f"nodename={node}", "state=down", "reason=test"], check=True)
         time.sleep(5)
-        control("update", f"nodename={node}", "state=resume")
+        # Refused where the node has come back by itself (ReturnToService=2).
+        subprocess.run(["scontrol", "update", f"nodename={node}", "state=resume"], check=False, capture_output=True)
+        wait_for(slurm.answers, 60)
         outcome = slurm.finish(run, 1800)
     assert outcome.status == 0, outcome.text[-6000:]
     assert (longer.folder / TEACHER).read_bytes() == undisturbed()
@@ -141,7 +143,3 @@ def slurm_nodes() -> list[list[str]]:
     command = ["sinfo", "--noheader", "--Node", "--format=%N|%T"]
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return [line.split("|") for line in text.splitlines()]
-
-
-def control(*arguments: str) -> None:
-    subprocess.run(["scontrol", *arguments], check=True)
