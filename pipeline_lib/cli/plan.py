@@ -1,0 +1,80 @@
+"""``plan``: what a target costs, before anyone starts a month of work."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+HELP = "a table of jobs, disk, CPU and GPU hours per stage of a target, and how many days a profile makes of them"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("configfile", nargs="*", type=Path, help="overlays, as given to snakemake")
+    parser.add_argument("--target", default="distill_k400", help="a target (default: distill_k400)")
+    parser.add_argument("--project", type=Path, default=Path(), help="folder of config.yaml (default: here)")
+    parser.add_argument("--profile", type=Path, help="a profile, e.g. profiles/slurm: its limits give the days")
+    parser.add_argument(
+        "--cores", type=int, default=None, help="cores of this machine (default: all; not with --profile)"
+    )
+    parser.add_argument(
+        "--gpu-teraflops", type=float, help="what a training reaches on one GPU (10¹² operations/s, e.g. 150)"
+    )
+    parser.add_argument("--gpu-pairs", type=float, help="pairs of 340×256 per second of flow on one GPU")
+    parser.add_argument("--core-gigaflops", type=float, default=60.0, help="what a training reaches on one core")
+    parser.add_argument("--json", action="store_true", help="print a list of objects instead of the table")
+
+
+def run(options: argparse.Namespace) -> int:
+    from pipeline_lib.configuration.messages import nearest
+    from pipeline_lib.errors import UserError
+    from pipeline_lib.jobs import load_plan
+    from pipeline_lib.reporting.limits import Limits
+    from pipeline_lib.reporting.workload import Speeds, as_rows, workload
+
+    plan = load_plan(options.project, options.configfile)
+    if options.target not in plan.configuration.targets:
+        raise UserError(
+            f"There is no target `{options.target}`. {nearest(options.target, list(plan.configuration.targets))}"
+        )
+    speeds = Speeds(options.gpu_teraflops, options.gpu_pairs, options.core_gigaflops)
+    stages = workload(plan, options.target, speeds)
+    threads = plan.configuration.hardware.num_threads
+    limits = Limits.of_profile(options.profile) if options.profile else Limits.of_machine(options.cores, threads)
+    for stage in stages:
+        stage.days = limits.days(stage)
+    rows = as_rows(stages)
+    if options.json:
+        print(json.dumps(rows, indent=1, ensure_ascii=False))
+        return 0
+    _print(rows)
+    gpu_known = speeds.gpu_teraflops is not None
+    if plan.configuration.hardware.device != "cpu" and not gpu_known:
+        print("\nTrainings are counted on CPU cores: --gpu-teraflops (and --gpu-pairs for flow) counts them on GPUs.")
+    print(
+        f"Days: {limits.about}; one line after the other, the jobs of a line side by side as far as the limits allow."
+    )
+    return 0
+
+
+def _print(rows: list[dict[str, Any]]) -> None:
+    head = ("stage", "what", "jobs", "GB", "CPU hours", "GPU hours", "days", "from")
+
+    def number(value: float | None) -> str:
+        return "?" if value is None else f"{value:,.0f}" if value >= 100 else f"{value:,.2f}"
+
+    def total(key: str) -> float:
+        return float(sum(row[key] or 0 for row in rows))
+
+    cells: list[tuple[str, ...]] = [head]
+    for row in rows:
+        figures = tuple(number(row[key]) for key in ("gigabytes", "cpu_hours", "gpu_hours", "days"))
+        cells.append((row["stage"], row["what"], str(row["jobs"]), *figures, row["basis"]))
+    sums = tuple(number(total(key)) for key in ("gigabytes", "cpu_hours", "gpu_hours", "days"))
+    cells.append(("all", "", str(int(total("jobs"))), *sums, ""))
+    widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
+    for line in cells:
+        texts = [
+            cell.rjust(width) if 2 <= column <= 6 else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        print("  ".join(texts).rstrip())

@@ -1,0 +1,270 @@
+"""What a target costs before anyone starts it: jobs, disk, processor and GPU hours per stage.
+
+Work is counted from the configuration and, where they exist, from manifests. Rates come from the sidecars of what this
+output root holds already (``*.run.json``: the same machine, the same videos); where there are none from the figures
+below, which say where they are from. A GPU's trainings are multiply-adds over its speed.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline_lib.configuration.experiments import Ensemble, Experiment
+from pipeline_lib.configuration.plan import Plan, Run
+from pipeline_lib.errors import UserError
+
+PROBED_PER_CORE = 600.0
+"""Frames of 340×256 per second that one core decodes while it probes a video: measured on a server processor."""
+FRAMES_PER_CORE = 250.0
+"""Frames of 340×256 per second that one core decodes, scales and encodes as JPEG: measured there."""
+PAIRS_PER_CORE = {"tvl1": 6.4, "farneback": 60.0, "raft": 1.5, "flow_edges": 1.5, "frame_difference": 900.0}
+"""Pairs of 340×256 per second and core (``raft``: the large network): measured there."""
+BYTES_PER_FRAME = 0.16
+"""Bytes per pixel of a JPEG frame of quality 75, and of a grey flow frame of quality 95 over its two halves."""
+BACKWARD = 2.0
+"""Cost of a backward pass in forward passes."""
+ASPECT = 4 / 3
+SECONDS_PER_CLIP = 10.0
+FRAMES_PER_SECOND = 25.0
+
+
+@dataclass
+class Speeds:
+    """What a GPU does; null where nobody measured it here.
+
+    Attributes:
+        gpu_teraflops: operations per second (multiply and add are two) that a training reaches on one GPU, in 10¹².
+        gpu_pairs: pairs of 340×256 per second of flow on one GPU.
+        core_gigaflops: operations per second of one core in training, in 10⁹.
+    """
+
+    gpu_teraflops: float | None = None
+    gpu_pairs: float | None = None
+    core_gigaflops: float = 60.0
+
+
+@dataclass
+class Stage:
+    """One line of the table; hours are of one core or one GPU."""
+
+    stage: str
+    what: str
+    jobs: int
+    gigabytes: float = 0.0
+    cpu_hours: float | None = 0.0
+    gpu_hours: float | None = 0.0
+    basis: str = ""
+    rule: str = ""
+    days: float | None = field(default=None)
+
+
+def _count_rows(path: Path) -> int:
+    with path.open("rb") as file:
+        return max(sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b"")) - 1, 0)
+
+
+def num_clips(plan: Plan, dataset: str) -> tuple[int, int, str]:
+    """Clips of a data set: on all lists, on the training list, and where the numbers are from.
+
+    Raises:
+        UserError: there is no manifest and no list to count.
+    """
+    section = plan.configuration.datasets[dataset]
+    summary = plan.layout.summary(dataset)
+    if summary.exists():
+        content = json.loads(summary.read_text(encoding="utf-8"))
+        accepted = content["status"].get("accepted", 0)
+        subsets = content.get("subsets", {}).get("subset_1", {}).get("train", {})
+        train = subsets.get("accepted", accepted) if isinstance(subsets, dict) else accepted
+        return accepted, train, "the manifest"
+    if section.generated is not None:
+        generated = section.generated
+        return generated.num_train + generated.num_validation, generated.num_train, "the configuration"
+    lists = {name: Path(value) for name, value in section.annotations.items() if value and Path(value).is_file()}
+    if not lists:
+        raise UserError(
+            f"datasets.{dataset}.annotations: no list to count the clips of; docs/configuration.md (section “Your own "
+            "data”) says what to set."
+        )
+    counts = {name: _count_rows(path) for name, path in lists.items()}
+    return sum(counts.values()), counts.get("train", sum(counts.values())), "the lists' lines"
+
+
+def frames_per_clip(plan: Plan, dataset: str, frame_format: str) -> float:
+    """Frames of an average clip, as stored."""
+    generated = plan.configuration.datasets[dataset].generated
+    if generated is not None:
+        return float(generated.num_frames)
+    rate = plan.configuration.frame_formats[frame_format].frames_per_second or FRAMES_PER_SECOND
+    return SECONDS_PER_CLIP * rate
+
+
+def sidecars(folder: Path) -> Iterator[Mapping[str, Any]]:
+    """The sidecars of finished shards below a folder."""
+    for path in sorted(folder.glob("*.h5.run.json")):
+        try:
+            yield json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+
+
+def measured(folder: Path, unit: str) -> tuple[float, float] | None:
+    """Units per second and job, and bytes per unit, of the finished shards below a folder; None without any."""
+    units = seconds = size = 0.0
+    for sidecar in sidecars(folder):
+        figures = sidecar.get("figures", {})
+        units += figures.get(unit, 0)
+        seconds += sidecar.get("seconds", 0.0)
+        size += figures.get("bytes", 0)
+    return (units / seconds, size / units) if units and seconds else None
+
+
+def runs_behind(plan: Plan, names: Iterable[str]) -> list[Run]:
+    """Every training that some experiments need, each once, sources first."""
+    found: dict[Run, None] = {}
+
+    def visit(run: Run) -> None:
+        entry = plan.configuration.experiments[run.experiment]
+        if isinstance(entry, Ensemble):
+            for member in plan.members(run):
+                visit(member)
+            return
+        for source in (entry.teacher, entry.initialise_from):
+            if source is not None and source in plan.configuration.experiments:
+                visit(plan.source_run(source, run))
+        found.setdefault(run)
+
+    for name in names:
+        for run in plan.runs(name):
+            visit(run)
+    return list(found)
+
+
+def _gmacs(plan: Plan, run: Run) -> float:
+    from pipeline_lib.models.complexity import count
+
+    specification = plan.training(run)
+    sampling = specification.recipe.sampling
+    channels = 3 if specification.modality == "rgb" else 2
+    model = specification.model
+    return count(model.name, sampling.num_frames, sampling.crop, in_channels=channels, options=model.options).gmacs
+
+
+def workload(plan: Plan, target: str, speeds: Speeds) -> list[Stage]:
+    """The stages of a target.
+
+    Args:
+        plan: the jobs of a configuration.
+        target: a target of ``workflow/targets.yaml``.
+        speeds: what a GPU does.
+
+    Raises:
+        UserError: no such target, or nothing to count a data set by.
+    """
+    names = [reported.name for reported in plan.report(target).experiments]
+    runs = runs_behind(plan, names)
+    stages: list[Stage] = []
+    places: dict[tuple[str, str], set[str]] = {}
+    for run in runs:
+        experiment = plan.configuration.experiments[run.experiment]
+        assert isinstance(experiment, Experiment)
+        motions = places.setdefault((experiment.dataset, experiment.frame_format), set())
+        motion = plan.training(run).motion
+        if motion is not None and plan.sees_flow(run, with_teacher=True):
+            motions.add(motion)
+    for dataset in dict.fromkeys(dataset for dataset, _ in places):
+        total, _, source = num_clips(plan, dataset)
+        frames = total * max(frames_per_clip(plan, *place) for place in places if place[0] == dataset)
+        hours = 0.0 if plan.configuration.datasets[dataset].probe == "none" else frames / PROBED_PER_CORE / 3600
+        about = f"{total:,} clips by {source}"
+        stages.append(Stage("manifest", dataset, 1, cpu_hours=hours, basis=about, rule="manifest"))
+    for (dataset, frame_format), motions in places.items():
+        stages += _data_stages(plan, dataset, frame_format, sorted(motions), speeds)
+    gpu = plan.configuration.hardware.device != "cpu" and speeds.gpu_teraflops is not None
+    for run in runs:
+        stages.append(_training(plan, run, speeds, gpu))
+    for run in runs:
+        if run.experiment in names:
+            stages.append(_evaluation(plan, run, speeds, gpu))
+    return stages
+
+
+def _data_stages(plan: Plan, dataset: str, frame_format: str, motions: list[str], speeds: Speeds) -> list[Stage]:
+    """Frames and every motion kind of one frame format."""
+    shards = plan.configuration.datasets[dataset].num_shards
+    total, _, _ = num_clips(plan, dataset)
+    frames = total * frames_per_clip(plan, dataset, frame_format)
+    short = plan.configuration.frame_formats[frame_format].short_side
+    pixels = short * short * ASPECT
+    scale = pixels / (340 * 256)
+    folder = plan.layout.frames(dataset, frame_format, "000").parent
+    found = measured(folder, "frames")
+    rate, size = found if found else (FRAMES_PER_CORE / scale, BYTES_PER_FRAME * pixels)
+    basis = "measured here" if found else "this program's figure"
+    where = f"{dataset}/{frame_format}"
+    stages = [Stage("frames", where, shards, frames * size / 1e9, frames / rate / 3600, 0.0, basis, "extract_frames")]
+    for motion in motions:
+        kind = plan.configuration.motions[motion]
+        found = measured(plan.layout.motion(dataset, frame_format, motion, "000").parent, "pairs")
+        stage = Stage("motion", f"{where}/{motion}", shards, 2 * frames * BYTES_PER_FRAME * pixels / 1e9)
+        stage.rule = "extract_motion"
+        on_gpu = plan.configuration.hardware.device != "cpu" and speeds.gpu_pairs is not None
+        if found:
+            stage.cpu_hours, stage.basis = frames / found[0] / 3600, "measured here"
+        elif on_gpu and kind.method in ("tvl1", "raft", "flow_edges"):
+            assert speeds.gpu_pairs is not None
+            stage.cpu_hours, stage.gpu_hours = 0.0, frames * scale / speeds.gpu_pairs / 3600
+            stage.basis = "--gpu-pairs"
+        else:
+            stage.cpu_hours = frames * scale / PAIRS_PER_CORE[kind.method] / 3600
+            stage.basis = "this program's figure, on the CPU"
+        stages.append(stage)
+    return stages
+
+
+def _compute(stage: Stage, operations: float, speeds: Speeds, gpu: bool) -> Stage:
+    """Fill in the hours of so many operations."""
+    if gpu:
+        assert speeds.gpu_teraflops is not None
+        stage.cpu_hours, stage.gpu_hours = 0.0, operations / (speeds.gpu_teraflops * 1e12) / 3600
+        stage.basis += " over --gpu-teraflops"
+    else:
+        stage.cpu_hours = operations / (speeds.core_gigaflops * 1e9) / 3600
+        stage.basis += " over --core-gigaflops"
+    return stage
+
+
+def _training(plan: Plan, run: Run, speeds: Speeds, gpu: bool) -> Stage:
+    specification = plan.training(run)
+    recipe = specification.recipe
+    passes = (1 + BACKWARD) * _gmacs(plan, run)
+    if specification.teacher is not None:
+        teacher = specification.teacher
+        passes += _gmacs(plan, Run(teacher.experiment, teacher.split, teacher.seed))
+    clips = recipe.steps * recipe.global_batch
+    stage = Stage("training", str(run), 1, rule=specification.stage)
+    stage.basis = f"{recipe.steps:,} steps × {recipe.global_batch} clips × {passes:.1f} G multiply-adds"
+    return _compute(stage, 2e9 * passes * clips, speeds, gpu)
+
+
+def _evaluation(plan: Plan, run: Run, speeds: Speeds, gpu: bool) -> Stage:
+    specification = plan.training(run)
+    total, train, _ = num_clips(plan, specification.dataset)
+    sampling = specification.recipe.sampling
+    operations = 0.0
+    protocols = plan.configuration.experiments[run.experiment].protocols
+    for name in protocols:
+        protocol = plan.configuration.protocols[name]
+        frames = frames_per_clip(plan, specification.dataset, specification.frame_format)
+        clips = frames / sampling.num_frames if protocol.num_clips == "all_frames" else float(protocol.num_clips)
+        area = ((protocol.crop or sampling.crop) / sampling.crop) ** 2
+        operations += 2e9 * _gmacs(plan, run) * clips * protocol.num_crops * area * (total - train)
+    stage = Stage("evaluation", str(run), len(protocols), rule="evaluate_run", basis=f"{total - train:,} clips")
+    return _compute(stage, operations, speeds, gpu)
+
+
+def as_rows(stages: Iterable[Stage]) -> list[dict[str, Any]]:
+    """Plain data."""
+    return [asdict(stage) for stage in stages]
