@@ -4,6 +4,7 @@ Both give uint8 batches, decoded in worker processes; ``pipeline_lib.clips.batch
 normalises them on the device.
 """
 
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
@@ -78,6 +79,13 @@ class ClipReader:
         return batch
 
 
+def directional_labels(classes: Sequence[str]) -> frozenset[int]:
+    """Labels of the classes whose names say left or right, as words of their own: mirrored, they would be wrong."""
+    return frozenset(
+        label for label, name in enumerate(classes) if re.search(r"(?<![a-z])(left|right)(?![a-z])", name.lower())
+    )
+
+
 class RequestedClips(Dataset[Batch]):
     """Clips asked for one by one: item i is request i (evaluation)."""
 
@@ -107,11 +115,19 @@ class TrainingClips(Dataset[Batch]):
         sampling: which frames and pixels.
         seed: the run's seed.
         horizontal_flip: whether clips may be mirrored.
+        unmirrored: labels whose clips may not, all the same (``directional_labels``).
     """
 
-    def __init__(self, reader: ClipReader, sampling: Sampling, seed: int, horizontal_flip: bool) -> None:
+    def __init__(
+        self,
+        reader: ClipReader,
+        sampling: Sampling,
+        seed: int,
+        horizontal_flip: bool,
+        unmirrored: frozenset[int] = frozenset(),
+    ) -> None:
         self.reader, self.sampling, self.seed = reader, sampling, seed
-        self.horizontal_flip = horizontal_flip
+        self.horizontal_flip, self.unmirrored = horizontal_flip, unmirrored
 
     def __getstate__(self) -> dict[str, object]:
         return self.__dict__.copy()
@@ -137,7 +153,7 @@ class TrainingClips(Dataset[Batch]):
             short_side=low + int(uniform[1] * (high - low + 1)),
             vertical=0.5 if plain else float(uniform[2]),
             horizontal=0.5 if plain else float(uniform[3]),
-            flip=self.horizontal_flip and not plain and bool(uniform[4] < 0.5),
+            flip=self.horizontal_flip and not plain and bool(uniform[4] < 0.5) and self.unmirrored.isdisjoint(labels),
             # A clip of several classes (Sports-1M) teaches one of them, drawn anew each epoch.
             label=labels[int(uniform[5] * len(labels))] if labels else -1,
             sample=sample,

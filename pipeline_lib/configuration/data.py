@@ -67,8 +67,8 @@ class Dataset(Section):
     generated: Generated | None = None
     num_splits: int = Field(default=1, ge=1)
     """Official train/validation divisions (UCF101 and HMDB51 have 3)."""
-    horizontal_flip: Literal["allowed", "forbidden"] = "allowed"
-    """Whether a mirrored clip keeps its label."""
+    horizontal_flip: Literal["allowed", "forbidden", "by_label"] = "allowed"
+    """Whether a mirrored clip keeps its label; ``by_label``: unless it says left or right (Something-Something)."""
     num_shards: int = Field(default=256, ge=1)
     probe: Literal["decode", "headers", "none"] = "decode"
     """``decode`` decodes every frame of every video, ``headers`` opens it only, ``none`` trusts the list."""

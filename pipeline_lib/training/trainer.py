@@ -15,7 +15,14 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pipeline_lib.artefacts.progress import Progress
 from pipeline_lib.clips.batches import to_network_input
-from pipeline_lib.clips.dataset import Batch, ClipReader, MicroBatchSampler, TrainingClips, clip_loader
+from pipeline_lib.clips.dataset import (
+    Batch,
+    ClipReader,
+    MicroBatchSampler,
+    TrainingClips,
+    clip_loader,
+    directional_labels,
+)
 from pipeline_lib.clips.index import ClipIndex
 from pipeline_lib.clips.sampling import DROPOUT, generator
 from pipeline_lib.configuration.specification import TrainingSpecification
@@ -149,7 +156,8 @@ class Trainer:
             ClipReader(self.index, self.objective.modalities),
             specification.recipe.sampling,
             specification.seed,
-            specification.horizontal_flip == "allowed",
+            specification.horizontal_flip != "forbidden",
+            directional_labels(self.index.classes) if specification.horizontal_flip == "by_label" else frozenset(),
         )
         sampler = MicroBatchSampler(
             first_step, last_step, self.plan.global_batch, micro_batch, ranks.rank, ranks.num_ranks

@@ -8,7 +8,14 @@ import torch
 from packed_set import PackedSet, make_packed_set
 
 from pipeline_lib.clips.batches import to_network_input
-from pipeline_lib.clips.dataset import ClipReader, MicroBatchSampler, RequestedClips, TrainingClips, clip_loader
+from pipeline_lib.clips.dataset import (
+    ClipReader,
+    MicroBatchSampler,
+    RequestedClips,
+    TrainingClips,
+    clip_loader,
+    directional_labels,
+)
 from pipeline_lib.clips.index import OpenShards, build_index
 from pipeline_lib.clips.sampling import ClipRequest
 from pipeline_lib.configuration.training import Sampling
@@ -138,6 +145,21 @@ def test_flips_only_where_labels_survive_them(packed):
     assert not any(clips.request(sample).flip for sample in range(100))
     starts = {clips.request(sample).start for sample in range(200)}
     assert starts == set(range(9))
+
+
+def test_clips_whose_label_says_left_or_right_are_not_mirrored(packed):
+    names = ("Pushing something from left to right", "Turning the camera RIGHT", "Bright lefty folding", "up-left")
+    assert directional_labels(names) == {0, 1, 3}
+    index = index_of(packed)
+    sampling = Sampling(num_frames=4, crop=32, short_side=(36, 36))
+    unmirrored = frozenset({index.labels[0][0]})
+    clips = TrainingClips(ClipReader(index, ("rgb",)), sampling, 0, True, unmirrored)
+    free = TrainingClips(ClipReader(index, ("rgb",)), sampling, 0, True)
+    for sample in range(100):
+        request, other = clips.request(sample), free.request(sample)
+        assert request.flip == (other.flip and request.label not in unmirrored)
+    assert any(clips.request(sample).flip for sample in range(100))
+    assert any(free.request(sample).flip and free.request(sample).label in unmirrored for sample in range(100))
 
 
 def test_requested_clips_keep_their_order_and_travel_to_workers(packed):

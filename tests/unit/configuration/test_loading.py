@@ -45,7 +45,11 @@ MISTAKES: list[tuple[dict[str, Any], str, tuple[str, ...]]] = [
     ({"hardware": {"device": "gpu"}}, "hardware.device", ("'gpu'", "`cpu`", "auto, cpu, cuda")),
     ({"motions": {"tvl1": {"bound": -1}}}, "motions.tvl1.bound", ("-1", "greater than 0")),
     ({"motions": {"tvl1": {"gap": 0}}}, "motions.tvl1.gap", ("0", "at least 1 or at most −1")),
-    ({"datasets": {"generated": {"horizontal_flip": "never"}}}, "horizontal_flip", ("'never'", "allowed, forbidden")),
+    (
+        {"datasets": {"generated": {"horizontal_flip": "never"}}},
+        "horizontal_flip",
+        ("'never'", "allowed, by_label, forbidden"),
+    ),
     ({"datasets": {"my set": {"format": "folder"}}}, "datasets.my set", ("letters, digits and underscores",)),
     (demo(objective={"name": "distilation"}), "objective.name", ("'distilation'", "`distillation`")),
     (demo(stage="distil"), "experiments.d3d_demo.stage", ("'distil'", "`distill`")),
