@@ -40,6 +40,8 @@ def longer(trained: tuple[Project, str], tmp_path: Path) -> Iterator[Project]:
     for job, name in slurm.queue("%i", "%Z"):
         if name == str(project.folder):
             subprocess.run(["scancel", job], check=False)
+    # Without cgroups SLURM does not find every process of a job whose node it took for dead.
+    subprocess.run(["pkill", "-9", "-f", str(project.folder)], check=False)
 
 
 @pytest.fixture
