@@ -88,6 +88,13 @@ class Recipe(Section):
     checkpoint_steps: int = Field(default=500, ge=1)
     checkpoint_minutes: float = Field(default=10.0, gt=0)
     keep_checkpoints: int = Field(default=2, ge=1)
+    """The last ones; the best one stays besides."""
+    validation_steps: int = Field(default=0, ge=0)
+    """Look at the validation list every so many steps; 0 never does, as the papers report the last weights."""
+    validation_videos: int | None = Field(default=None, ge=1)
+    """Videos of that list which are looked at, one central clip each; null takes all."""
+    final_weights: Literal["last", "best"] = "last"
+    """``best``: of the checkpoint with the least validation loss, or without validation the least training loss."""
     maximum_skipped_steps: int = Field(default=0, ge=0)
     """Steps with a non-finite loss that are skipped before the run stops."""
 
@@ -107,6 +114,7 @@ class Recipe(Section):
         return self.model_copy(
             update={
                 "steps": shorter(self.steps),
+                "validation_steps": shorter(self.validation_steps) if self.validation_steps else 0,
                 "reestimate_batch_norm": shorter(self.reestimate_batch_norm) if self.reestimate_batch_norm else 0,
                 "schedule": schedule.model_copy(
                     update={

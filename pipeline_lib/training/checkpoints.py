@@ -1,8 +1,10 @@
 """Checkpoints: atomic, self-checking, tied to what they were made from."""
 
+import errno
 import hashlib
 import io
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -23,7 +25,7 @@ class Checkpoints:
         folder: where they lie; made if need be.
         digest: of specification, code and inputs. Checkpoints of another digest are set aside, not resumed: a
             changed λ would otherwise "finish" at once from an old checkpoint.
-        keep: how many of the last ones stay.
+        keep: how many of the last ones stay; the best one stays besides.
     """
 
     def __init__(self, folder: Path, digest: str, keep: int) -> None:
@@ -37,8 +39,18 @@ class Checkpoints:
         """Complete-looking checkpoints, oldest first."""
         return sorted(self.folder.glob("step_*.pt"))
 
-    def save(self, step: int, state: dict[str, Any]) -> Path:
+    @property
+    def best_path(self) -> Path:
+        """File of the best checkpoint so far: one more name of a checkpoint that may have gone under its first."""
+        return self.folder / "best.pt"
+
+    def save(self, step: int, state: dict[str, Any], best: bool = False) -> Path:
         """Write the state after ``step`` steps; remove what is older than the last ``keep``.
+
+        Args:
+            step: steps done.
+            state: what ``torch.save`` takes.
+            best: whether it is the best so far, and so kept when it is no longer among the last.
 
         Raises:
             OSError: the disk is full; the earlier checkpoints are untouched.
@@ -55,9 +67,24 @@ class Checkpoints:
         with atomic_path(self.path(step)) as temporary, open(temporary, "wb") as file:
             file.write(json.dumps(header).encode() + b"\n")
             file.write(content)
+            file.flush()
+            if best:
+                # First: were the process killed between the two, the step would be done again and judged the same.
+                self._keep_best(temporary)
         for old in self.paths()[: -self.keep]:
             old.unlink()
         return self.path(step)
+
+    def _keep_best(self, written: Path) -> None:
+        with atomic_path(self.best_path) as temporary:
+            temporary.unlink()
+            try:
+                os.link(written, temporary)
+            except OSError as error:
+                if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                # A file system without hard links.
+                shutil.copyfile(written, temporary)
 
     def set_aside_others(self) -> None:
         """Move a folder whose checkpoints have another digest out of the way, to ``{folder}.aside`` (one is kept)."""
@@ -76,17 +103,28 @@ class Checkpoints:
     def latest(self) -> tuple[int, dict[str, Any]] | None:
         """Step and state of the last undamaged checkpoint, or None. Damaged ones are removed and named."""
         for path in reversed(self.paths()):
-            header = self._header(path)
-            if header is not None:
-                with open(path, "rb") as file:
-                    file.readline()
-                    content = file.read()
-                if len(content) == header["size"] and hashlib.sha256(content).hexdigest() == header["sha256"]:
-                    state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-                    return int(header["step"]), state
+            found = self._read(path)
+            if found is not None:
+                return found
             print(f"{path} is damaged; going back to the checkpoint before it", file=sys.stderr)
             path.unlink()
         return None
+
+    def best(self) -> tuple[int, dict[str, Any]] | None:
+        """Step and state of the best checkpoint, or None if there is none or it is damaged."""
+        return self._read(self.best_path)
+
+    def _read(self, path: Path) -> tuple[int, dict[str, Any]] | None:
+        header = self._header(path)
+        if header is None:
+            return None
+        with open(path, "rb") as file:
+            file.readline()
+            content = file.read()
+        if len(content) != header["size"] or hashlib.sha256(content).hexdigest() != header["sha256"]:
+            return None
+        state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        return int(header["step"]), state
 
     @staticmethod
     def _header(path: Path) -> dict[str, Any] | None:

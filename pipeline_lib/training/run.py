@@ -29,6 +29,7 @@ from pipeline_lib.training.networks import build_network, initialise, load_netwo
 from pipeline_lib.training.objectives.base import EndpointForward, TrainingObjective
 from pipeline_lib.training.signals import EXIT_INTERRUPTED, stop_requests
 from pipeline_lib.training.trainer import Trainer, TrainingInterruptedError, place
+from pipeline_lib.training.validation import Validation
 from pipeline_lib.training.weights import load_metadata, save_weights
 
 
@@ -94,9 +95,13 @@ def load_teacher(specification: TrainingSpecification, layout: Layout, device: t
     return place(EndpointForward(network), device).eval().requires_grad_(False)
 
 
-def describe_inputs(specification: TrainingSpecification, layout: Layout, index: ClipIndex) -> dict[str, str]:
+def describe_inputs(
+    specification: TrainingSpecification, layout: Layout, index: ClipIndex, validation: ClipIndex | None = None
+) -> dict[str, str]:
     """Name → digest of what the training reads."""
     inputs = {"clips": index.digest}
+    if validation is not None:
+        inputs["validation"] = validation.digest
     if specification.teacher is not None:
         teacher = specification.teacher
         path = layout.weights(teacher.experiment, str(teacher.split), str(teacher.seed))
@@ -172,11 +177,12 @@ def _train_locked(
         specification.split,
         "train",
     )
+    validation_index = _validation_index(specification, layout)
     record = provenance(
         "train",
         training_modules(specification),
         specification.model_dump(mode="json"),
-        describe_inputs(specification, layout, index),
+        describe_inputs(specification, layout, index, validation_index),
         distribution_versions(["torch", "numpy", "simplejpeg", "opencv-contrib-python-headless"]),
     )
     if ranks.from_first(is_finished(output, record["digest"]) if ranks.is_first else None):
@@ -215,6 +221,16 @@ def _train_locked(
             loader_workers(num_workers, device, ranks),
             request,
         )
+        if validation_index is not None:
+            trainer.validation = Validation(
+                validation_index,
+                specification.recipe,
+                specification.modality,
+                specification.seed,
+                plan.micro_batch,
+                ranks,
+                trainer.num_workers,
+            )
         found = checkpoints.latest()
         log_size = trainer.restore(*found) if found is not None else 0
         del found
@@ -236,6 +252,15 @@ def _train_locked(
             _finish(trainer, output, record, sidecar)
     ranks.barrier()
     return 0
+
+
+def _validation_index(specification: TrainingSpecification, layout: Layout) -> ClipIndex | None:
+    """The validation list, where the recipe looks at it during the training."""
+    if not specification.recipe.validation_steps:
+        return None
+    place = (specification.dataset, specification.frame_format)
+    motion = specification.motion if specification.modality == "flow" else None
+    return build_index(layout, *place, motion, specification.num_shards, specification.split, "validation")
 
 
 def _seed_initialisation(seed: int) -> None:

@@ -6,15 +6,15 @@ from contextlib import contextmanager
 
 import torch
 
-PHASES = ("data", "forward", "backward", "optimiser", "communication", "checkpoint")
+PHASES = ("data", "forward", "backward", "optimiser", "communication", "checkpoint", "validation")
 
 
 class PhaseTimes:
     """Seconds per phase.
 
     On the CPU wall time. On a GPU the work is asynchronous: pairs of CUDA events are noted and read when a later call
-    finds them finished, so that timing never waits for the device; ``data``, ``communication`` and ``checkpoint`` are
-    what the host waits for, always wall time.
+    finds them finished, so that timing never waits for the device; ``data``, ``communication``, ``checkpoint`` and
+    ``validation`` are what the host waits for, always wall time.
 
     Args:
         device: where the network runs.

@@ -37,6 +37,7 @@ from pipeline_lib.training.optimisers import build_optimiser
 from pipeline_lib.training.schedules import learning_rate
 from pipeline_lib.training.signals import StopRequest
 from pipeline_lib.training.timing import PhaseTimes
+from pipeline_lib.training.validation import Score, Validation
 
 
 class TrainingInterruptedError(Exception):
@@ -72,6 +73,10 @@ class Trainer:
     step: int = 0
     skipped: int = 0
     means: Means = field(default_factory=Means)
+    validation: Validation | None = None
+    judged: Means = field(default_factory=Means)
+    """The total loss since the last checkpoint that was compared with the best."""
+    best: Score | None = None
 
     def __post_init__(self) -> None:
         recipe = self.specification.recipe
@@ -109,6 +114,8 @@ class Trainer:
             "optimiser": self.optimiser.state_dict(),
             "average": self.average.state_dict() if self.average is not None else None,
             "means": self.means.state(),
+            "judged": self.judged.state(),
+            "best": None if self.best is None else list(self.best),
             "skipped": self.skipped,
             "log_size": log_size,
         }
@@ -120,19 +127,38 @@ class Trainer:
         if self.average is not None:
             self.average.load_state_dict(state["average"])
         self.means.restore(state["means"], self.device)
+        self.judged.restore(state["judged"], self.device)
+        self.best = None if state["best"] is None else Score(*state["best"])
         self.skipped = int(state["skipped"])
         self.step = step
         return int(state["log_size"])
 
+    def _is_best(self) -> bool:
+        """Compare with the best; at fixed steps only, so that the answer does not depend on when a run was stopped."""
+        recipe = self.specification.recipe
+        if self.validation is not None:
+            fresh = self.validation.score
+        elif self.step % recipe.checkpoint_steps == 0 or self.step == recipe.steps:
+            taken = self.judged.take() if self.judged.count else {}
+            fresh = Score(taken["total"], self.step) if taken else None
+        else:
+            return False
+        if fresh is None or fresh.step != self.step or (self.best is not None and fresh.loss >= self.best.loss):
+            return False
+        self.best = fresh
+        return True
+
     def _save(self, log: MetricsLog | None) -> None:
+        earlier, best = self.best, self._is_best()
         if log is None:
             return
         with self.times.phase("checkpoint"):
             try:
-                self.checkpoints.save(self.step, self.state(log.size()))
+                self.checkpoints.save(self.step, self.state(log.size()), best)
             except OSError as error:
                 if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                     raise
+                self.best = earlier
                 saved = self.checkpoints.paths()
                 print(
                     f"no room on the disk for the checkpoint of step {self.step} ({error}); the last good one is "
@@ -201,12 +227,25 @@ class Trainer:
                         note = " ".join(f"{name} {value:.4g}" for name, value in shown.items())
                 if progress is not None:
                     progress.advance(1, note)
+                validated = self.validation is not None and self._validate(log)
                 due = time.monotonic() - last_saved >= 60.0 * recipe.checkpoint_minutes
-                if stop or due or self.step % recipe.checkpoint_steps == 0 or self.step == recipe.steps:
+                if stop or due or validated or self.step % recipe.checkpoint_steps == 0 or self.step == recipe.steps:
                     self._save(log)
                     last_saved = time.monotonic()
                 if stop and self.step < recipe.steps:
                     raise TrainingInterruptedError
+
+    def _validate(self, log: MetricsLog | None) -> bool:
+        """Look at the validation list if it is time to."""
+        assert self.validation is not None
+        if not self.validation.is_due(self.step, self.specification.recipe.steps):
+            return False
+        module = self.average if self.average is not None else self.module
+        with self.times.phase("validation"):
+            values = self.validation.run(module.network, self.step, self.device)  # type: ignore[arg-type]
+        if log is not None:
+            log.write(self.step, values, {})
+        return True
 
     def _one_step(self, wrapped: Any, batches: Iterator[Batch], rate: float) -> bool:
         """One optimiser step over the global batch; True if some process was asked to stop."""
@@ -247,7 +286,9 @@ class Trainer:
                 self.optimiser.step()
                 if self.average is not None:
                     self._update_average()
-                self.means.add(dict(zip(names, mean, strict=True)))
+                values = dict(zip(names, mean, strict=True))
+                self.means.add(values)
+                self.judged.add({"total": values["total"]})
             self.optimiser.zero_grad(set_to_none=True)
         return bool(checked[-1] > 0.0)
 
@@ -284,9 +325,22 @@ class Trainer:
 
     # The end
 
+    def _return_to_best(self) -> None:
+        found = self.checkpoints.best()
+        if found is None:
+            print("no readable best checkpoint: the last weights are kept", file=sys.stderr)
+            return
+        step, state = found
+        self.module.load_state_dict(state["module"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        print(f"the best weights are those of step {step}", file=sys.stderr)
+
     def final_network(self) -> nn.Module:
         """The network to keep: averaged if the recipe says so, its batch-norm statistics computed anew if so."""
         recipe = self.specification.recipe
+        if recipe.final_weights == "best":
+            self._return_to_best()
         module = self.average if self.average is not None else self.module
         if recipe.reestimate_batch_norm:
             # Clips behind the last step, so that none of them was in the last running statistics.

@@ -27,7 +27,7 @@ def lines(folder: Path) -> list[dict[str, float]]:
 
 
 def losses(folder: Path) -> list[float]:
-    return [line["total"] for line in lines(folder)]
+    return [line["total"] for line in lines(folder) if "total" in line]
 
 
 def synchronised(packed: PackedSet, **recipe: object) -> TrainingSpecification:
@@ -49,7 +49,8 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
 
 
 def test_two_processes_give_the_losses_of_one(packed, tmp_path):
-    specification = synchronised(packed, reestimate_batch_norm=2)
+    # Three videos: the processes' shares of the validation are not equal.
+    specification = synchronised(packed, reestimate_batch_norm=2, validation_steps=3, validation_videos=3)
     train(specification, packed.root, tmp_path / "one", 0)
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port"]
     command += [str(free_port()), *train_words(specification, packed, tmp_path / "two")]
@@ -58,6 +59,10 @@ def test_two_processes_give_the_losses_of_one(packed, tmp_path):
     assert "global batch 4 = 2 clips per forward pass × 2 processes × 1 accumulated passes" in finished.stderr
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-3, abs=1e-4)
     assert len(losses(tmp_path / "two")) == 6
+    watched = [[line for line in lines(tmp_path / name) if "validation_loss" in line] for name in ("one", "two")]
+    assert [line["step"] for line in watched[1]] == [3, 6]
+    for left, right in zip(*watched, strict=True):
+        assert right == pytest.approx(left, rel=1e-3)
     one, two = (load_weights(tmp_path / name / "weights.safetensors")[0] for name in ("one", "two"))
     for name, tensor in one.items():
         assert torch.allclose(two[name].float(), tensor.float(), rtol=1e-2, atol=1e-3), name

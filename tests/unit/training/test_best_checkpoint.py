@@ -1,0 +1,121 @@
+"""The best checkpoint stays beside the last ones, and its weights are the final ones where the recipe says so."""
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from packed_set import PackedSet, make_packed_set, tiny_training
+
+from pipeline_lib.clips.batches import to_network_input
+from pipeline_lib.clips.dataset import ClipReader
+from pipeline_lib.clips.index import build_index
+from pipeline_lib.configuration.experiments import Protocol
+from pipeline_lib.evaluation.runner import video_requests
+from pipeline_lib.training.checkpoints import Checkpoints
+from pipeline_lib.training.networks import load_network
+from pipeline_lib.training.run import train
+from pipeline_lib.training.signals import EXIT_INTERRUPTED
+from pipeline_lib.training.trainer import Trainer
+from pipeline_lib.training.weights import load_weights
+
+# Behind step 8 the rate is forty times what is good: the last weights are bad ones.
+SPOILT = {"base_rate": 0.05, "milestones": [8], "factor": 40.0}
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> PackedSet:
+    return make_packed_set(tmp_path_factory.mktemp("best"))
+
+
+def lines(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def state(value: float) -> dict[str, object]:
+    return {"module": {"w": torch.full((3,), value)}}
+
+
+def test_the_best_one_outlives_the_last_ones(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "c", "origin", keep=1)
+    checkpoints.set_aside_others()
+    assert checkpoints.best() is None
+    for step in (5, 10, 15):
+        checkpoints.save(step, state(step), best=step == 5)
+    assert [path.name for path in checkpoints.paths()] == ["step_000000015.pt"]
+    step, loaded = checkpoints.best()
+    assert (step, loaded["module"]["w"].tolist()) == (5, [5.0] * 3)
+    assert checkpoints.latest()[0] == 15
+    checkpoints.save(20, state(20), best=True)
+    assert checkpoints.best()[0] == 20
+    assert sorted(path.name for path in checkpoints.folder.iterdir()) == ["best.pt", "digest", "step_000000020.pt"]
+    checkpoints.best_path.write_bytes(checkpoints.best_path.read_bytes()[:-1])
+    assert checkpoints.best() is None
+
+
+def tensors_of(packed: PackedSet, output: Path, steps: int) -> dict[str, torch.Tensor]:
+    """What the same training has after so many steps."""
+    specification = tiny_training(packed, recipe={"schedule": SPOILT, "steps": steps})
+    train(specification, packed.root, output, 0)
+    return load_weights(output / "weights.safetensors")[0]
+
+
+def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return set(one) == set(other) and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_the_least_training_loss_decides_and_an_interruption_does_not(packed, tmp_path, monkeypatch):
+    recipe = {"schedule": SPOILT, "steps": 12, "checkpoint_steps": 2, "keep_checkpoints": 1, "final_weights": "best"}
+    specification = tiny_training(packed, recipe=recipe)
+    train(specification, packed.root, tmp_path / "whole", 0)
+    totals = [line["total"] for line in lines(tmp_path / "whole")]
+    means = {step: sum(totals[step - 2 : step]) / 2 for step in range(2, 13, 2)}
+    best = min(means, key=lambda step: means[step])
+    assert best < 12, "the schedule was to spoil the last weights"
+    weights = load_weights(tmp_path / "whole" / "weights.safetensors")[0]
+    assert equal(weights, tensors_of(packed, tmp_path / "short", best))
+
+    original = Trainer._forward
+
+    def stop_in_step_ten(self, *arguments):
+        if self.step == 10:
+            self.request.signal = signal.SIGTERM
+        return original(self, *arguments)
+
+    monkeypatch.setattr(Trainer, "_forward", stop_in_step_ten)
+    assert train(specification, packed.root, tmp_path / "stopped", 0) == EXIT_INTERRUPTED
+    monkeypatch.undo()
+    left = sorted(path.name for path in (tmp_path / "stopped" / "checkpoints").glob("*.pt"))
+    assert left == ["best.pt", "step_000000011.pt"]
+    assert train(specification, packed.root, tmp_path / "stopped", 0) == 0
+    for name in ("weights.safetensors", "metrics.jsonl"):
+        assert (tmp_path / "stopped" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_validation_decides_where_there_is_one_and_changes_nothing_else(packed, tmp_path):
+    recipe = {"schedule": SPOILT, "steps": 12}
+    train(tiny_training(packed, recipe=recipe), packed.root, tmp_path / "plain", 0)
+    watched = {**recipe, "validation_steps": 3, "final_weights": "best"}
+    train(tiny_training(packed, recipe=watched), packed.root, tmp_path / "watched", 0)
+    log = lines(tmp_path / "watched")
+    assert [line for line in log if "total" in line] == lines(tmp_path / "plain")
+    losses = {line["step"]: line["validation_loss"] for line in log if "validation_loss" in line}
+    assert list(losses) == [3, 6, 9, 12]
+    best = min(losses, key=lambda step: losses[step])
+    weights = load_weights(tmp_path / "watched" / "weights.safetensors")[0]
+    assert equal(weights, tensors_of(packed, tmp_path / "short", int(best)))
+
+    # The figures, by the evaluation's own clips.
+    network, _ = load_network(tmp_path / "watched" / "weights.safetensors")
+    index = build_index(packed.layout, packed.name, "short36", None, packed.num_shards, 1, "validation")
+    sampling = tiny_training(packed).recipe.sampling
+    requests = [video_requests(Protocol(num_clips=1), sampling, row, 12, 36, 48)[0][0] for row in range(len(index))]
+    labels = torch.tensor([index.labels[row][0] for row in range(len(index))])
+    clips = to_network_input(ClipReader(index, ["rgb"]).read(requests), torch.device("cpu"))
+    with torch.no_grad():
+        logits = network(clips["rgb"])
+    at_best = next(line for line in log if line["step"] == best and "validation_loss" in line)
+    assert at_best["validation_loss"] == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-4)
+    assert at_best["validation_top1"] == pytest.approx((logits.argmax(1) == labels).float().mean().item())
