@@ -5,6 +5,7 @@ normalises them on the device.
 """
 
 import re
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
@@ -213,9 +214,16 @@ def _as_is(batch: Any) -> Any:
     return batch
 
 
-def _one_thread(_worker: int) -> None:
-    """A worker decodes on one core; OpenCV would start a thread per core in each of them."""
+def _prepare_worker(_worker: int) -> None:
+    """A worker decodes on one core; OpenCV would start a thread per core in each of them.
+
+    What asks the whole group of processes to stop (Ctrl-C, a cluster) is the first one's to answer: it finishes its
+    step, for which it needs its workers. They end when it does.
+    """
     import cv2
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
 
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
@@ -243,5 +251,5 @@ def clip_loader(
         pin_memory=pin_memory,
         persistent_workers=False,
         prefetch_factor=4 if num_workers else None,
-        worker_init_fn=_one_thread if num_workers else None,
+        worker_init_fn=_prepare_worker if num_workers else None,
     )

@@ -30,7 +30,7 @@ from pipeline_lib.errors import UserError
 from pipeline_lib.training import batch_norm
 from pipeline_lib.training.batch_plan import BatchPlan
 from pipeline_lib.training.checkpoints import Checkpoints
-from pipeline_lib.training.distribution import Ranks
+from pipeline_lib.training.distribution import Ranks, mean_in_rank_order
 from pipeline_lib.training.metrics_log import Means, MetricsLog
 from pipeline_lib.training.objectives.base import Outputs, TrainingObjective
 from pipeline_lib.training.optimisers import build_optimiser
@@ -103,6 +103,8 @@ class Trainer:
         if self.ranks.num_ranks > 1:
             ids = [self.ranks.local_rank] if self.device.type == "cuda" else None
             module = DistributedDataParallel(module, device_ids=ids, gradient_as_bucket_view=True)
+            if self.device.type == "cpu":
+                module.register_comm_hook(None, mean_in_rank_order)
         return module
 
     # Checkpoints

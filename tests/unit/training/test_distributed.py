@@ -117,8 +117,8 @@ def test_a_job_of_four_nodes_survives_the_loss_of_one(packed, tmp_path):
         assert "going on after step" in (tmp_path / "killed-0.log").read_text()
     finally:
         end(nodes)
-    # DDP orders its buckets anew after a start, so the sums of the first step behind it round differently.
-    assert losses(killed) == pytest.approx(losses(whole), rel=1e-4)
+    for name in ("weights.safetensors", "metrics.jsonl"):
+        assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
     alone = tmp_path / "alone"
     train(specification, packed.root, alone, 0)
     assert losses(whole)[:10] == pytest.approx(losses(alone)[:10], rel=1e-2)

@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -92,36 +93,36 @@ def test_a_finished_run_is_not_repeated(packed, tmp_path, capsys):
 def start(specification: TrainingSpecification, packed: PackedSet, output: Path) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "pipeline_lib", "train", "--specification", specification.model_dump_json()]
     command += ["--root", str(packed.root), "--output", str(output), "--loader-workers", "1"]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
-def wait_for_checkpoint(output: Path, process: "subprocess.Popen[str]") -> None:
+def last_step(output: Path) -> int:
+    return max((int(path.stem.removeprefix("step_")) for path in output.glob("checkpoints/step_*.pt")), default=0)
+
+
+def wait_for_checkpoint(output: Path, process: "subprocess.Popen[str]", after: int = 0) -> None:
     deadline = time.monotonic() + 120
-    while not list(output.glob("checkpoints/step_*.pt")):
+    while last_step(output) <= after:
         assert process.poll() is None, process.stderr.read()
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize(
-    ("kind", "number"),
-    [(signal.SIGKILL, 0), (signal.SIGTERM, 0)]
-    + [
-        pytest.param(kind, n, marks=pytest.mark.soak) for n in range(1, 11) for kind in (signal.SIGKILL, signal.SIGTERM)
-    ],
-)
-def test_a_killed_run_ends_with_the_same_bytes(packed, teacher, tmp_path, kind, number):
-    recipe = {"steps": 60, "checkpoint_steps": 7, "log_steps": 4, "ema_decay": 0.9, "reestimate_batch_norm": 3}
-    specification = student(packed, teacher, recipe=recipe)
+RESUMED = {"checkpoint_steps": 7, "log_steps": 4, "ema_decay": 0.9, "reestimate_batch_norm": 3}
+
+
+@pytest.mark.parametrize("number", [0, *(pytest.param(n, marks=pytest.mark.soak) for n in range(1, 11))])
+def test_a_killed_run_ends_with_the_same_bytes(packed, teacher, tmp_path, number):
+    specification = student(packed, teacher, recipe={**RESUMED, "steps": 60})
     whole = tmp_path / "whole"
     assert train(specification, packed.root, whole, 0) == 0
     killed = tmp_path / "killed"
     process = start(specification, packed, killed)
     wait_for_checkpoint(killed, process)
     time.sleep(0.05 * number)
-    process.send_signal(kind)
+    process.kill()
     error = process.communicate(timeout=60)[1]
-    assert process.returncode == (-signal.SIGKILL if kind == signal.SIGKILL else EXIT_INTERRUPTED), error
+    assert process.returncode == -signal.SIGKILL, error
     assert not (killed / "weights.safetensors").exists()
     again = start(specification, packed, killed)
     error = again.communicate(timeout=120)[1]
@@ -129,6 +130,31 @@ def test_a_killed_run_ends_with_the_same_bytes(packed, teacher, tmp_path, kind, 
     step = int(error.split("going on after step ")[1].split()[0])
     assert 0 < step < 60
     assert contents(killed) == contents(whole)
+
+
+def test_a_run_that_is_asked_to_stop_saves_and_ends_with_the_same_bytes(packed, teacher, tmp_path):
+    specification = student(packed, teacher, recipe={**RESUMED, "steps": 120})
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    assert train(specification, packed.root, whole, 0) == 0
+    step = 0
+    for asked in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        process = start(specification, packed, stopped)
+        wait_for_checkpoint(stopped, process, step)
+        # The whole group, the loader's worker too: so does a terminal's Ctrl-C, and a cluster.
+        os.killpg(process.pid, asked)
+        error = process.communicate(timeout=60)[1]
+        assert process.returncode == EXIT_INTERRUPTED, error
+        assert "Traceback" not in error
+        assert (f"going on after step {step}\n" in error) == (step > 0)
+        earlier, step = step, int(error.split("stopped after step ")[1].split(";")[0])
+        # It saved the very step that it finished.
+        assert earlier < step == last_step(stopped) < 120
+        assert not (stopped / "weights.safetensors").exists()
+    process = start(specification, packed, stopped)
+    error = process.communicate(timeout=120)[1]
+    assert process.returncode == 0, error
+    assert f"going on after step {step}\n" in error
+    assert contents(stopped) == contents(whole)
 
 
 def test_a_changed_weight_does_not_resume_the_old_checkpoints(packed, teacher, tmp_path, monkeypatch):
@@ -153,7 +179,12 @@ def test_a_changed_weight_does_not_resume_the_old_checkpoints(packed, teacher, t
     assert contents(stopped) == contents(tmp_path / "fresh")
 
 
-def test_distillation_leaves_the_teacher_as_it_is(packed, teacher, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "objective",
+    [{"name": "distillation"}, {"name": "distillation", "endpoint": "Mixed_4f", "weight": 100.0}],
+    ids=["logits", "Mixed_4f"],
+)
+def test_distillation_nears_the_teacher_and_leaves_it_as_it_is(packed, teacher, tmp_path, monkeypatch, objective):
     seen: list[torch.nn.Module] = []
     original = Trainer.run
 
@@ -169,12 +200,13 @@ def test_distillation_leaves_the_teacher_as_it_is(packed, teacher, tmp_path, mon
     monkeypatch.setattr(Trainer, "run", run)
     recipe = {"steps": 60, "global_batch": 8, "dropout": 0.0, "schedule": {"base_rate": 0.01, "milestones": [40]}}
     # It sees flow as well, so that a few steps suffice.
-    changes = {"modality": "flow", "model": teacher.model.model_dump()}
+    changes = {"modality": "flow", "model": teacher.model.model_dump(), "objective": objective}
     specification = student(packed, teacher, recipe=recipe, **changes)
     train(specification, packed.root, tmp_path / "d3d", 0)
     assert seen
     log = lines(tmp_path / "d3d")
-    assert log[0]["total"] == pytest.approx(log[0]["action"] + log[0]["distillation"], rel=1e-5)
+    weighted = objective.get("weight", 1.0) * log[0]["distillation"]
+    assert log[0]["total"] == pytest.approx(log[0]["action"] + weighted, rel=1e-5)
     early, late = (sum(line["distillation"] for line in part) / 15 for part in (log[:15], log[-15:]))
     assert late < 0.9 * early
     assert set(load_metadata(tmp_path / "d3d" / "weights.safetensors")["provenance"]["inputs"]) == {"clips", "teacher"}
