@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import ffmpeg
 import numpy as np
 
@@ -20,6 +21,10 @@ from pipeline_lib.media.ffmpeg import ffmpeg_executable, ffmpeg_version
 _PIPE_BYTES = 1 << 20
 _F_SETPIPE_SZ = 1031
 _MARKER = b"FRAME\n"
+# Limited range (ITU-R BT.601): luma 16…235, chroma 128 ± 112; a JPEG's is full: 0…255, 128 ± 127.5. The last term keeps
+# the one tie (chroma 16, which gives 0.5) from being rounded as the processor's fused arithmetic has it.
+_LUMA_SCALE, _CHROMA_SCALE = 255 / 219, 255 / 224
+_LUMA_SHIFT, _CHROMA_SHIFT = -16 * _LUMA_SCALE, 128 - 128 * _CHROMA_SCALE - 1 / 512
 # Something-Something v1 was cut into images at 12 frames a second (its readme).
 _IMAGES_PER_SECOND = 12
 
@@ -74,8 +79,9 @@ def decoding_command(path: Path, options: DecodingOptions) -> list[str]:
     """The ffmpeg command that writes the frames to its standard output.
 
     Rotation flags are applied first (ffmpeg's default), so that the short side is that of the picture as displayed. The
-    output is YUV 4:2:0 with full range and BT.601 coefficients, which is what a JPEG file holds (ITU-T T.871), so that
-    encoding needs no further conversion. Bicubic scaling is ffmpeg's default.
+    output is YUV 4:2:0 with BT.601 coefficients, which is what a JPEG file holds (ITU-T T.871), in the video's own
+    range: :class:`RawFrames` expands a limited one, in a fifth of the time that ffmpeg takes for it. Bicubic scaling is
+    ffmpeg's default.
     """
     side = options.short_side
     stream = _input(path, options)["V:0"]
@@ -86,7 +92,6 @@ def decoding_command(path: Path, options: DecodingOptions) -> list[str]:
         w=f"if(gt(min(iw,ih),{side}),if(gt(iw,ih),round(iw*{side}/ih),{side}),iw)",
         h=f"if(gt(min(iw,ih),{side}),if(gt(iw,ih),{side},round(ih*{side}/iw)),ih)",
         flags="bicubic",
-        out_range="full",
         out_color_matrix="bt601",
     ).filter("format", "yuv420p")
     passthrough = {"fps_mode" if _takes_fps_mode(ffmpeg_version()) else "vsync": "passthrough"}
@@ -103,25 +108,32 @@ class RawFrames:
     """Frames of one size, read one after the other.
 
     Iterating yields ``(Y, U, V)``: uint8 arrays (H, W) and twice (⌈H/2⌉, ⌈W/2⌉), full range, valid until the next step.
+    ``full_range`` says what ffmpeg delivers.
     """
 
     height: int
     width: int
     frames_per_second: float
+    full_range: bool
     _descriptor: int
     _stall_seconds: float
 
-    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    def _planes(self, data: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Y, U and V in one buffer: of an odd luma plane libjpeg-turbo reads a column and a row too many."""
         rows, columns = (self.height + 1) // 2, (self.width + 1) // 2
         luma, chroma = self.height * self.width, rows * columns
-        buffer = bytearray(len(_MARKER) + luma + 2 * chroma)
-        view = memoryview(buffer)
-        data = np.frombuffer(buffer, dtype=np.uint8)[len(_MARKER) :]
-        planes = (
+        return (
             data[:luma].reshape(self.height, self.width),
             data[luma : luma + chroma].reshape(rows, columns),
             data[luma + chroma :].reshape(rows, columns),
         )
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        size = self.height * self.width + 2 * ((self.height + 1) // 2) * ((self.width + 1) // 2)
+        buffer = bytearray(len(_MARKER) + size)
+        view = memoryview(buffer)
+        planes = self._planes(np.frombuffer(buffer, dtype=np.uint8)[len(_MARKER) :])
+        expanded = planes if self.full_range else self._planes(np.empty(size, dtype=np.uint8))
         poll = select.poll()
         poll.register(self._descriptor, select.POLLIN)
         while True:
@@ -137,11 +149,16 @@ class RawFrames:
                 # Whole frames only: what is left of a frame at the end comes with an error status of ffmpeg.
                 return
             assert buffer.startswith(_MARKER), "the stream of frames is out of step"
-            yield planes
+            if not self.full_range:
+                # addWeighted with one picture: scale, shift and saturate in one vectorised pass.
+                cv2.addWeighted(planes[0], _LUMA_SCALE, planes[0], 0, _LUMA_SHIFT, expanded[0])
+                cv2.addWeighted(planes[1], _CHROMA_SCALE, planes[1], 0, _CHROMA_SHIFT, expanded[1])
+                cv2.addWeighted(planes[2], _CHROMA_SCALE, planes[2], 0, _CHROMA_SHIFT, expanded[2])
+            yield expanded
 
 
 def _read_header(descriptor: int, stall_seconds: float) -> dict[str, str]:
-    """The parameters of the YUV4MPEG2 header by their letter; empty if ffmpeg wrote nothing."""
+    """The parameters of the YUV4MPEG2 header by their letter, XNAME=VALUE by XNAME; empty if ffmpeg wrote nothing."""
     line = bytearray()
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
@@ -152,7 +169,8 @@ def _read_header(descriptor: int, stall_seconds: float) -> dict[str, str]:
         if not byte:
             return {}
         line += byte
-    return {word[0]: word[1:] for word in line.decode().split()[1:]}
+    words = [word.partition("=") if word.startswith("X") else (word[0], "", word[1:]) for word in line.decode().split()]
+    return {name: value for name, _, value in words[1:]}
 
 
 @contextmanager
@@ -182,7 +200,8 @@ def decode_video(path: Path, options: DecodingOptions) -> Iterator[RawFrames]:
             if header:
                 numerator, denominator = map(int, header["F"].split(":"))
                 rate = numerator / denominator if numerator and denominator else 0.0
-                yield RawFrames(int(header["H"]), int(header["W"]), rate, descriptor, options.stall_seconds)
+                full = header.get("XCOLORRANGE") == "FULL"
+                yield RawFrames(int(header["H"]), int(header["W"]), rate, full, descriptor, options.stall_seconds)
                 status = process.wait()
             else:
                 process.wait()

@@ -18,6 +18,7 @@ from pipeline_lib.configuration.data import FrameFormat
 from pipeline_lib.configuration.specification import FramesSpecification
 from pipeline_lib.errors import UserError
 from pipeline_lib.media import extraction
+from pipeline_lib.media.decoder import DecodingOptions, decode_video
 from pipeline_lib.media.extraction import extract_frames, extract_video
 from pipeline_lib.media.ffmpeg import ffmpeg_executable, ffmpeg_version
 from pipeline_lib.media.shards import Shard
@@ -88,6 +89,32 @@ def test_colours_are_those_of_the_source(tmp_path: Path) -> None:
             subprocess.run([ffmpeg_executable(), "-v", "error", *source, *coding, str(path)], check=True)
             video = extract_video({"id": "v", "path": str(path)}, _specification(jpeg_quality=95))
             assert np.abs(_decode(video.frames).astype(int) - rgb).max() <= 6, path.name
+
+
+@pytest.mark.parametrize("color_range", ["tv", "pc"])
+def test_either_range_becomes_full(tmp_path: Path, color_range: str) -> None:
+    """Every level of a lossless grey ramp, those below black and above white too, against the formula of BT.601."""
+    levels = np.arange(256, dtype=np.uint8)
+    raw = tmp_path / "ramp.yuv"
+    luma = np.tile(levels, (16, 1))
+    raw.write_bytes(
+        (luma.tobytes() + np.tile(levels[::2], (8, 1)).tobytes() + np.full((8, 128), 128, "u1").tobytes()) * 2
+    )
+    path = tmp_path / "ramp.mkv"
+    source = ["-f", "rawvideo", "-pix_fmt", "yuv420p", "-color_range", color_range, "-s", "256x16", "-i", str(raw)]
+    subprocess.run(
+        [ffmpeg_executable(), "-v", "error", *source, "-c:v", "ffv1", "-color_range", color_range, str(path)],
+        check=True,
+    )
+    with decode_video(path, DecodingOptions(256)) as frames:
+        assert frames.full_range == (color_range == "pc")
+        (y, u, v), _ = [tuple(plane.astype(int) for plane in planes) for planes in frames]
+    chroma = levels[::2].astype(int)
+    wanted_y, wanted_u = levels.astype(int), chroma
+    if color_range == "tv":
+        wanted_y = np.clip(np.rint((wanted_y - 16) * 255 / 219), 0, 255)
+        wanted_u = np.clip(np.rint((wanted_u - 128) * 255 / 224 + 128), 0, 255)
+    assert (y == wanted_y).all() and (u == wanted_u).all() and (v == 128).all()
 
 
 @pytest.mark.parametrize(
