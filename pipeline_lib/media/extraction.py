@@ -103,7 +103,7 @@ def read_shard_list(path: Path) -> list[dict[str, Any]]:
 
 
 def frames_provenance(specification: FramesSpecification, videos: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What determines a frames shard: the parameters, the videos' bytes, ffmpeg and the JPEG encoder.
+    """What determines a frames shard: the parameters, the videos' bytes, ffmpeg, OpenCV and the JPEG encoder.
 
     A video counts by the digest of its bytes, not by its path, so that moved files keep their frames; where the
     manifest was built without probing there is no digest and the path stands in for it.
@@ -116,7 +116,7 @@ def frames_provenance(specification: FramesSpecification, videos: Sequence[Mappi
         MODULES,
         specification.model_dump(mode="json"),
         {"videos": digest(identities)},
-        {"ffmpeg": ffmpeg_version()} | distribution_versions(["simplejpeg", "h5py"]),
+        {"ffmpeg": ffmpeg_version()} | distribution_versions(["opencv-contrib-python-headless", "simplejpeg", "h5py"]),
     )
 
 
