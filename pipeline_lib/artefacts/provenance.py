@@ -2,6 +2,7 @@
 
 import datetime
 import getpass
+import json
 import platform
 import socket
 import sys
@@ -21,6 +22,37 @@ LIBRARY_VERSION = "0.1.0"
 def distribution_versions(names: Iterable[str]) -> dict[str, str]:
     """Installed versions of distributions, for the artefacts that depend on them."""
     return {name: metadata.version(name) for name in names}
+
+
+def torch_versions(device: str) -> dict[str, str]:
+    """PyTorch's version with its build, and on a GPU those of CUDA and cuDNN, which shape the bytes there.
+
+    Args:
+        device: ``cpu`` or ``cuda``.
+    """
+    import torch  # the stages that do not compute start without it
+
+    versions = {"torch": str(torch.__version__)}
+    if device == "cuda":
+        cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+        versions |= {"cuda": str(torch.version.cuda), "cudnn": str(cudnn)}
+    return versions
+
+
+def manifest_record(summary: Path) -> dict[str, Any]:
+    """What an artefact says of the manifest behind it: data set, digest and counts; empty if there is no summary.
+
+    It goes beside a record, not into its digest: a training goes on from its checkpoint when a video was added to
+    another list.
+
+    Args:
+        summary: ``summary.json`` of the manifest.
+    """
+    try:
+        content = json.loads(summary.read_text(encoding="utf-8"))
+        return {"dataset": summary.parent.name, "digest": content["digest"], "counts": content.get("status", {})}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def provenance(
@@ -55,6 +87,11 @@ def provenance(
     return record | {"digest": digest(record)}
 
 
+def sidecar_path(artefact: Path) -> Path:
+    """Where an artefact's sidecar lies: ``{artefact}.run.json``."""
+    return artefact.with_name(artefact.name + ".run.json")
+
+
 class Sidecar:
     """Times a stage and writes host, user, times and figures beside its artefact, where no rule reads them."""
 
@@ -64,10 +101,13 @@ class Sidecar:
     def write(self, artefact: Path, figures: Mapping[str, Any] | None = None) -> None:
         """Write ``{artefact}.run.json``; ``figures`` are measurements of this run (rates, what bound it)."""
         end = time.time()
+        torch = sys.modules.get("torch")
+        gpu = {"gpu": torch.cuda.get_device_name()} if torch is not None and torch.cuda.is_available() else {}
         write_json(
-            artefact.with_name(artefact.name + ".run.json"),
+            sidecar_path(artefact),
             {
                 "host": socket.gethostname(),
+                **gpu,
                 "user": getpass.getuser(),
                 "command": sys.argv,
                 "started": datetime.datetime.fromtimestamp(self._start, datetime.UTC).isoformat(),

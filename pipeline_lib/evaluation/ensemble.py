@@ -132,6 +132,8 @@ def evaluate_ensemble(specification: EnsembleSpecification, root: Path, output: 
             inputs,
             distribution_versions(["numpy", "h5py"]),
         )
+        first = next(iter(members.values())).provenance
+        record |= {"manifest": first.get("manifest", {})}
         scores = combine(members, record)
         # The members judge the same videos of the same manifest, so the last one's counts are the ensemble's.
         counted = read_metrics(folder / "metrics.json")

@@ -17,7 +17,13 @@ from pipeline_lib.artefacts.digest import file_digest
 from pipeline_lib.artefacts.layout import Layout
 from pipeline_lib.artefacts.locking import artefact_lock
 from pipeline_lib.artefacts.progress import Progress
-from pipeline_lib.artefacts.provenance import Sidecar, distribution_versions, provenance
+from pipeline_lib.artefacts.provenance import (
+    Sidecar,
+    distribution_versions,
+    manifest_record,
+    provenance,
+    torch_versions,
+)
 from pipeline_lib.clips.batches import to_network_input
 from pipeline_lib.clips.dataset import ClipReader, RequestedClips, clip_loader
 from pipeline_lib.clips.index import ClipIndex, build_index
@@ -287,8 +293,9 @@ def evaluate(specification: EvaluationSpecification, root: Path, output: Path, n
                 "training": str(trained.provenance.get("digest", "")),
                 "clips": index.digest,
             },
-            distribution_versions(["torch", "simplejpeg", "opencv-contrib-python-headless", "h5py", "numpy"]),
-        )
+            torch_versions(trained.device.type)
+            | distribution_versions(["simplejpeg", "opencv-contrib-python-headless", "h5py", "numpy"]),
+        ) | {"manifest": manifest_record(layout.summary(training.dataset))}
         with ScoresPart(output / "scores.h5", record["digest"], len(trained.classes)) as part:
             # A tiny evaluation is over before a second process has started.
             num_workers = num_threads if trained.device.type == "cuda" else 0

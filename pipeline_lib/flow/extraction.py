@@ -22,7 +22,7 @@ import torch
 
 from pipeline_lib.artefacts.locking import artefact_lock
 from pipeline_lib.artefacts.progress import Progress
-from pipeline_lib.artefacts.provenance import Sidecar, distribution_versions, provenance
+from pipeline_lib.artefacts.provenance import Sidecar, distribution_versions, provenance, torch_versions
 from pipeline_lib.configuration.specification import MotionSpecification
 from pipeline_lib.flow.methods import MotionMethod, create_method, stage_modules
 from pipeline_lib.flow.quantisation import encode_image, stack_channels
@@ -244,8 +244,8 @@ def extract_motion(
                 "device": device.type,
             },
             {"frames": shard.provenance["digest"]},
-            distribution_versions(["torch", "simplejpeg", *method.versions]),
-        )
+            torch_versions(device.type) | distribution_versions(["simplejpeg", *method.versions]),
+        ) | {"counts": {"videos": len(shard.videos)}}
         with ShardPart(output, record["digest"]) as part:
             resumed = part.resumed
             figures = _run(shard, part, method, specification, device, num_threads)

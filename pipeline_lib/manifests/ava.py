@@ -8,7 +8,7 @@ from pathlib import Path
 from pipeline_lib.configuration.data import Dataset
 from pipeline_lib.errors import UserError
 from pipeline_lib.manifests.schema import Box, ListedClip, Listing
-from pipeline_lib.manifests.sources import DOCUMENT, annotation, number, source_digests
+from pipeline_lib.manifests.sources import DOCUMENT, annotation, named_sources, number
 
 # The 15 minutes of each film that are annotated (AVA, section 3: from the 15th to the 30th minute); keyframes are the
 # seconds 902 to 1798, and the margin gives each of them its clip.
@@ -86,4 +86,4 @@ def read(dataset: Dataset) -> Listing:
         ListedClip(video, tuple(sorted(names)), (subset,), (video,), SEGMENT_START, SEGMENT_END, trim=True)
         for (video, subset), names in sorted(labels.items())
     ]
-    return Listing(clips, source_digests(paths), sorted(actions.values()), boxes, sorted(excluded))
+    return Listing(clips, named_sources(paths), sorted(actions.values()), boxes, sorted(excluded))

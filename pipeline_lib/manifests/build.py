@@ -38,11 +38,16 @@ from pipeline_lib.manifests.schema import (
     reject_unusable,
     subset_columns,
 )
-from pipeline_lib.manifests.sources import check_sources
+from pipeline_lib.manifests.sources import check_sources, source_digests
 
 MODULES = ("pipeline_lib.manifests.build",)
 # What the digest is over: everything that decides what is trained on, nothing that depends on where the files lie.
 _DIGEST_COLUMNS = ("id", "labels", "group", "start", "end", "num_frames", "frames_per_second", "height", "width")
+
+
+def _libavcodec() -> str:
+    """Version of the decoders that PyAV brings along: not those of the ffmpeg command."""
+    return ".".join(str(part) for part in av.library_versions["libavcodec"])
 
 
 def shard_index(id: str, num_shards: int) -> int:
@@ -118,6 +123,10 @@ def _judge(clip: ListedClip, path: str, probe: Probe | None, dataset: Dataset) -
     if probe.num_frames is not None and probe.num_frames < dataset.minimum_frames:
         plural = "" if probe.num_frames == 1 else "s"
         return REJECTED, f"too short: {probe.num_frames} frame{plural}, {dataset.minimum_frames} are needed"
+    if clip.trim and clip.start and dataset.format != "ava" and probe.num_frames and probe.frames_per_second:
+        seconds = probe.num_frames / probe.frames_per_second
+        if seconds <= clip.start:
+            return REJECTED, f"too short: the file ends at {seconds:.1f} s, the clip begins at {clip.start:g} s"
     short_side = min(probe.height or 0, probe.width or 0)
     if probe.usable and short_side < dataset.minimum_short_side:
         size = f"{probe.width}×{probe.height}"
@@ -221,8 +230,8 @@ def _shard_lists(
         start, end = clips[index].start, clips[index].end
         if clips[index].trim and start is not None and end is not None:
             frames, rate = video["num_frames"], video["frames_per_second"]
-            # A file no longer than the interval has been cut to it already.
-            if not (frames and rate and frames / rate < end - start + 2):
+            # AVA's films are often kept cut to the annotated minutes already.
+            if not (dataset.format == "ava" and frames and rate and frames / rate < end - start + 2):
                 video |= {"start": start, "end": end}
         videos[columns["shard"][index]].append(video)
     for shard in shard_names(dataset.num_shards):
@@ -292,7 +301,9 @@ def build_manifest(specification: ManifestSpecification, output: Path, num_worke
             paths = [clip.names[0] if "." in clip.names[0] else f"{clip.names[0]}.mp4" for clip in clips]
         else:
             index = FileIndex(dataset.videos, folders=listing.folders_of_frames)
-            replacements = FileIndex(dataset.replacements) if dataset.replacements else None
+            replacements = None
+            if dataset.replacements:
+                replacements = FileIndex(dataset.replacements, folders=listing.folders_of_frames)
             num_files = index.num_files
             paths = match(clips, index, replacements)
         clips = _reject_same_files(clips, paths)
@@ -305,12 +316,17 @@ def build_manifest(specification: ManifestSpecification, output: Path, num_worke
         _check_share(name, dataset, columns)
         identity = filter_identity(dataset.filter)
         classes = listing.classes or sorted({label for clip in clips for label in clip.labels})
+        annotations = source_digests(listing.sources)
         record = provenance(
             "manifest",
             MODULES,
-            specification.model_dump(mode="json", exclude={"dataset": {"annotations", "videos", "replacements"}}),
-            listing.sources,
-            distribution_versions(["av", "pyarrow"]),
+            # The filter by the digests of its lists: no path of this machine.
+            specification.model_dump(
+                mode="json", exclude={"dataset": {"annotations", "videos", "replacements", "filter"}}
+            )
+            | {"filter": identity},
+            annotations,
+            distribution_versions(["av", "pyarrow"]) | {"libavcodec": _libavcodec()},
         )
         summary = {
             "dataset": name,
@@ -323,7 +339,7 @@ def build_manifest(specification: ManifestSpecification, output: Path, num_worke
             "reasons": dict(sorted(Counter(reason_code(reason) for reason in columns["reason"] if reason).items())),
             "classes": sorted(classes),
             "filter": identity,
-            "annotations": listing.sources,
+            "annotations": annotations,
             "num_boxes": len(listing.boxes),
             "excluded_times": sorted([id, time] for id, time in listing.excluded_times),
             "provenance": record,
@@ -335,8 +351,17 @@ def build_manifest(specification: ManifestSpecification, output: Path, num_worke
             _write_boxes(output / "boxes.parquet", listing.boxes, accepted)
         _write_parquet(output / "manifest.parquet", pa.table(columns, schema=manifest_schema(dataset.num_splits)))
         write_json(output / "summary.json", summary)
-    figures = {"listed": len(clips), "files_found": num_files, "probed": len(probes) - num_cached, "cached": num_cached}
-    sidecar.write(output / "summary.json", figures)
+    sidecar.write(
+        output / "summary.json",
+        {
+            "listed": len(clips),
+            "files_found": num_files,
+            "probed": len(probes) - num_cached,
+            "cached": num_cached,
+            # For the chain from a figure to its annotations; on another machine they lie elsewhere.
+            "annotations": {name: str(path.absolute()) for name, path in listing.sources.items()},
+        },
+    )
     return summary
 
 

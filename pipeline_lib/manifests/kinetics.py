@@ -11,7 +11,7 @@ from pathlib import Path
 from pipeline_lib.configuration.data import Dataset
 from pipeline_lib.errors import UserError
 from pipeline_lib.manifests.schema import ListedClip, Listing
-from pipeline_lib.manifests.sources import annotation, number, sniff_rows, source_digests
+from pipeline_lib.manifests.sources import CLASS_LIST, annotation, class_list, named_sources, number, sniff_rows
 
 _SUBSETS = {
     "train": "train",
@@ -69,7 +69,8 @@ def read(dataset: Dataset) -> Listing:
     """Read all lists of a Kinetics edition.
 
     Args:
-        dataset: its ``annotations`` have ``train`` and ``validation`` (CSV or JSON), and further ones if wanted.
+        dataset: its ``annotations`` have ``train`` and ``validation`` (CSV or JSON), and further ones if wanted;
+            ``labels`` may name the list of classes, one a line.
 
     Raises:
         UserError: a file is not in the format; the message names file, line and column.
@@ -77,9 +78,12 @@ def read(dataset: Dataset) -> Listing:
     clips: list[ListedClip] = []
     paths = []
     for key, value in dataset.annotations.items():
-        if value is None:
+        if value is None or key == CLASS_LIST:
             continue
         path = annotation(dataset, key)
         paths.append(path)
         clips += _read_json(path, key) if path.suffix == ".json" else _read_csv(path, key)
-    return Listing(clips, source_digests(paths))
+    classes = class_list(dataset)
+    if classes is not None:
+        paths.append(annotation(dataset, CLASS_LIST))
+    return Listing(clips, named_sources(paths), classes)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from os.path import normpath
 from pathlib import Path
 
+from pipeline_lib.errors import UserError
 from pipeline_lib.manifests.schema import ListedClip
 
 VIDEO_ENDINGS = frozenset({".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".flv", ".wmv", ".3gp"})
@@ -13,8 +14,12 @@ YOUTUBE_ID_LENGTH = 11
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a name is hidden: among them the ``._*`` files that macOS leaves beside each copied file."""
-    return name.startswith(".")
+    """Whether a name is to be passed over.
+
+    Hidden ones, among them the ``._*`` files that macOS leaves beside each copied file, and the folder in which a file
+    system keeps what it found damaged, which only root may read.
+    """
+    return name.startswith(".") or name == "lost+found"
 
 
 def split_ending(name: str) -> tuple[str, str]:
@@ -27,16 +32,29 @@ def split_ending(name: str) -> tuple[str, str]:
 
 
 def _walk(root: str) -> Iterable[tuple[str, bool]]:
-    """Paths below a folder that are videos (False) or folders (True), sorted within each folder."""
+    """Paths below a folder that are videos (False) or folders (True), sorted within each folder.
+
+    Links to folders are followed, except to one that holds them: that would have no end.
+
+    Raises:
+        UserError: a folder cannot be read; a data set that is half seen would be half missing.
+    """
     waiting = [root]
     while waiting:
         folder = waiting.pop()
         subfolders = []
-        with os.scandir(folder) as entries:
-            found = sorted((entry.name, entry.is_dir()) for entry in entries if not is_hidden(entry.name))
-        for name, is_folder in found:
+        try:
+            with os.scandir(folder) as entries:
+                found = sorted(
+                    (entry.name, entry.is_dir(), entry.is_symlink()) for entry in entries if not is_hidden(entry.name)
+                )
+        except OSError as error:
+            raise UserError(f"{folder} cannot be searched for videos: {error.strerror}.") from error
+        for name, is_folder, is_link in found:
             path = f"{folder}/{name}"
             if is_folder:
+                if is_link and Path(folder).resolve().is_relative_to(Path(path).resolve()):
+                    continue
                 subfolders.append(path)
                 yield path, True
             elif split_ending(name)[1] in VIDEO_ENDINGS:

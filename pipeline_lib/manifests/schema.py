@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -56,13 +57,13 @@ class Box(NamedTuple):
 class Listing:
     """What an importer found in the annotation files.
 
-    ``sources`` maps each file that was read to its SHA-256; ``classes`` is the official list of classes where there
-    is one, else None (the classes are those that occur). ``folders_of_frames`` says that a clip is a folder of images
-    rather than a file.
+    ``sources`` are the files that were read, by the names under which the manifest records them; ``classes`` is the
+    official list of classes where there is one, else None (the classes are those that occur). ``folders_of_frames``
+    says that a clip is a folder of images rather than a file.
     """
 
     clips: list[ListedClip]
-    sources: dict[str, str]
+    sources: dict[str, Path]
     classes: list[str] | None = None
     boxes: list[Box] = field(default_factory=list)
     excluded_times: list[tuple[str, float]] = field(default_factory=list)

@@ -8,7 +8,7 @@ from typing import Any
 from pipeline_lib.configuration.data import Dataset
 from pipeline_lib.errors import UserError
 from pipeline_lib.manifests.schema import ListedClip, Listing
-from pipeline_lib.manifests.sources import DOCUMENT, annotation, source_digests
+from pipeline_lib.manifests.sources import DOCUMENT, annotation, named_sources
 
 _LISTS = ("train", "validation")
 
@@ -37,7 +37,7 @@ def read_v1(dataset: Dataset) -> Listing:
         path = annotation(dataset, "labels")
         paths.append(path)
         classes = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    return Listing(clips, source_digests(paths), classes, folders_of_frames=True)
+    return Listing(clips, named_sources(paths), classes, folders_of_frames=True)
 
 
 def _json(path: Path) -> Any:
@@ -74,4 +74,4 @@ def read_v2(dataset: Dataset) -> Listing:
         path = annotation(dataset, "labels")
         paths.append(path)
         classes = list(_json(path))
-    return Listing(clips, source_digests(paths), classes)
+    return Listing(clips, named_sources(paths), classes)

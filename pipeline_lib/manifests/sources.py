@@ -1,7 +1,8 @@
 """Where a data set's annotations and videos lie, and one clear message where they do not."""
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pipeline_lib.artefacts.digest import file_digest
@@ -10,6 +11,8 @@ from pipeline_lib.configuration.formats import REQUIRED_LISTS
 from pipeline_lib.errors import UserError
 
 DOCUMENT = "docs/manifests.md"
+CLASS_LIST = "labels"
+"""The key under ``annotations`` of an optional list of classes."""
 
 
 def check_sources(name: str, dataset: Dataset) -> None:
@@ -83,9 +86,28 @@ def sniff_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[s
         raise UserError(f"{path} is no readable CSV ({error}); {DOCUMENT} shows the format.") from error
 
 
-def source_digests(paths: Sequence[Path]) -> dict[str, str]:
-    """SHA-256 of each annotation file, by its name (its folder does not matter)."""
-    return {path.name: file_digest(path) for path in paths}
+def named_sources(paths: Sequence[Path]) -> dict[str, Path]:
+    """Annotation files by the names under which a manifest records them.
+
+    The name alone where it is unique: the folder differs between machines. Lists of one name have their folder's
+    before it, and a number behind it where that is not enough.
+    """
+    distinct = list(dict.fromkeys(paths))
+    times = Counter(path.name for path in distinct)
+    result: dict[str, Path] = {}
+    for path in distinct:
+        stem = name = path.name if times[path.name] == 1 else f"{path.parent.name}/{path.name}"
+        number = 1
+        while name in result:
+            number += 1
+            name = f"{stem} ({number})"
+        result[name] = path
+    return result
+
+
+def source_digests(sources: Mapping[str, Path]) -> dict[str, str]:
+    """SHA-256 of each annotation file, by its recorded name."""
+    return {name: file_digest(path) for name, path in sources.items()}
 
 
 def annotation(dataset: Dataset, key: str) -> Path:
@@ -94,6 +116,25 @@ def annotation(dataset: Dataset, key: str) -> Path:
     if path is None:
         raise UserError(f"annotations.{key} is not set; {DOCUMENT} says what it shall name.")
     return Path(path)
+
+
+def class_list(dataset: Dataset) -> list[str] | None:
+    """The classes that ``annotations.labels`` lists, one a line in the order of the file; None where it is not set.
+
+    Raises:
+        UserError: the file is no text or is empty.
+    """
+    if not dataset.annotations.get(CLASS_LIST):
+        return None
+    path = annotation(dataset, CLASS_LIST)
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is no text file; it shall have one class name a line.") from error
+    classes = [line.strip() for line in lines if line.strip()]
+    if not classes:
+        raise UserError(f"{path} lists no class; it shall have one class name a line.")
+    return classes
 
 
 def number(text: str, path: Path, line: int, column: str) -> float:

@@ -7,7 +7,7 @@ from pathlib import Path
 from pipeline_lib.configuration.data import Dataset
 from pipeline_lib.errors import UserError
 from pipeline_lib.manifests.schema import ListedClip, Listing
-from pipeline_lib.manifests.sources import DOCUMENT, annotation, source_digests
+from pipeline_lib.manifests.sources import DOCUMENT, annotation, named_sources
 
 _UCF101_GROUP = re.compile(r"_g(\d+)_c\d+$")
 # HMDB51's flag: 1 is training, 2 is testing, 0 is unused in that split (the readme of its split files).
@@ -61,7 +61,7 @@ def read_ucf101(dataset: Dataset) -> Listing:
         # One group is one person and background: its clips look alike.
         group = f"{label}_g{found[1]}" if found else ""
         clips.append(ListedClip(stem, (label,), tuple(lists), (name, stem), group=group))
-    return Listing(clips, source_digests(paths), classes)
+    return Listing(clips, named_sources(paths), classes)
 
 
 def read_hmdb51(dataset: Dataset) -> Listing:
@@ -91,4 +91,4 @@ def read_hmdb51(dataset: Dataset) -> Listing:
         ListedClip(f"{label}/{file.rsplit('.', 1)[0]}", (label,), tuple(lists), (f"{label}/{file}", file))
         for (label, file), lists in sorted(subsets.items())
     ]
-    return Listing(clips, source_digests(paths), classes)
+    return Listing(clips, named_sources(paths), classes)

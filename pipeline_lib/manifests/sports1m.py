@@ -5,7 +5,7 @@ import re
 from pipeline_lib.configuration.data import Dataset
 from pipeline_lib.errors import UserError
 from pipeline_lib.manifests.schema import ListedClip, Listing
-from pipeline_lib.manifests.sources import DOCUMENT, annotation, source_digests
+from pipeline_lib.manifests.sources import DOCUMENT, annotation, named_sources
 
 _LINE = re.compile(r"^\S*[?&/](?:v=|v/)?([\w-]{11})\S*\s+(\d+(?:\s*,\s*\d+)*)$")
 
@@ -40,4 +40,4 @@ def read(dataset: Dataset) -> Listing:
                 raise UserError(f"{path}:{line}: label {max(numbers)}, but {len(classes)} classes are listed.")
             labels = tuple(str(number) if classes is None else classes[number] for number in numbers)
             clips.append(ListedClip(found[1], labels, (key,), (found[1],)))
-    return Listing(clips, source_digests(paths), classes)
+    return Listing(clips, named_sources(paths), classes)

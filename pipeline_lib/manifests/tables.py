@@ -9,7 +9,7 @@ from pipeline_lib.configuration.data import Dataset
 from pipeline_lib.errors import UserError
 from pipeline_lib.manifests.matching import VIDEO_ENDINGS, is_hidden, split_ending
 from pipeline_lib.manifests.schema import ListedClip, Listing, subset_columns
-from pipeline_lib.manifests.sources import annotation, sniff_rows, source_digests
+from pipeline_lib.manifests.sources import CLASS_LIST, annotation, class_list, named_sources, number, sniff_rows
 
 _SUBSETS = {
     "train": "train",
@@ -69,13 +69,27 @@ def _subset(text: str, path: Path, line: int, column: str) -> str:
         ) from None
 
 
+def _interval(row: dict[str, str], path: Path, line: int) -> tuple[float | None, float | None]:
+    """Begin and end of the clip within its file, seconds, or None twice."""
+    texts = {column: row[column] for column in ("start", "end") if row.get(column)}
+    if not texts:
+        return None, None
+    if len(texts) == 1:
+        raise UserError(f"{path}:{line}: {next(iter(texts))} stands alone; start and end belong together.")
+    start, end = (number(texts[column], path, line, column) for column in ("start", "end"))
+    if not 0 <= start < end:
+        raise UserError(f"{path}:{line}: the clip from {start:g} to {end:g} s is empty or begins before the video.")
+    return start, end
+
+
 def read_table(dataset: Dataset) -> Listing:
     """Read CSVs with the columns ``path`` and ``label``.
 
     ``label`` may hold several labels with ``|`` between them. Optional columns: ``subset`` (or ``split``) for one
-    split, ``subset_1`` … for several, ``group`` (clips of one source), ``start`` and ``end`` (seconds). Without a
-    column of subsets a clip belongs to the list whose key its file has (``train`` or ``validation``); without
-    either a share of each class becomes validation.
+    split, ``subset_1`` … for several, ``group`` (clips of one source), ``start`` and ``end`` (seconds: only this part
+    of the file is the clip, and another part of it another clip). Without a column of subsets a clip belongs to the
+    list whose key its file has (``train`` or ``validation``); without either a share of each class becomes validation.
+    ``annotations.labels`` may name the list of classes, one a line; a label that it lacks is unknown.
 
     Raises:
         UserError: a column is missing or a value is none of those allowed.
@@ -84,9 +98,8 @@ def read_table(dataset: Dataset) -> Listing:
     undivided: list[ListedClip] = []
     paths = []
     columns = subset_columns(dataset.num_splits)
-    for key, value in dataset.annotations.items():
-        if value is None:
-            continue
+    lists = {key: value for key, value in dataset.annotations.items() if value and key != CLASS_LIST}
+    for key in lists:
         path = annotation(dataset, key)
         paths.append(path)
         for line, row in sniff_rows(path, ("path", "label")):
@@ -94,8 +107,7 @@ def read_table(dataset: Dataset) -> Listing:
                 raise UserError(f"{path}:{line}: path is empty.")
             names = (row["path"],)
             labels = tuple(label.strip() for label in row["label"].split("|") if label.strip())
-            start = float(row["start"]) if row.get("start") else None
-            end = float(row["end"]) if row.get("end") else None
+            start, end = _interval(row, path, line)
             group = row.get("group", "")
             subsets: tuple[str, ...] = ()
             if all(column in row for column in columns):
@@ -103,15 +115,21 @@ def read_table(dataset: Dataset) -> Listing:
             elif dataset.num_splits == 1 and ("subset" in row or "split" in row):
                 column = "subset" if "subset" in row else "split"
                 subsets = (_subset(row[column], path, line, column),)
-            elif key.lower() in _SUBSETS and (
-                key != "train" or len([v for v in dataset.annotations.values() if v]) > 1
-            ):
+            elif key.lower() in _SUBSETS and (key != "train" or len(lists) > 1):
                 subsets = (_SUBSETS[key.lower()],) * dataset.num_splits
-            id = split_ending(row["path"])[0]
-            clip = ListedClip(id, labels, subsets or ("",) * dataset.num_splits, names, start, end, group)
+            id, trim = split_ending(row["path"])[0], start is not None
+            if trim:
+                id = f"{id}_{start:.2f}_{end:.2f}"
+                # Parts of one file look alike.
+                group = group or row["path"]
+            lists_of = subsets or ("",) * dataset.num_splits
+            clip = ListedClip(id, labels, lists_of, names, start, end, group, trim=trim)
             (clips if subsets else undivided).append(clip)
     clips += draw_validation(undivided, dataset.validation_share)
-    return Listing(clips, source_digests(paths))
+    classes = class_list(dataset)
+    if classes is not None:
+        paths.append(annotation(dataset, CLASS_LIST))
+    return Listing(clips, named_sources(paths), classes)
 
 
 def read_folder(dataset: Dataset) -> Listing:

@@ -14,7 +14,7 @@ import numpy as np
 from pipeline_lib.configuration.data import Dataset
 from pipeline_lib.errors import UserError
 from pipeline_lib.manifests.schema import Box, ListedClip, Listing
-from pipeline_lib.manifests.sources import DOCUMENT, annotation, source_digests
+from pipeline_lib.manifests.sources import DOCUMENT, annotation, named_sources
 
 # What a pickle of dictionaries, lists, strings and arrays needs; anything else could run code of the file's choosing.
 _ALLOWED = {
@@ -94,4 +94,4 @@ def read(dataset: Dataset) -> Listing:
                     x1, y1, x2, y2 = np.clip(row[1:5] / scale, 0.0, 1.0).tolist()
                     boxes.append(Box(video, "", float(row[0]) - 1.0, x1, y1, x2, y2, labels[index], person))
                 person += 1
-    return Listing(clips, source_digests([path]), labels, boxes)
+    return Listing(clips, named_sources([path]), labels, boxes)

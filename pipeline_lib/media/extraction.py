@@ -102,22 +102,26 @@ def read_shard_list(path: Path) -> list[dict[str, Any]]:
     return videos
 
 
+def videos_digest(videos: Sequence[Mapping[str, Any]]) -> str:
+    """Digest of what decides a shard's frames in its list: the part of the manifest that it is made from."""
+    return digest(
+        [[video["id"], video.get("digest") or video["path"], video.get("start"), video.get("end")] for video in videos]
+    )
+
+
 def frames_provenance(specification: FramesSpecification, videos: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What determines a frames shard: the parameters, the videos' bytes, ffmpeg, OpenCV and the JPEG encoder.
 
     A video counts by the digest of its bytes, not by its path, so that moved files keep their frames; where the
     manifest was built without probing there is no digest and the path stands in for it.
     """
-    identities = [
-        [video["id"], video.get("digest") or video["path"], video.get("start"), video.get("end")] for video in videos
-    ]
     return provenance(
         "extract_frames",
         MODULES,
         specification.model_dump(mode="json"),
-        {"videos": digest(identities)},
+        {"videos": videos_digest(videos)},
         {"ffmpeg": ffmpeg_version()} | distribution_versions(["opencv-contrib-python-headless", "simplejpeg", "h5py"]),
-    )
+    ) | {"counts": {"videos": len(videos)}}
 
 
 def extract_frames(

@@ -295,6 +295,11 @@ class Shard:
         columns = [table[name][:].tolist() for name in ("first_frame", "num_frames", "height", "width")]
         return [ShardVideo(*row) for row in zip(ids, *columns, table["frames_per_second"][:].tolist(), strict=True)]
 
+    @property
+    def num_videos(self) -> int:
+        """How many videos the shard holds, without reading their table."""
+        return len(self._file["videos"]["id"])
+
     @cached_property
     def index(self) -> dict[str, int]:
         """Position of each video id in ``videos``."""

@@ -5,6 +5,7 @@ also tells where an input has changed since.
 """
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,9 +13,11 @@ from typing import Any
 
 from pipeline_lib.artefacts.digest import file_digest
 from pipeline_lib.artefacts.layout import Layout
+from pipeline_lib.artefacts.provenance import sidecar_path
 from pipeline_lib.errors import UserError
 from pipeline_lib.evaluation.results import read_metrics
 from pipeline_lib.evaluation.scores import read_scores
+from pipeline_lib.media.extraction import read_shard_list, videos_digest
 from pipeline_lib.media.shards import Shard
 from pipeline_lib.reporting.weights_header import read_header
 
@@ -31,12 +34,14 @@ class Link:
         facts: lines about it.
         state: ``""``, or what does not hold (``changed since``, ``missing``).
         inputs: what it was made from.
+        record: the artefact's own record: parameters, inputs, versions, digests.
     """
 
     name: str
     facts: list[str] = field(default_factory=list)
     state: str = ""
     inputs: list["Link"] = field(default_factory=list)
+    record: dict[str, Any] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
         """The chain as indented text; a branch that comes again is shown once."""
@@ -57,6 +62,7 @@ class Link:
             "name": self.name,
             "facts": self.facts,
             "state": self.state,
+            "record": self.record,
             "inputs": [link.as_data() for link in self.inputs],
         }
 
@@ -82,15 +88,46 @@ def output_root(path: Path) -> tuple[Path, str]:
     )
 
 
-def _made_by(record: dict[str, Any]) -> list[str]:
-    """What an artefact's record says of how it was made."""
+def _versions(record: dict[str, Any]) -> str:
     versions = dict(record.get("versions", {}))
     if record.get("python"):
         versions["python"] = record["python"]
+    return ", ".join(f"{name} {value}" for name, value in sorted(versions.items()))
+
+
+def _made_by(record: dict[str, Any]) -> list[str]:
+    """What an artefact's record says of how it was made."""
     facts = [f"origin {str(record.get('digest', 'unknown'))[:16]}, code {str(record.get('code', 'unknown'))[:16]}"]
-    if versions:
-        facts.append("made with " + ", ".join(f"{name} {value}" for name, value in sorted(versions.items())))
+    if _versions(record):
+        facts.append(f"made with {_versions(record)}")
     return facts
+
+
+def _sidecar(artefact: Path) -> dict[str, Any]:
+    """The sidecar of an artefact; empty where it was not copied along."""
+    try:
+        content = json.loads(sidecar_path(artefact).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _ran(artefact: Path) -> list[str]:
+    """Where and when an artefact was made, and how long that took, from its sidecar."""
+    sidecar = _sidecar(artefact)
+    if not sidecar:
+        return []
+    gpu = f" ({sidecar['gpu']})" if sidecar.get("gpu") else ""
+    finished = str(sidecar.get("finished", "unknown")).replace("T", " ")[:19]
+    return [f"made on {sidecar.get('host', 'unknown')}{gpu}, {finished} UTC, in {sidecar.get('seconds', 0):.1f} s"]
+
+
+def _listed_videos(shard_list: Path) -> str:
+    """Digest of what a manifest's list gives to a shard; empty where the list cannot be read."""
+    try:
+        return videos_digest(read_shard_list(shard_list))
+    except (UserError, KeyError):
+        return ""
 
 
 class Chain:
@@ -125,44 +162,96 @@ class Chain:
             except ValueError as error:
                 raise UserError(f"damaged ({error})") from error
             status = ", ".join(f"{count} {name}" for name, count in summary.get("status", {}).items())
+            record = summary.get("provenance", {})
             link = Link(
                 f"manifest {self._relative(path.parent)}",
-                [f"digest {str(summary.get('digest', ''))[:16]}; {status or 'no counts'}"]
-                + _made_by(summary.get("provenance", {})),
+                [f"digest {summary.get('digest', '')}; {status or 'no counts'}", *_made_by(record), *_ran(path)],
+                record=record,
             )
+            chosen = {key: value for key, value in (summary.get("filter") or {}).items() if value}
+            if set(chosen) - {"seed"}:
+                link.facts.insert(1, f"filter {json.dumps(chosen, sort_keys=True)}")
             if expected and summary.get("digest") != expected:
                 link.state = f"changed since (it was {expected[:16]})"
+            places = _sidecar(path).get("figures", {}).get("annotations", {})
             for name, value in sorted(summary.get("annotations", {}).items()):
-                link.inputs.append(self._annotation(dataset, str(name), str(value)))
+                link.inputs.append(self._annotation(dataset, str(name), str(value), places.get(name)))
             return link
 
         return self._guarded("manifest", path, build)
 
-    def _annotation(self, dataset: str, name: str, expected: str) -> Link:
-        """An annotation file; a manifest records its name and digest, not where it lay."""
+    def _annotation(self, dataset: str, name: str, expected: str, place: str | None) -> Link:
+        """An annotation file, by its name and digest; where it lay stands in the manifest's sidecar alone."""
         link = Link(f"annotations {name} of {dataset}", [f"sha256 {expected}"])
-        generated = self.layout.root / "media" / dataset / name
-        if generated.is_file() and len(expected) == 64 and file_digest(generated) != expected:
-            link.state = "changed since"
+        path = Path(place) if place else self.layout.root / "media" / dataset / name
+        if place:
+            link.facts.append(str(path))
+        if path.is_file():
+            if file_digest(path) != expected:
+                link.state = "changed since"
+        elif place:
+            link.facts[-1] += " (not on this machine)"
         return link
 
-    def shard_folder(self, kind: str, folder: Path, dataset: str) -> Link:
-        """All shards of one kind, by the record of the first: they are made by the same tools."""
+    def shard_folder(self, kind: str, folder: Path, dataset: str, manifest: str = "") -> Link:
+        """All shards of one kind, each held against what it was made from.
+
+        Args:
+            kind: ``frames`` or ``motion``.
+            folder: of the shards.
+            dataset: whose.
+            manifest: digest of the manifest that the follower names; empty where it names none.
+        """
 
         def build(folder: Path) -> Link:
-            shards = sorted(folder.glob("*.h5"))
-            if not shards:
+            paths = sorted(folder.glob("*.h5"))
+            if not paths:
                 return Link(f"{kind} {self._relative(folder)}", state="no shards left")
-            shard = Shard(shards[0])
-            link = Link(f"{kind} {self._relative(folder)} ({len(shards)} shards)", _made_by(shard.provenance))
-            shard.close()
+            records: list[dict[str, Any]] = []
+            num_videos = num_rejected = 0
+            outdated = []
+            for path in paths:
+                shard = Shard(path)
+                records.append(shard.provenance)
+                num_videos += shard.num_videos
+                num_rejected += len(shard.rejected)
+                shard.close()
+                if self._is_outdated(kind, path, records[-1], dataset):
+                    outdated.append(path.stem)
+            first = records[0]
+            link = Link(
+                f"{kind} {self._relative(folder)} ({len(paths)} shards)",
+                [f"{num_videos} videos, {num_rejected} rejected here", *_made_by(first), *_ran(paths[0])],
+                record=first,
+            )
+            others = Counter((str(record.get("code"))[:16], _versions(record)) for record in records)
+            for (code, versions), count in list(others.items())[1:]:
+                link.facts.append(f"but {count} of the shards by code {code} with {versions or 'unknown versions'}")
+            if outdated:
+                shown = ", ".join(outdated[:5]) + (" …" if len(outdated) > 5 else "")
+                source = "list in the manifest" if kind == "frames" else "frames"
+                link.state = f"the {source} changed since for shard {shown}"
             if kind == "motion":
-                link.inputs.append(self.shard_folder("frames", self._frames_beside(folder), dataset))
+                link.inputs.append(self.shard_folder("frames", self._frames_beside(folder), dataset, manifest))
             else:
-                link.inputs.append(self.manifest(dataset))
+                link.inputs.append(self.manifest(dataset, manifest))
             return link
 
         return self._guarded(kind, folder, build)
+
+    def _is_outdated(self, kind: str, path: Path, record: dict[str, Any], dataset: str) -> bool:
+        """Whether a shard's input is there and is not what the shard's record names."""
+        inputs = record.get("inputs", {})
+        if kind == "frames":
+            shard_list = self.layout.shard_lists(dataset) / f"{path.stem}.json"
+            return "videos" in inputs and shard_list.exists() and inputs["videos"] != _listed_videos(shard_list)
+        frames = self._frames_beside(path.parent) / path.name
+        if "frames" not in inputs or not frames.exists():
+            return False
+        shard = Shard(frames)
+        found = shard.provenance.get("digest")
+        shard.close()
+        return bool(inputs["frames"] != found)
 
     def _frames_beside(self, motion_folder: Path) -> Path:
         """Frames folder of a motion folder ``motion/{dataset}/{frame_format}/{motion}``."""
@@ -174,10 +263,15 @@ class Chain:
         def build(path: Path) -> Link:
             metadata = read_header(path)
             record, specification = metadata.get("provenance", {}), metadata.get("specification", {})
-            link = Link(f"weights {self._relative(path)}", [f"sha256 {file_digest(path)}", *_made_by(record)])
+            manifest = record.get("manifest", {})
+            link = Link(
+                f"weights {self._relative(path)}",
+                [f"sha256 {file_digest(path)}", *_made_by(record), *_ran(path)],
+                record=record,
+            )
             if expected and file_digest(path) != expected:
                 link.state = f"changed since (it was {expected[:16]})"
-            link.inputs += self._clips(specification)
+            link.inputs += self._clips(specification, str(manifest.get("digest", "")))
             teacher = specification.get("teacher")
             inputs = record.get("inputs", {})
             if teacher:
@@ -195,15 +289,16 @@ class Chain:
 
         return self._guarded("weights", path, build)
 
-    def _clips(self, specification: dict[str, Any]) -> list[Link]:
+    def _clips(self, specification: dict[str, Any], manifest: str) -> list[Link]:
         """The shards that a training or an evaluation of this specification read."""
         dataset, frame_format = specification.get("dataset"), specification.get("frame_format")
         if not dataset or not frame_format:
             return []
         if specification.get("modality") == "flow" and specification.get("motion"):
             folder = self.layout.motion(dataset, frame_format, specification["motion"], "000").parent
-            return [self.shard_folder("motion", folder, dataset)]
-        return [self.shard_folder("frames", self.layout.frames(dataset, frame_format, "000").parent, dataset)]
+            return [self.shard_folder("motion", folder, dataset, manifest)]
+        folder = self.layout.frames(dataset, frame_format, "000").parent
+        return [self.shard_folder("frames", folder, dataset, manifest)]
 
     def evaluation(self, folder: Path) -> Link:
         """Metrics, the scores that they are computed from, and what those were made from."""
@@ -216,7 +311,9 @@ class Chain:
             [
                 f"{len(scores.videos)} videos, {len(scores.video)} clips, {len(scores.classes)} classes",
                 *_made_by(record),
+                *_ran(scores_path),
             ],
+            record=record,
         )
         members = parameters.get("members")
         if members:

@@ -39,6 +39,9 @@ class Row:
     paper_source: str
     paper: dict[str, float]
     marks: list[str]
+    """What keeps the figure from being the paper's; they stand at the paper's number."""
+    manifest_marks: list[str]
+    """That the row judges other videos than the first one; they stand at the row's name."""
     best: bool = False
 
     @property
@@ -115,7 +118,9 @@ def result_tables(report: Report) -> list[Table]:
         manifests = list(dict.fromkeys(run.metrics["manifest"] for result in chosen for run in result.runs))
         notes: dict[str, str] = {}
         rows = []
-        highest = max(result.mean("video_top1") for result in chosen)
+        # The best of one manifest only: rows of another one are marked, not ranked.
+        comparable = [r for r in chosen if all(run.metrics["manifest"] == manifests[0] for run in r.runs)]
+        highest = max((result.mean("video_top1") for result in comparable), default=None)
         for result in chosen:
             marks = []
             paper = paper_numbers(result.experiment.paper)
@@ -125,15 +130,14 @@ def result_tables(report: Report) -> list[Table]:
                 mark = next((mark for mark, other in notes.items() if other == text), f"{len(notes) + 1}")
                 notes[mark] = text
                 marks.append(mark)
-            if len(manifests) > 1:
-                position = manifests.index(result.manifest)
-                if position:
-                    mark = f"m{position}"
-                    notes[mark] = (
-                        f"Evaluated on another manifest ({result.manifest[:12]}) than the first row "
-                        f"({manifests[0][:12]}): these rows judge different videos."
-                    )
-                    marks.append(mark)
+            manifest_marks = []
+            for position in sorted({manifests.index(run.metrics["manifest"]) for run in result.runs} - {0}):
+                mark = f"m{position}"
+                notes[mark] = (
+                    f"Evaluated on another manifest ({manifests[position][:12]}) than the first row "
+                    f"({manifests[0][:12]}): these rows judge different videos."
+                )
+                manifest_marks.append(mark)
             first = result.runs[0].metrics["metrics"]
             rows.append(
                 Row(
@@ -151,7 +155,8 @@ def result_tables(report: Report) -> list[Table]:
                     paper_source=str(result.experiment.paper.get("table", "")),
                     paper=paper,
                     marks=marks,
-                    best=len(chosen) > 1 and result.mean("video_top1") == highest,
+                    manifest_marks=manifest_marks,
+                    best=len(comparable) > 1 and result in comparable and result.mean("video_top1") == highest,
                 )
             )
         tables.append(Table(dataset, protocol, manifests, rows, list(notes.items())))
@@ -185,7 +190,7 @@ def results_text(report: Report) -> str:
             header.append("paper")
         rows = []
         for row in table.rows:
-            cells = [row.name, row.modality]
+            cells = [row.name + "".join(f" [{mark}]" for mark in row.manifest_marks), row.modality]
             for name, _ in FIGURES:
                 spread = row.spread[name]
                 cells.append(f"{row.figures[name]:.1f}" + (f" ± {spread:.1f}" if spread is not None else ""))
@@ -195,7 +200,9 @@ def results_text(report: Report) -> str:
                 named = "" if row.compared in (None, "video_top1") else f"{dict(FIGURES)[row.compared or '']} "
                 cells.append(named + number + ("".join(f" [{mark}]" for mark in row.marks) if number else ""))
             rows.append(cells)
-        title = f"{table.dataset}, protocol {table.protocol} (per cent; manifest {table.manifests[0][:12]})"
+        manifests = ", ".join(manifest[:12] for manifest in table.manifests)
+        plural = "s" if len(table.manifests) > 1 else ""
+        title = f"{table.dataset}, protocol {table.protocol} (per cent; manifest{plural} {manifests})"
         notes = [f"[{mark}] {text}" for mark, text in table.notes]
         parts.append("\n".join([title, text_table(header, rows, num_left=2), *notes]))
     return "\n\n".join(parts)

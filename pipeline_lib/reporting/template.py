@@ -43,7 +43,8 @@ error is the gap between confidence and accuracy (15 bins). ★ marks the highes
 {% if table.has_paper %}<th>Paper</th><th>Ours&nbsp;−<br>paper</th>{% endif %}</tr>
 {% for row in table.rows %}
 <tr{% if row.best %} class="best"{% endif %}>
-<td class="left"><b>{{ row.name }}</b><br><span class="soft">{{ row.description }}</span></td>
+<td class="left"><b>{{ row.name }}</b>{% for mark in row.manifest_marks %}<sup class="mark">{{ mark }}</sup>{% endfor
+%}<br><span class="soft">{{ row.description }}</span></td>
 <td class="left number">{{ row.modality }}<br><span class="soft">{{ row.network }}</span></td>
 {% for name, _ in figures %}
 <td class="number">{% if name == "video_top1" %}<b>{{ "%.1f"|format(row.figures[name]) }}</b>{% else

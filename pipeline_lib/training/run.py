@@ -14,7 +14,13 @@ from pipeline_lib.artefacts.atomic import atomic_path, write_json
 from pipeline_lib.artefacts.digest import file_digest
 from pipeline_lib.artefacts.layout import Layout
 from pipeline_lib.artefacts.locking import artefact_lock
-from pipeline_lib.artefacts.provenance import Sidecar, distribution_versions, provenance
+from pipeline_lib.artefacts.provenance import (
+    Sidecar,
+    distribution_versions,
+    manifest_record,
+    provenance,
+    torch_versions,
+)
 from pipeline_lib.clips.index import ClipIndex, build_index
 from pipeline_lib.clips.sampling import INITIALISATION, generator
 from pipeline_lib.configuration.specification import TrainingSpecification
@@ -183,8 +189,8 @@ def _train_locked(
         training_modules(specification),
         specification.model_dump(mode="json"),
         describe_inputs(specification, layout, index, validation_index),
-        distribution_versions(["torch", "numpy", "simplejpeg", "opencv-contrib-python-headless"]),
-    )
+        torch_versions(device.type) | distribution_versions(["numpy", "simplejpeg", "opencv-contrib-python-headless"]),
+    ) | {"manifest": manifest_record(layout.summary(specification.dataset))}
     if ranks.from_first(is_finished(output, record["digest"]) if ranks.is_first else None):
         print(f"{output} is finished", file=sys.stderr)
         return 0

@@ -22,7 +22,7 @@ def site_profile(project: Project, **training: Any) -> None:
     """
     source = project.folder / "profiles/slurm/config.yaml"
     profile = yaml.safe_load(source.read_text(encoding="utf-8"))
-    profile |= {"latency-wait": 5, "slurm-init-seconds-before-status-checks": 2, "slurm-keep-successful-logs": True}
+    profile |= {"latency-wait": 5, "slurm-init-seconds-before-status-checks": 8, "slurm-keep-successful-logs": True}
     profile["default-resources"] |= {key: SMALLER[key] for key in ("mem_mb", "runtime")}
     profile["set-threads"] = dict.fromkeys(profile["set-threads"], 1)
     for rule, resources in profile["set-resources"].items():
@@ -69,6 +69,12 @@ def queue(*columns: str) -> list[list[str]]:
     command = ["squeue", "--noheader", "--states=pending,running", f"--format={form}"]
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return [line.split("|") for line in text.splitlines()]
+
+
+def nodes_of(job: str) -> int:
+    """How many nodes a job had, running or ended."""
+    command = ["squeue", "--noheader", "--states=all", f"--jobs={job}", "--format=%D"]
+    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 def answers() -> bool:

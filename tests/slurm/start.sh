@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Start a real SLURM on this machine alone: munged, slurmctld and one slurmd, all as root.
+# Start a real SLURM on this machine alone: munged, slurmctld and a slurmd per node, all as root.
 #
 #   tests/slurm/start.sh          install (Debian or Ubuntu, with apt) and start; does nothing if one runs already
 #   tests/slurm/stop.sh           end what this started
 #
 # Environment:
-#   PIPELINE_SLURM_CPUS       CPUs that the node offers (default: at least 4, whatever the machine has)
+#   PIPELINE_SLURM_NODES      nodes, each a slurmd with a port and a spool of its own (default 2)
+#   PIPELINE_SLURM_CPUS       CPUs that each node offers (default: the machine's share, at least 2 whatever it has)
 #   PIPELINE_SLURM_KILL_WAIT  seconds between SIGTERM and SIGKILL at a time limit (default 10; sites use 30)
 #
 # Exit status: 0 SLURM answers; 3 it cannot be had here (no root, or no packages): not a failure of the project.
@@ -18,7 +19,12 @@ HOST="$(hostname -s)"
 
 unavailable() { echo "no SLURM here: $1" >&2; exit 3; }
 
-answers() { command -v sinfo >/dev/null && timeout 10 sinfo --noheader --format=%T 2>/dev/null | grep -qE '^(idle|mixed|allocated)'; }
+# Whether there are nodes and all of them can be used.
+answers() {
+    local states
+    command -v sinfo >/dev/null && states="$(timeout 10 sinfo --noheader --Node --format=%T 2>/dev/null)" &&
+        [ -n "$states" ] && ! grep -qvE '^(idle|mixed|allocated|completing)$' <<<"$states"
+}
 
 if answers; then
     echo "SLURM answers already"
@@ -33,10 +39,12 @@ if ! command -v slurmctld >/dev/null || ! command -v slurmd >/dev/null || ! comm
     command -v apt-get >/dev/null || unavailable "slurm-wlm and munge are not installed and there is no apt-get"
     log="$(mktemp)"
     export DEBIAN_FRONTEND=noninteractive
-    install=(apt-get install --yes --quiet --no-install-recommends slurm-wlm munge)
+    # A mirror that does not answer, or another apt at work, shall cost minutes at most.
+    patience=(-o Acquire::Retries=2 -o Acquire::http::Timeout=20 -o Acquire::https::Timeout=20 -o DPkg::Lock::Timeout=60)
+    install=(timeout 300 apt-get "${patience[@]}" install --yes --quiet --no-install-recommends slurm-wlm munge)
     # The package lists of a fresh container are empty or old: fetched only when the first try fails.
     if ! "${install[@]}" >"$log" 2>&1; then
-        if ! { apt-get update --quiet && "${install[@]}"; } >>"$log" 2>&1; then
+        if ! { timeout 120 apt-get "${patience[@]}" update --quiet && "${install[@]}"; } >>"$log" 2>&1; then
             tail -n 20 "$log" >&2
             unavailable "apt-get could not install slurm-wlm and munge"
         fi
@@ -44,7 +52,7 @@ if ! command -v slurmctld >/dev/null || ! command -v slurmd >/dev/null || ! comm
     rm -f "$log"
 fi
 
-mkdir -p "$SPOOL/state" "$SPOOL/slurmd" /var/log/slurm /run/munge /etc/munge /var/lib/munge /var/log/munge
+mkdir -p "$SPOOL/state" /var/log/slurm /run/munge /etc/munge /var/lib/munge /var/log/munge
 chown -R root:root /run/munge /etc/munge /var/lib/munge /var/log/munge
 chmod 755 /run/munge
 chmod 700 /etc/munge /var/lib/munge /var/log/munge
@@ -57,9 +65,10 @@ if ! munge -n </dev/null >/dev/null 2>&1; then
     munged --force
 fi
 
-cpus="${PIPELINE_SLURM_CPUS:-$(nproc)}"
-if [ -z "${PIPELINE_SLURM_CPUS:-}" ] && [ "$cpus" -lt 4 ]; then cpus=4; fi
-memory_mb="$(awk '/^MemTotal/ {print int($2 / 1024 * 0.9)}' /proc/meminfo)"
+nodes="${PIPELINE_SLURM_NODES:-2}"
+cpus="${PIPELINE_SLURM_CPUS:-$(($(nproc) / nodes))}"
+if [ -z "${PIPELINE_SLURM_CPUS:-}" ] && [ "$cpus" -lt 2 ]; then cpus=2; fi
+memory_mb="$(awk -v nodes="$nodes" '/^MemTotal/ {print int($2 / 1024 * 0.9 / nodes)}' /proc/meminfo)"
 
 mkdir -p "$(dirname "$CONFIGURATION")"
 # config_overrides: the node offers the CPUs written here even where the machine has fewer.
@@ -88,11 +97,11 @@ SelectTypeParameters=CR_Core_Memory
 DefMemPerCPU=500
 GresTypes=gpu
 StateSaveLocation=$SPOOL/state
-SlurmdSpoolDir=$SPOOL/slurmd
+SlurmdSpoolDir=$SPOOL/slurmd.%n
 SlurmctldPidFile=/run/slurmctld.pid
-SlurmdPidFile=/run/slurmd.pid
+SlurmdPidFile=/run/pipeline_slurmd.%n.pid
 SlurmctldLogFile=/var/log/slurm/slurmctld.log
-SlurmdLogFile=/var/log/slurm/slurmd.log
+SlurmdLogFile=/var/log/slurm/slurmd.%n.log
 SlurmdParameters=config_overrides
 JobRequeue=1
 MinJobAge=3600
@@ -102,12 +111,17 @@ SlurmdTimeout=60
 ReturnToService=2
 InactiveLimit=0
 Waittime=0
-NodeName=$HOST NodeAddr=127.0.0.1 CPUs=$cpus RealMemory=$memory_mb Gres=gpu:2 State=UNKNOWN
-PartitionName=main Nodes=$HOST Default=YES MaxTime=INFINITE DefaultTime=60 State=UP
+PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE DefaultTime=60 State=UP
 END
-# Two GPUs in name only: SLURM wants a device file for each, and nothing here confines a job to its devices.
-# What is tested is that the jobs ask for them.
-printf 'NodeName=%s Name=gpu File=%s\n' "$HOST" /dev/null "$HOST" /dev/zero >/etc/slurm/gres.conf
+# Several nodes on one machine: each has a port (Debian builds SLURM for that), and the names are SLURM's alone.
+# One GPU each, in name only: SLURM wants a device file, and nothing here confines a job to its devices. What is tested
+# is that the jobs ask for them.
+: >/etc/slurm/gres.conf
+for index in $(seq "$nodes"); do
+    echo "NodeName=pipeline$index NodeHostname=$HOST NodeAddr=127.0.0.1 Port=$((17000 + index)) CPUs=$cpus" \
+        "RealMemory=$memory_mb Gres=gpu:1 State=UNKNOWN" >>"$CONFIGURATION"
+    echo "NodeName=pipeline$index Name=gpu File=/dev/null" >>/etc/slurm/gres.conf
+done
 # No cgroups: containers seldom let a daemon make them. From 23.02 on they can be switched off by name; before, the
 # plugin for version 1 is the one that starts without touching anything.
 case "$(slurmd -V)" in
@@ -118,7 +132,9 @@ esac
 running() { [ -s "$1" ] && kill -0 "$(cat "$1")" 2>/dev/null; }
 # -c: nothing of an earlier run is taken over.
 running /run/slurmctld.pid || slurmctld -c
-running /run/slurmd.pid || slurmd
+for index in $(seq "$nodes"); do
+    running "/run/pipeline_slurmd.pipeline$index.pid" || slurmd -N "pipeline$index"
+done
 
 for _ in $(seq 60); do
     if answers; then
@@ -126,9 +142,9 @@ for _ in $(seq 60); do
         exit 0
     fi
     # A node that was down when the controller stopped comes back as down.
-    scontrol update nodename="$HOST" state=resume >/dev/null 2>&1 || true
+    scontrol update nodename="pipeline[1-$nodes]" state=resume >/dev/null 2>&1 || true
     sleep 0.5
 done
 echo "slurmctld or slurmd did not come up; the ends of their logs:" >&2
-tail -n 15 /var/log/slurm/slurmctld.log /var/log/slurm/slurmd.log >&2
+tail -n 15 /var/log/slurm/slurmctld.log /var/log/slurm/slurmd.pipeline*.log >&2
 exit 1

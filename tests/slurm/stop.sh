@@ -3,11 +3,11 @@
 set -euo pipefail
 
 grep -qsF "# written by tests/slurm/start.sh" /etc/slurm/slurm.conf || { echo "no SLURM of ours here" >&2; exit 0; }
-for daemon in slurmd slurmctld; do
-    file="/run/$daemon.pid"
+for file in /run/pipeline_slurmd.*.pid /run/slurmctld.pid; do
+    # Each daemon removes its file when it has ended.
     if [ -s "$file" ] && kill -TERM "$(cat "$file")" 2>/dev/null; then
         for _ in $(seq 100); do
-            kill -0 "$(cat "$file" 2>/dev/null || echo 0)" 2>/dev/null && [ -s "$file" ] || break
+            [ -s "$file" ] && kill -0 "$(cat "$file" 2>/dev/null || echo 0)" 2>/dev/null || break
             sleep 0.1
         done
     fi

@@ -156,3 +156,43 @@ def test_duplicates_and_unknown_labels_are_rows_with_a_reason() -> None:
     ]
     with pytest.raises(UserError, match=r"lists \['train'\] for 3 split"):
         reject_unusable([clip("a", "run")], 3, None)
+
+
+def test_parts_of_a_file_are_clips_of_their_own(tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text("path,label,start,end\na/1.mp4,run,0,2.5\na/1.mp4,jump,2.5,4\nb/2.mp4,run,,\n")
+    listing = read_listing(Dataset(format="table", annotations={"train": str(path)}, validation_share=0.0))
+    assert listing.clips == [
+        ListedClip("a/1_0.00_2.50", ("run",), ("train",), ("a/1.mp4",), 0.0, 2.5, "a/1.mp4", trim=True),
+        ListedClip("a/1_2.50_4.00", ("jump",), ("train",), ("a/1.mp4",), 2.5, 4.0, "a/1.mp4", trim=True),
+        ListedClip("b/2", ("run",), ("train",), ("b/2.mp4",)),
+    ]
+    # Drawn lists keep the parts of one file on one side.
+    halves = read_listing(Dataset(format="table", annotations={"train": str(path)}, validation_share=0.5)).clips
+    assert len({clip.subsets for clip in halves if clip.id.startswith("a/")}) == 1
+    for interval, told in (("zero,3", "start is 'zero'"), ("2,", "start stands alone"), ("3,3", "the clip from 3 to 3 s")):
+        path.write_text(f"path,label,start,end\na/1.mp4,run,{interval}\n")
+        with pytest.raises(UserError, match=rf"list\.csv:2: {told}"):
+            read_listing(Dataset(format="table", annotations={"train": str(path)}))
+
+
+def test_an_optional_list_of_classes_is_no_list_of_clips(tmp_path: Path) -> None:
+    (tmp_path / "classes.txt").write_text("run\njump\n")
+    (tmp_path / "train.csv").write_text("label,youtube_id,time_start,time_end,split\nfly,aaaaaaaaaaa,0,10,train\n")
+    annotations = {"train": str(tmp_path / "train.csv"), "labels": str(tmp_path / "classes.txt")}
+    listing = read_listing(Dataset(format="kinetics", annotations=annotations))
+    assert listing.classes == ["run", "jump"] and set(listing.sources) == {"train.csv", "classes.txt"}
+    assert reject_unusable(listing.clips, 1, listing.classes)[0].reason == "unknown label: fly"
+    (tmp_path / "classes.txt").write_text("\n")
+    with pytest.raises(UserError, match=r"classes\.txt lists no class"):
+        read_listing(Dataset(format="kinetics", annotations=annotations))
+
+
+def test_lists_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    annotations: dict[str, str | None] = {}
+    for name in ("train", "validation"):
+        (tmp_path / name).mkdir()
+        annotations[name] = str(tmp_path / name / "list.csv")
+        (tmp_path / name / "list.csv").write_text(f"path,label\n{name}.mp4,run\n")
+    listing = read_listing(Dataset(format="table", annotations=annotations))
+    assert list(listing.sources) == ["train/list.csv", "validation/list.csv"]

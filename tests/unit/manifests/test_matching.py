@@ -140,3 +140,12 @@ def test_counts_are_drawn_with_a_seed_whatever_the_order() -> None:
     total = apply_filter(CLIPS, Filter(total={"train": 5}))
     assert [clip.subsets[0] for clip in total].count("train") == 5
     assert [clip.subsets[0] for clip in total].count("validation") == 8
+
+
+def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
+    _touch(tmp_path, "elsewhere/run/1.mp4", "videos/jump/2.mp4", "videos/lost+found/3.mp4")
+    (tmp_path / "videos/run").symlink_to(tmp_path / "elsewhere/run")
+    (tmp_path / "videos/jump/all").symlink_to(tmp_path / "videos")
+    index = FileIndex([str(tmp_path / "videos")])
+    assert index.find("1") == f"{tmp_path}/videos/run/1.mp4" and index.find("2") == f"{tmp_path}/videos/jump/2.mp4"
+    assert index.num_files == 2

@@ -226,7 +226,16 @@ def test_rows_of_another_manifest_are_marked_and_not_compared(tree: Layout, tmp_
     metrics.write_text(json.dumps(json.loads(metrics.read_text()) | {"manifest": "f" * 64}))
     report = collect(SPECIFICATION, layout.root)
     (table,) = result_tables(report)
-    assert "m1" in {row.name: row for row in table.rows}["d3d"].marks
+    rows = {row.name: row for row in table.rows}
+    assert {name: row.manifest_marks for name, row in rows.items() if row.manifest_marks} == {"d3d": ["m1"]}
+    # In the terminal and on the page, at the name: also where no paper's number stands in the row.
+    for shown in (results_text(report), text_of(page(report))):
+        assert re.search(r"d3d ?\[?m1\b", shown), shown[:2000]
+    without = SPECIFICATION.model_copy(
+        update={"experiments": [e.model_copy(update={"paper": {}}) for e in SPECIFICATION.experiments]}
+    )
+    assert "d3d [m1]" in results_text(collect(without, layout.root))
+    assert not rows["d3d"].best and f"manifests {table.manifests[0][:12]}, ffffffffffff" in results_text(report)
     assert any("another manifest (ffffffffffff)" in text for _, text in table.notes)
     entry = next(entry for entry in compare(report) if entry.first.name == "d3d")
     assert entry.difference is None

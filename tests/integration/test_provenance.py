@@ -1,0 +1,95 @@
+"""From a metric of a real run back to the annotation files, through every artefact's own record."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from small_project import Project
+
+from pipeline_lib.artefacts.digest import file_digest
+
+METRICS = "output/evaluations/rgb_flow_demo/1-0/two_clips/metrics.json"
+
+
+def provenance(project: Project, *arguments: str) -> tuple[int, str]:
+    command = [sys.executable, "-m", "pipeline_lib", "provenance", *arguments]
+    done = subprocess.run(command, cwd=project.folder, capture_output=True, text=True)
+    assert not done.stderr, done.stderr
+    return done.returncode, done.stdout
+
+
+def links(link: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield link
+    for source in link["inputs"]:
+        yield from links(source)
+
+
+def test_a_metric_leads_to_the_annotation_files_and_a_change_is_told(finished: Project, project: Project) -> None:
+    # The copy's sidecar names the lists where the original lies: the copy gets lists of its own.
+    sidecar = project.output / "manifests/generated/summary.json.run.json"
+    sidecar.write_text(sidecar.read_text().replace(str(finished.folder), str(project.folder)))
+    status, text = provenance(project, METRICS, "--json")
+    chain = list(links(json.loads(text)))
+    assert status == 0 and not [link for link in chain if link["state"]]
+    found = {link["name"].split(" (")[0]: link for link in chain}
+    # The two members, and what each was made from.
+    for name in (
+        "metrics evaluations/rgb_flow_demo/1-0/two_clips/metrics.json",
+        "scores evaluations/baseline_demo/1-0/two_clips/scores.h5",
+        "scores evaluations/teacher_demo/1-0/two_clips/scores.h5",
+        "weights experiments/baseline_demo/1-0/weights.safetensors",
+        "weights experiments/teacher_demo/1-0/weights.safetensors",
+        "motion motion/generated/short64_native/tvl1_small",
+        "frames frames/generated/short64_native",
+        "manifest manifests/generated",
+    ):
+        assert name in found, sorted(found)
+    # The end of the chain is the user's own file.
+    for file in ("train.csv", "validation.csv"):
+        path = project.folder / "data" / file
+        assert found[f"annotations {file} of generated"]["facts"] == [f"sha256 {file_digest(path)}", str(path)]
+
+    manifest = json.loads((project.output / "manifests/generated/summary.json").read_text())
+    for name, link in found.items():
+        kind = name.split()[0]
+        if kind in ("metrics", "annotations"):
+            continue
+        record = link["record"]
+        assert len(record["code"]) == 64 and record["parameters"] and record["python"] and record["inputs"], name
+        assert any(fact.startswith("made on ") and " UTC, in " in fact for fact in link["facts"]), (name, link["facts"])
+        if kind in ("weights", "scores"):
+            assert record["manifest"] == {
+                "dataset": "generated",
+                "digest": manifest["digest"],
+                "counts": manifest["status"],
+            }, name
+        if kind in ("frames", "motion"):
+            assert record["counts"]["videos"] > 0
+    versions = {kind: set() for kind in ("frames", "motion", "weights", "scores", "manifest")}
+    for name, link in found.items():
+        if name.split()[0] in versions:
+            versions[name.split()[0]] |= set(link["record"]["versions"])
+    assert "ffmpeg" in versions["frames"]
+    assert {"av", "libavcodec"} <= versions["manifest"]
+    for kind in ("motion", "weights", "scores"):
+        assert {"torch", "opencv-contrib-python-headless"} <= versions[kind], kind
+
+    # A student's weights lead on to its teacher's.
+    status, text = provenance(project, METRICS.replace("rgb_flow_demo", "d3d_demo"))
+    assert status == 0
+    assert text.index("weights experiments/d3d_demo") < text.index("weights experiments/teacher_demo")
+    assert manifest["digest"] in text and str(project.folder / "data/train.csv") in text
+
+    # One edit of the annotations after the run: the chain says which file is not what it was.
+    with open(project.folder / "data/train.csv", "a", encoding="utf-8") as file:
+        file.write("data/train/another.mp4,left\n")
+    status, text = provenance(project, METRICS)
+    assert status == 1
+    assert "annotations train.csv of generated   !! changed since" in text
+    # Another video in the manifest, made again alone: the frames and all that follows are of the earlier one.
+    frames = project.output / "manifests/generated/shards/001.json"
+    shard = json.loads(frames.read_text())
+    frames.write_text(json.dumps(shard | {"videos": shard["videos"][1:]}))
+    assert "the list in the manifest changed since for shard 001" in provenance(project, METRICS)[1]
