@@ -170,7 +170,11 @@ def test_parts_of_a_file_are_clips_of_their_own(tmp_path: Path) -> None:
     # Drawn lists keep the parts of one file on one side.
     halves = read_listing(Dataset(format="table", annotations={"train": str(path)}, validation_share=0.5)).clips
     assert len({clip.subsets for clip in halves if clip.id.startswith("a/")}) == 1
-    for interval, told in (("zero,3", "start is 'zero'"), ("2,", "start stands alone"), ("3,3", "the clip from 3 to 3 s")):
+    for interval, told in (
+        ("zero,3", "start is 'zero'"),
+        ("2,", "start stands alone"),
+        ("3,3", "the clip from 3 to 3 s"),
+    ):
         path.write_text(f"path,label,start,end\na/1.mp4,run,{interval}\n")
         with pytest.raises(UserError, match=rf"list\.csv:2: {told}"):
             read_listing(Dataset(format="table", annotations={"train": str(path)}))
