@@ -30,12 +30,11 @@ def torch_versions(device: str) -> dict[str, str]:
     Args:
         device: ``cpu`` or ``cuda``.
     """
-    import torch  # the stages that do not compute start without it
-
+    # Who asks has imported it; the stages that do not compute neither import nor need it.
+    torch = sys.modules["torch"]
     versions = {"torch": str(torch.__version__)}
     if device == "cuda":
-        cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
-        versions |= {"cuda": str(torch.version.cuda), "cudnn": str(cudnn)}
+        versions |= {"cuda": str(torch.version.cuda), "cudnn": str(torch.backends.cudnn.version())}
     return versions
 
 

@@ -45,6 +45,7 @@ class Connection:
     requests: Pace
     bytes: Pace
     stop: threading.Event
+    workers: int
     retries: int
     backoff_seconds: float
     timeout_seconds: float
@@ -68,6 +69,7 @@ def connect(
         Pace(requests_per_second, stop),
         Pace(bytes_per_second, stop),
         stop,
+        workers,
         retries,
         backoff_seconds,
         timeout_seconds,

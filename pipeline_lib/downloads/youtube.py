@@ -83,7 +83,8 @@ def _options(folder: Path, connection: Connection, ffmpeg: str, maximum_height: 
         "progress_hooks": [hook],
     }
     if connection.bytes.rate is not None:
-        options["ratelimit"] = connection.bytes.rate
+        # yt-dlp keeps a rate of its own in each worker: together they keep the stage's.
+        options["ratelimit"] = connection.bytes.rate / connection.workers
     return options
 
 

@@ -161,7 +161,7 @@ def _columns(
         probe = probe or nothing
         columns["id"].append(clip.id)
         columns["path"].append(path)
-        columns["labels"].append(list(clip.labels))
+        columns["labels"].append(clip.labels)
         for name, subset in zip(subsets, clip.subsets, strict=True):
             columns[name].append(subset)
         columns["group"].append(clip.group)
@@ -183,10 +183,11 @@ def manifest_digest(columns: dict[str, list[Any]], num_splits: int, identity: An
 
     Paths, modification times and the number of shards are no part of it: the same data elsewhere has the same digest.
     """
-    names = (*_DIGEST_COLUMNS, *subset_columns(num_splits), "content_digest", "status", "reason")
+    names = (*_DIGEST_COLUMNS[2:], *subset_columns(num_splits), "content_digest", "status", "reason")
     hasher = hashlib.sha256(json.dumps(identity, sort_keys=True).encode())
-    for row in zip(*(columns[name] for name in names), strict=True):
-        hasher.update(repr(row).encode())
+    rest = zip(*(columns[name] for name in names), strict=True)
+    for id, labels, row in zip(columns["id"], columns["labels"], rest, strict=True):
+        hasher.update(repr((id, list(labels), *row)).encode())
     return hasher.hexdigest()
 
 
@@ -220,22 +221,26 @@ def _shard_lists(
     columns: dict[str, list[Any]], clips: Sequence[ListedClip], dataset: Dataset, name: str
 ) -> Iterable[tuple[str, dict[str, Any]]]:
     """What the frames stage gets for each shard: accepted videos only, no labels, sorted by id."""
-    videos: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    keys = ("id", "path", "content_digest", "num_frames", "frames_per_second", "height", "width")
+    rows: dict[str, list[int]] = defaultdict(list)
     for index, status in enumerate(columns["status"]):
-        if status != ACCEPTED:
-            continue
-        video = {key: columns[key][index] for key in keys}
-        video["digest"] = video.pop("content_digest")
-        start, end = clips[index].start, clips[index].end
-        if clips[index].trim and start is not None and end is not None:
-            frames, rate = video["num_frames"], video["frames_per_second"]
-            # AVA's films are often kept cut to the annotated minutes already.
-            if not (dataset.format == "ava" and frames and rate and frames / rate < end - start + 2):
-                video |= {"start": start, "end": end}
-        videos[columns["shard"][index]].append(video)
+        if status == ACCEPTED:
+            rows[columns["shard"][index]].append(index)
+    # One shard's list at a time: all of them at once would be the largest thing in memory.
     for shard in shard_names(dataset.num_shards):
-        yield shard, {"dataset": name, "shard": shard, "videos": videos.get(shard, [])}
+        videos = [_shard_video(columns, index, clips[index], dataset) for index in rows.get(shard, [])]
+        yield shard, {"dataset": name, "shard": shard, "videos": videos}
+
+
+def _shard_video(columns: dict[str, list[Any]], index: int, clip: ListedClip, dataset: Dataset) -> dict[str, Any]:
+    keys = ("id", "path", "content_digest", "num_frames", "frames_per_second", "height", "width")
+    video = {key: columns[key][index] for key in keys}
+    video["digest"] = video.pop("content_digest")
+    if clip.trim and clip.start is not None and clip.end is not None:
+        frames, rate = video["num_frames"], video["frames_per_second"]
+        # AVA's films are often kept cut to the annotated minutes already.
+        if not (dataset.format == "ava" and frames and rate and frames / rate < clip.end - clip.start + 2):
+            video |= {"start": clip.start, "end": clip.end}
+    return video
 
 
 def _check_share(name: str, dataset: Dataset, columns: dict[str, list[Any]]) -> None:

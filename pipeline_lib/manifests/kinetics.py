@@ -34,6 +34,8 @@ def _subset(key: str, named: str) -> str:
 
 def _read_csv(path: Path, key: str) -> list[ListedClip]:
     clips = []
+    # Half a million clips of some hundred labels: each label and each list is kept once.
+    same: dict[tuple[str, ...], tuple[str, ...]] = {}
     for line, row in sniff_rows(path, ("label", "youtube_id", "time_start", "time_end")):
         youtube = row["youtube_id"]
         if not youtube:
@@ -41,8 +43,10 @@ def _read_csv(path: Path, key: str) -> list[ListedClip]:
         start = number(row["time_start"], path, line, "time_start")
         end = number(row["time_end"], path, line, "time_end")
         name = clip_id(youtube, start, end)
-        labels = (row["label"],) if row["label"] else ()
-        clips.append(ListedClip(name, labels, (_subset(key, row.get("split", "")),), (name,), start, end))
+        labels: tuple[str, ...] = (row["label"],) if row["label"] else ()
+        subsets: tuple[str, ...] = (_subset(key, row.get("split", "")),)
+        labels, subsets = same.setdefault(labels, labels), same.setdefault(subsets, subsets)
+        clips.append(ListedClip(name, labels, subsets, (name,), start, end))
     return clips
 
 

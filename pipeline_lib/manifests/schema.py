@@ -1,5 +1,6 @@
 """The one manifest schema of all data sets: its columns, its statuses and what must hold of its rows."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -119,7 +120,7 @@ def reject_unusable(clips: Sequence[ListedClip], num_splits: int, classes: Seque
     """
     known = None if classes is None else frozenset(classes)
     first: dict[str, ListedClip] = {}
-    seen: dict[str, int] = {}
+    again: Counter[str] = Counter()
     result: list[ListedClip] = []
     for clip in clips:
         if not clip.id:
@@ -131,14 +132,13 @@ def reject_unusable(clips: Sequence[ListedClip], num_splits: int, classes: Seque
                 "Set num_splits and the annotation lists as docs/manifests.md says."
             )
         if clip.id in first:
-            seen[clip.id] += 1
+            again[clip.id] += 1
             earlier = first[clip.id]
             where = "/".join(subset for subset in earlier.subsets if subset) or "no list"
             note = f"duplicate clip: listed before in {where} as {', '.join(earlier.labels)}"
-            result.append(clip._replace(id=f"{clip.id}#{seen[clip.id]}", reason=note))
+            result.append(clip._replace(id=f"{clip.id}#{again[clip.id] + 1}", reason=note))
             continue
         first[clip.id] = clip
-        seen[clip.id] = 1
         if not clip.reason:
             if not clip.labels:
                 clip = clip._replace(reason="unknown label: none is given")

@@ -22,6 +22,7 @@ class Resource:
         content: the bytes.
         statuses: answers of this many first requests instead of the content; the last repeats if ``forever``.
         drop_after: bytes per request after which the connection is reset; None serves all.
+        polite: that connection is closed as if all had been sent, not reset.
         num_drops: how many requests are dropped so.
         delay: seconds before the answer.
         stall_after: bytes after which the server falls silent.
@@ -34,6 +35,7 @@ class Resource:
     statuses: list[int] = field(default_factory=list)
     forever: bool = False
     drop_after: int | None = None
+    polite: bool = False
     num_drops: int = 1_000_000
     delay: float = 0.0
     stall_after: int | None = None
@@ -139,6 +141,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body[: resource.drop_after])
             self.wfile.flush()
             state.sent[self.path] += resource.drop_after
+            if resource.polite:
+                self.close_connection = True
+                return None
             time.sleep(0.05)  # what was written arrives before the reset discards it
             return self._reset()
         if resource.stall_after is not None and number == 1:

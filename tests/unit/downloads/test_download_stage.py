@@ -66,6 +66,7 @@ def test_every_kind_of_answer(tmp_path):
         "/ill.mp4": Resource(CONTENT, statuses=[500, 503]),
         "/dead.mp4": Resource(CONTENT, statuses=[500], forever=True),
         "/drops.mp4": Resource(CONTENT, drop_after=100_000),
+        "/cut.mp4": Resource(CONTENT, drop_after=150_000, polite=True),
         "/hangs.mp4": Resource(CONTENT, stall_after=1000),
         "/page.mp4": Resource(b"<html>please log in</html>", content_type="text/html; charset=utf-8"),
         "/moved.mp4": Resource(redirect="/plain.mp4"),
@@ -82,8 +83,8 @@ def test_every_kind_of_answer(tmp_path):
             "nothing.mp4": "the connection dropped, after 4 attempts without progress",
             "page.mp4": "the server answered with a web page instead of the file",
         }
-        assert (summary["items"], summary["done"], summary["failed"], summary["left"]) == (13, 8, 5, 0)
-        done = ["plain", "slow", "busy", "ill", "drops", "hangs", "moved", "a b"]
+        assert (summary["items"], summary["done"], summary["failed"], summary["left"]) == (14, 9, 5, 0)
+        done = ["plain", "slow", "busy", "ill", "drops", "cut", "hangs", "moved", "a b"]
         for name in done:
             assert (tmp_path / "videos" / f"{name}.mp4").read_bytes() == CONTENT
         # Final answers are asked for once, passing ones until they pass.
@@ -93,6 +94,7 @@ def test_every_kind_of_answer(tmp_path):
         # Four parts of 100,000 bytes: nothing is sent twice.
         assert server.requests["/drops.mp4"] == 4
         assert server.sent["/drops.mp4"] == len(CONTENT)
+        assert server.requests["/cut.mp4"] == 3 and server.sent["/cut.mp4"] == len(CONTENT)
         assert {"bytes=100000-", "bytes=200000-", "bytes=300000-", "bytes=1000-"} <= set(server.range_headers)
 
         # A second run asks for nothing: neither what is there nor what failed.

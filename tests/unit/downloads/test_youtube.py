@@ -1,5 +1,6 @@
 """yt-dlp on pages of a loopback server, and trimming of real clips through ffmpeg."""
 
+import threading
 from pathlib import Path
 
 import av
@@ -8,7 +9,9 @@ from loopback_server import Resource, loopback_server
 from test_download_stage import causes, fetch, settings
 
 from pipeline_lib.downloads.failures import FailedError
-from pipeline_lib.downloads.youtube import trim
+from pipeline_lib.downloads.transfer import connect
+from pipeline_lib.downloads.youtube import _options, trim
+from pipeline_lib.errors import UserError
 from pipeline_lib.media.ffmpeg import ffmpeg_executable
 
 pytestmark = pytest.mark.media
@@ -83,8 +86,12 @@ def test_a_check_for_robots_stops_the_stage(tmp_path):
         download = settings(
             tmp_path, kind="youtube", template=server.url + "/{id}.mp4", annotations=[str(annotation)], workers=1
         )
-        from pipeline_lib.errors import UserError
-
         with pytest.raises(UserError, match="refuses further downloads"):
             fetch(tmp_path, download)
         assert len(server.requests) <= 3, "the others are left alone"
+
+
+def test_all_workers_together_keep_the_rate(tmp_path):
+    connection = connect(4, threading.Event(), bytes_per_second=2e6)
+    assert _options(tmp_path, connection, "ffmpeg", 480, None)["ratelimit"] == 0.5e6
+    assert "ratelimit" not in _options(tmp_path, connect(4, threading.Event()), "ffmpeg", 480, None)
