@@ -45,6 +45,18 @@ rule finetune_hmdb51:
         JOBS.target("finetune_hmdb51"),
 
 
+rule demo_modist:
+    """MoDist on generated videos: minutes, needs no data"""
+    input:
+        JOBS.target("demo_modist"),
+
+
+rule pretrain_modist_k400:
+    """MoDist on Kinetics-400, with linear classifiers on UCF101 and HMDB51"""
+    input:
+        JOBS.target("pretrain_modist_k400"),
+
+
 rule download:
     """optional: fetch the videos that `downloads` in the configuration names"""
     input:
@@ -68,6 +80,7 @@ include: "rules/generate.smk"
 include: "rules/manifest.smk"
 include: "rules/frames.smk"
 include: "rules/flow.smk"
+include: "rules/pretrain.smk"
 include: "rules/weights.smk"
 include: "rules/train.smk"
 include: "rules/evaluate.smk"

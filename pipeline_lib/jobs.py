@@ -220,6 +220,11 @@ class Jobs:
         return code_fingerprint(stages.FRAMES)
 
     @cached_property
+    def strength_code(self) -> str:
+        """Fingerprint of the code that measures how strong motion is."""
+        return code_fingerprint(stages.STRENGTH)
+
+    @cached_property
     def ensemble_code(self) -> str:
         """Fingerprint of the ensembles' code."""
         return code_fingerprint(stages.ENSEMBLE)
@@ -259,6 +264,11 @@ class Jobs:
         """Fingerprint of an evaluation's code."""
         name = self.plan.experiment(wildcards.experiment).model.name
         return code_fingerprint(stages.evaluation_modules(resolve(name)[0]))
+
+    def retrieval_code(self, wildcards: Any) -> str:
+        """Fingerprint of a retrieval's code."""
+        name = self.plan.experiment(wildcards.experiment).model.name
+        return code_fingerprint(stages.retrieval_modules(resolve(name)[0]))
 
     def member_scores(self, wildcards: Any) -> list[str]:
         """The score files that an ensemble combines."""
@@ -304,4 +314,4 @@ class Jobs:
         """The metrics of what the configuration selects, and what lies behind them."""
         names = self.plan.experiments_of(self.plan.configuration.select)
         self._check_data("The target evaluate", self.plan.datasets_behind(names))
-        return _paths([*self.plan.metrics(names), *self.plan.intermediates(names)])
+        return _paths([*self.plan.metrics(names), *self.plan.retrievals(names), *self.plan.intermediates(names)])

@@ -27,6 +27,30 @@ rule evaluate_run:
         " --root {params.root:q} --output {params.folder:q} --threads {threads} &> {log:q}"
 
 
+rule retrieve:
+    input:
+        summary=lambda wildcards: JOBS.summary(wildcards, checkpoints),
+        table=ancient(JOBS.table),
+        shards=JOBS.evaluation_shards,
+        weights=LAYOUT.weights("{experiment}", "{split}", "{seed}"),
+    output:
+        LAYOUT.retrieval("{experiment}", "{split}", "{seed}", "{protocol}"),
+    log:
+        LAYOUT.log("retrieve", "{experiment}", "{split}-{seed}", "{protocol}"),
+    wildcard_constraints:
+        experiment=JOBS.one_of(PLAN.trained_names),
+    conda:
+        "../envs/training.yaml"
+    threads: 1
+    params:
+        specification=JOBS.evaluation,
+        code=JOBS.retrieval_code,
+        root=JOBS.root,
+    shell:
+        "exec python -m pipeline_lib retrieve --specification {params.specification:q}"
+        " --root {params.root:q} --output {output:q} --threads {threads} &> {log:q}"
+
+
 rule ensemble:
     input:
         scores=JOBS.member_scores,

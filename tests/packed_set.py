@@ -11,6 +11,8 @@ import simplejpeg
 
 from pipeline_lib.artefacts.layout import Layout, shard_names
 from pipeline_lib.configuration.specification import TrainingSpecification
+from pipeline_lib.flow.quantisation import Quantisation
+from pipeline_lib.flow.strength import measure_strength
 from pipeline_lib.media.shards import ShardPart
 
 CLASSES = ("down", "left", "right", "up")
@@ -108,7 +110,8 @@ def make_packed_set(
                 "reason": "",
             }
         )
-    for parts, parameters in ((frames, {}), (motion, {"bound": 4.0})):
+    stored = {"bound": 4.0, "quantisation": Quantisation(("u", "v"), 4.0).attributes()}
+    for parts, parameters in ((frames, {}), (motion, stored)):
         for part in parts.values():
             order = sorted([video.id for video in part.videos] + list(part.rejected))
             part.finish({"digest": "test", "parameters": parameters}, order)
@@ -166,6 +169,33 @@ def tiny_teacher(packed: PackedSet, **changes: object) -> TrainingSpecification:
     """As ``tiny_training``, on the exact flow."""
     flow = {"experiment": "flow_tiny", "stage": "train_teacher", "modality": "flow", "motion": "exact"}
     return tiny_training(packed, **{**flow, **changes})
+
+
+def measure_strengths(packed: PackedSet) -> None:
+    """The strength tables beside the motion shards, as the rule ``motion_strength`` makes them."""
+    for shard in shard_names(packed.num_shards):
+        place = (packed.name, "short36", "exact", shard)
+        measure_strength(packed.layout.motion(*place), packed.layout.strength(*place))
+
+
+def tiny_modist(packed: PackedSet, **changes: object) -> TrainingSpecification:
+    """As ``tiny_training``: two pathways that learn by contrast; ``objective`` changes are merged too."""
+    objective = {
+        "name": "modist",
+        "bank_size": 10,
+        "momentum": 0.9,
+        "dimension": 8,
+        "motion_network": {"name": "modist_motion_r50", "options": {"depth": 18, "width": 2}},
+        "motion_frames": 4,
+        "motion_stride": 2,
+    }
+    kind = {"method": "tvl1", "gap": 1, "bound": 4.0}
+    given = {"experiment": "modist_tiny", "stage": "pretrain", "motion": "exact", "motion_kind": kind, **changes}
+    given["objective"] = {**objective, **changes.get("objective", {})}  # type: ignore[dict-item]
+    recipe = {"dropout": 0.0, "synchronise_batch_norm": True, "batch_norm_momentum": None}
+    sampling = {"num_frames": 4, "stride": 2, "crop": 32, "short_side": [36, 40], "augmentation": "modist"}
+    given["recipe"] = {**recipe, "sampling": sampling, **changes.get("recipe", {})}  # type: ignore[dict-item]
+    return tiny_training(packed, **{"model": {"name": "modist_r18", "options": {"width": 4}}, **given})
 
 
 def _plain(value: object) -> object:

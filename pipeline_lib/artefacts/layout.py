@@ -60,6 +60,10 @@ class Layout:
         """Packed shard of a motion kind (flow, flow edges, …)."""
         return self.root / "motion" / dataset / frame_format / motion / f"{shard}.h5"
 
+    def strength(self, dataset: str, frame_format: str, motion: str, shard: str) -> Path:
+        """Table of how strong the motion of each frame of a motion shard is, beside the shard."""
+        return self.motion(dataset, frame_format, motion, shard).with_suffix(".strength.parquet")
+
     def imported(self, name: str) -> Path:
         """Weights that were imported from a public checkpoint."""
         return self.root / "imported" / f"{name}.safetensors"
@@ -83,6 +87,10 @@ class Layout:
     def metrics(self, experiment: str, split: str, seed: str, protocol: str) -> Path:
         """Metrics computed from the scores."""
         return self.evaluation(experiment, split, seed, protocol) / "metrics.json"
+
+    def retrieval(self, experiment: str, split: str, seed: str, protocol: str) -> Path:
+        """Nearest-neighbour figures of a run's features, from a protocol's clips."""
+        return self.evaluation(experiment, split, seed, protocol) / "retrieval.json"
 
     def report(self, name: str) -> Path:
         """The self-contained HTML page of a target."""

@@ -11,7 +11,9 @@ GENERATE = ["pipeline_lib.media.generation"]
 MANIFEST = ["pipeline_lib.manifests.build"]
 FRAMES = ["pipeline_lib.media.extraction"]
 MOTION = ["pipeline_lib.flow.extraction"]
+STRENGTH = ["pipeline_lib.flow.strength"]
 EVALUATION = ["pipeline_lib.evaluation.runner"]
+RETRIEVAL = ["pipeline_lib.evaluation.retrieval"]
 ENSEMBLE = ["pipeline_lib.evaluation.ensemble"]
 REPORT = ["pipeline_lib.reporting.report"]
 
@@ -28,6 +30,11 @@ def motion_modules(method: str, parameters: Mapping[str, Any]) -> list[str]:
         if source in FLOW_SOURCES:
             modules.append(f"pipeline_lib.flow.{source}")
     return modules
+
+
+def retrieval_modules(network: str) -> list[str]:
+    """Of a retrieval: the stage and the module of the network."""
+    return [*RETRIEVAL, network]
 
 
 def evaluation_modules(network: str) -> list[str]:

@@ -7,6 +7,9 @@ from pipeline_lib.clips.colours import change_colours
 CHANNELS = {"rgb": 3, "flow": 2}
 """Input channels of each modality."""
 
+MOTION_CHANNELS = {"flow_edges": 1, "frame_difference": 1}
+"""Channels of the motion kinds (by method) that are no flow."""
+
 
 def normalise_rgb(clip: torch.Tensor) -> torch.Tensor:
     """uint8 (B, T, H, W, 3) → float32 (B, 3, T, H, W) in [-1, 1], stored channels last.
@@ -29,6 +32,18 @@ def normalise_flow(clip: torch.Tensor, scale: torch.Tensor | None = None) -> tor
     return flow
 
 
+def normalise_motion(clip: torch.Tensor, zero: int, scale: int) -> torch.Tensor:
+    """uint8 (B, T, H, W, C) of any motion kind → float32 (B, C, T, H, W), value / bound.
+
+    Args:
+        clip: quantised motion that is no displacement: a resize leaves its values as they are.
+        zero: the byte of the value 0.
+        scale: bytes from there to the bound.
+    """
+    values = clip.permute(0, 4, 1, 2, 3).to(torch.float32)
+    return values.sub_(float(zero)).mul_(1 / scale).clamp_(-1.0 if zero else 0.0, 1.0)
+
+
 def flip_clips(clip: torch.Tensor, flip: torch.Tensor) -> torch.Tensor:
     """Mirror those clips (B, C, T, H, W) whose ``flip`` (B,) is set."""
     return torch.where(flip.view(-1, 1, 1, 1, 1), clip.flip(-1), clip)
@@ -42,13 +57,17 @@ def to_network_input(batch: dict[str, torch.Tensor], device: torch.device) -> di
         device: where to.
 
     Returns:
-        ``rgb`` (B, 3, T, H, W) and ``flow`` (B, 2, T, H, W), float32 in [-1, 1], ``channels_last_3d``, mirrored where
-        ``flip`` is set, u negated there; ``labels``, ``videos`` and ``samples`` as they are.
+        ``rgb`` (B, 3, T, H, W) and ``flow`` (B, 2, T, H, W; other motion kinds have one channel), float32 in [-1, 1],
+        ``channels_last_3d``, mirrored where ``flip`` is set (``flow_flip`` for flow, if there), u negated there;
+        ``labels``, ``videos`` and ``samples`` as they are.
     """
     moved = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
     flip = moved.pop("flip")
     any_flip = bool(batch["flip"].any())
     scale = moved.pop("flow_scale", None)
+    moved.pop("flow_stored", None)
+    flow_flip = moved.pop("flow_flip", flip)
+    any_flow_flip = bool(batch.get("flow_flip", batch["flip"]).any())
     colours = moved.pop("colours", None)
     if "rgb" in moved:
         if colours is not None:
@@ -57,9 +76,14 @@ def to_network_input(batch: dict[str, torch.Tensor], device: torch.device) -> di
         moved["rgb"] = flip_clips(clip, flip) if any_flip else clip
     if "flow" in moved:
         assert scale is not None
-        clip = normalise_flow(moved["flow"], scale)
-        if any_flip:
-            clip = flip_clips(clip, flip)
-            clip[:, 0] *= torch.where(flip, -1.0, 1.0).view(-1, 1, 1, 1)
+        is_flow = "flow_stored" not in batch
+        if is_flow:
+            clip = normalise_flow(moved["flow"], scale)
+        else:
+            clip = normalise_motion(moved["flow"], *batch["flow_stored"].tolist())
+        if any_flow_flip:
+            clip = flip_clips(clip, flow_flip)
+            if is_flow:
+                clip[:, 0] *= torch.where(flow_flip, -1.0, 1.0).view(-1, 1, 1, 1)
         moved["flow"] = clip
     return moved

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from pipeline_lib.clips.colours import draw_colours
 from pipeline_lib.clips.decoding import decode_frames, decode_motion, read_encoded
-from pipeline_lib.clips.index import ClipIndex, OpenShards
+from pipeline_lib.clips.index import FLOW_STORED, ClipIndex, OpenShards
 from pipeline_lib.clips.sampling import AUGMENTATION, COLOURS, ClipRequest, epoch_order, generator, latest_start
 from pipeline_lib.configuration.training import Sampling
 
@@ -37,12 +37,18 @@ class ClipReader:
         self.modalities = tuple(modalities)
         self._shards = OpenShards()
 
-    def read(self, requests: Sequence[ClipRequest]) -> Batch:
+    def read(self, requests: Sequence[ClipRequest], modalities: Sequence[str] | None = None) -> Batch:
         """The requests' clips; all must agree in ``num_frames`` and ``crop``.
 
+        Args:
+            requests: which clips.
+            modalities: some of the reader's; None reads all.
+
         Returns:
-            ``rgb`` uint8 (B, T, H, W, 3) and ``flow`` uint8 (B, T, H, W, 2; 128 is zero) as asked for, neither
-            flipped yet; ``flow_scale`` float32 (B, 2), factors of u and v; ``flip`` bool (B,); ``labels`` int64 (B,);
+            ``rgb`` uint8 (B, T, H, W, 3) and ``flow`` uint8 (B, T, H, W, C; 2 channels with zero at 128 if it
+            is flow) as asked for, neither flipped yet; ``flow_scale`` float32 (B, 2), factors of u and v;
+            ``flow_stored`` int64 (2,), zero and scale of what is stored in another way than flow; ``flip`` bool (B,);
+            ``labels`` int64 (B,);
             ``videos`` int64 (B,), rows of the index; ``samples`` int64 (B,).
 
         Raises:
@@ -56,7 +62,8 @@ class ClipReader:
             "samples": torch.tensor([request.sample for request in requests], dtype=torch.int64),
             "flip": torch.tensor([request.flip for request in requests], dtype=torch.bool),
         }
-        if "rgb" in self.modalities:
+        wanted = self.modalities if modalities is None else modalities
+        if "rgb" in wanted:
             rgb = np.empty((len(requests), num_frames, crop, crop, 3), dtype=np.uint8)
             for position, request in enumerate(requests):
                 path = index.frames_paths[index.shards[request.video]]
@@ -64,9 +71,10 @@ class ClipReader:
                 encoded = read_encoded(self._shards[path], first, total, request)
                 decode_frames(encoded, request, rgb[position], f"{path}: {index.ids[request.video]}")
             batch["rgb"] = torch.from_numpy(rgb)
-        if "flow" in self.modalities:
+        if "flow" in wanted:
             assert index.motion_first is not None, "the index was built without motion"
-            flow = np.empty((len(requests), num_frames, crop, crop, 2), dtype=np.uint8)
+            num_channels, *stored = index.motion_stored
+            flow = np.empty((len(requests), num_frames, crop, crop, num_channels), dtype=np.uint8)
             scale = np.empty((len(requests), 2), dtype=np.float32)
             for position, request in enumerate(requests):
                 path = index.motion_paths[index.shards[request.video]]
@@ -77,6 +85,8 @@ class ClipReader:
                 scale[position] = decode_motion(encoded, height, width, request, flow[position], what)
             batch["flow"] = torch.from_numpy(flow)
             batch["flow_scale"] = torch.from_numpy(scale)
+            if index.motion_stored != FLOW_STORED:
+                batch["flow_stored"] = torch.tensor(stored, dtype=torch.int64)
         return batch
 
 
@@ -136,8 +146,7 @@ class TrainingClips(Dataset[Batch]):
     def request(self, sample: int) -> ClipRequest:
         """The clip of a global sample index."""
         sampling, index = self.sampling, self.reader.index
-        epoch, place = divmod(sample, len(index))
-        video = int(_order(self.seed, epoch, len(index))[place])
+        video = video_of_sample(self.seed, sample, len(index))
         random = generator(self.seed, AUGMENTATION, sample)
         # Always drawn, and in this order, so that one setting does not shift the numbers of another.
         uniform = random.random(6)
@@ -175,6 +184,12 @@ class TrainingClips(Dataset[Batch]):
 @lru_cache(maxsize=2)
 def _order(seed: int, epoch: int, num_videos: int) -> np.ndarray:
     return epoch_order(seed, epoch, num_videos)
+
+
+def video_of_sample(seed: int, sample: int, num_videos: int) -> int:
+    """Row of the video that a global sample index stands for."""
+    epoch, place = divmod(sample, num_videos)
+    return int(_order(seed, epoch, num_videos)[place])
 
 
 class MicroBatchSampler(Sampler[list[int]]):

@@ -92,23 +92,24 @@ def decode_frames(encoded: Sequence[memoryview], request: ClipRequest, out: np.n
 def decode_motion(
     encoded: Sequence[memoryview], height: int, width: int, request: ClipRequest, out: np.ndarray, what: str
 ) -> tuple[float, float]:
-    """Decode, resize and crop motion frames (u over v in one grey JPEG).
+    """Decode, resize and crop motion frames (channels over each other in one grey JPEG).
 
     Args:
         encoded: JPEGs in the order of the clip.
         height: of the frame that the motion belongs to, pixels.
         width: of that frame, pixels.
         request: resize and crop.
-        out: uint8 (T, crop, crop, 2), written; 128 is zero motion.
+        out: uint8 (T, crop, crop, C), written; C = 2 is (u, v).
         what: named in errors.
 
     Returns:
-        Factors of u and of v: a resize by s makes every displacement s times as long.
+        Factors of u and of v: a resize by s makes every displacement s times as long. What is no displacement has no
+        use for them.
 
     Raises:
         UserError: a frame is no JPEG, or its height is not that of a motion frame.
     """
-    half = padded_half(height)
+    half, num_channels = padded_half(height), out.shape[-1]
     new_height, new_width = resized_shape(height, width, request.short_side)
     top, left = crop_corner(new_height, new_width, request)
     window = np.s_[top : top + request.crop, left : left + request.crop]
@@ -120,9 +121,10 @@ def decode_motion(
             out[position] = out[earlier]
             continue
         image = _decode(piece, "GRAY", what, scratch)[..., 0]
-        if image.shape != (2 * half, width):
-            raise UserError(f"{what}: a motion frame has the shape {image.shape}, {(2 * half, width)} was expected")
-        for channel in range(2):
+        expected = (num_channels * half, width)
+        if image.shape != expected:
+            raise UserError(f"{what}: a motion frame has the shape {image.shape}, {expected} was expected")
+        for channel in range(num_channels):
             plane = image[channel * half : channel * half + height]
             if (new_height, new_width) != (height, width):
                 plane = _resize(plane, new_height, new_width)

@@ -1,7 +1,9 @@
 """Which videos can be read, and where each lies: the manifest joined with the tables of the packed shards."""
 
+import hashlib
 import json
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,8 +12,12 @@ import pandas as pd
 
 from pipeline_lib.artefacts.digest import digest
 from pipeline_lib.artefacts.layout import Layout, shard_names
+from pipeline_lib.clips.strength import Strengths, read_strengths
 from pipeline_lib.errors import UserError
 from pipeline_lib.media.shards import Shard
+
+FLOW_STORED = (2, 128, 127)
+"""How flow is stored: (u, v), zero at 128, the bound 127 bytes from there (``pipeline_lib.flow.quantisation``)."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,10 @@ class ClipIndex:
     """Motion values are clipped to ± this many pixels; 0 if no motion is read."""
     digest: str
     """SHA-256 over what the index selects and what the shards were made from: the training's input digest."""
+    motion_stored: tuple[int, int, int] = FLOW_STORED
+    """Channels of a motion frame, the byte of zero, and the bytes from there to the bound."""
+    strengths: Strengths | None = None
+    """How strong the motion of each frame is, if that was asked for."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -82,6 +92,27 @@ def _listed(layout: Layout, dataset: str, split: int, subset: str) -> pd.DataFra
     return chosen.sort_values("id", kind="stable")
 
 
+def kept_share(ids: Sequence[str], labels: Sequence[tuple[int, ...]], share: float) -> set[str]:
+    """A fixed part of each class (by a video's first label): at least one video, else the rounded share.
+
+    Videos are ranked by the SHA-256 of their ids, so that smaller parts lie within larger ones and no run, seed or
+    machine sees another part.
+
+    Args:
+        ids: of the videos.
+        labels: of each video.
+        share: in (0, 1].
+    """
+    classes: dict[tuple[int, ...], list[str]] = {}
+    for id, own in zip(ids, labels, strict=True):
+        classes.setdefault(own[:1], []).append(id)
+    kept: set[str] = set()
+    for members in classes.values():
+        ranked = sorted(members, key=lambda name: hashlib.sha256(name.encode()).digest())
+        kept.update(ranked[: max(1, round(share * len(members)))])
+    return kept
+
+
 def build_index(
     layout: Layout,
     dataset: str,
@@ -90,6 +121,8 @@ def build_index(
     num_shards: int,
     split: int,
     subset: str,
+    with_strengths: bool = False,
+    share: float = 1.0,
 ) -> ClipIndex:
     """Join the manifest with the shards' tables.
 
@@ -101,6 +134,8 @@ def build_index(
         num_shards: the data set's number of shards.
         split: official division, from 1.
         subset: ``train`` or ``validation``.
+        with_strengths: read the strength tables beside the motion shards too.
+        share: of the videos of each class that is kept, in (0, 1]; see ``kept_share``.
 
     Raises:
         UserError: a manifest or shard is missing or unreadable, a video's class is unknown, or no video remains.
@@ -116,6 +151,7 @@ def build_index(
     rows: list[tuple[str, tuple[int, ...], int, int, int, int, int, int, float]] = []
     origins: list[str] = []
     bound = 0.0
+    stored = FLOW_STORED
     for name, group in listed.groupby(listed["shard"].astype(str), sort=True):
         if name not in shard_of:
             raise UserError(
@@ -128,7 +164,11 @@ def build_index(
         origins.append(str(frames.provenance.get("digest", "")))
         if flow is not None:
             origins.append(str(flow.provenance.get("digest", "")))
-            bound = float(flow.provenance.get("parameters", {}).get("bound", bound))
+            parameters = flow.provenance.get("parameters", {})
+            kind = parameters.get("quantisation", {})
+            bound = float(kind.get("bound", parameters.get("bound", bound)))
+            if kind:
+                stored = (len(kind["channels"]), int(kind["zero"]), int(kind["scale"]))
         for id, labels in zip(group["id"], group["labels"], strict=True):
             if id not in frames.index or (flow is not None and id not in flow.index):
                 continue
@@ -162,7 +202,15 @@ def build_index(
             f"{layout.summary(dataset)} counts what was rejected and why."
         )
     rows.sort(key=lambda row: row[0])
+    if share < 1.0:
+        kept = kept_share([row[0] for row in rows], [row[1] for row in rows], share)
+        rows = [row for row in rows if row[0] in kept]
     ids, labels, shards, frames_first, motion_firsts, num_frames, heights, widths, rates = zip(*rows, strict=True)
+    strengths = None
+    if motion and with_strengths:
+        tables = [layout.strength(dataset, frame_format, motion, name) for name in names]
+        strengths, digests = read_strengths(tables, ids, np.array(shards), np.array(num_frames))
+        origins += digests
     return ClipIndex(
         classes=classes,
         ids=np.array(ids, dtype=object),
@@ -177,6 +225,8 @@ def build_index(
         frames_paths=frames_paths,
         motion_paths=motion_paths,
         motion_bound=bound,
+        motion_stored=stored,
+        strengths=strengths,
         digest=digest([list(classes), [[row[0], list(row[1]), row[5], row[6], row[7]] for row in rows], origins]),
     )
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 # Purposes of the counter-based streams: one seed gives independent numbers for each.
-ORDER, AUGMENTATION, DROPOUT, INITIALISATION, COLOURS, VALIDATION = 1, 2, 3, 4, 5, 6
+ORDER, AUGMENTATION, DROPOUT, INITIALISATION, COLOURS, VALIDATION, MOTION_VIEW = 1, 2, 3, 4, 5, 6, 7
 
 
 def generator(seed: int, purpose: int, first: int, second: int = 0) -> np.random.Generator:

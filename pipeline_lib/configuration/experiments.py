@@ -23,6 +23,8 @@ class Classification(Section):
 
     name: Literal["classification"] = "classification"
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    frozen: bool = False
+    """Train the classifier alone, on features in eval mode: the linear protocol of self-supervised learning."""
 
 
 class Distillation(Section):
@@ -57,13 +59,44 @@ class FlowRegression(Section):
     """Train the decoder alone, on a network that stays as it is: how much motion its features hold (section 3.2)."""
 
 
+class MotionDistillation(Section):
+    """MoDist's contrastive objectives between a visual and a motion pathway (004, section 3.1); no label is used."""
+
+    name: Literal["modist"] = "modist"
+    losses: list[Literal["visual", "motion", "cross"]] = Field(default=["visual", "motion", "cross"], min_length=1)
+    """Terms of equation 3: Lv, Lm, Lmv. ``[visual]`` is the paper's RGB-only baseline."""
+    temperature: float = Field(default=0.1, gt=0)
+    """τ of equation 1."""
+    bank_size: int = Field(default=65536, ge=1)
+    """Rows of each memory bank."""
+    momentum: float = Field(default=0.999, ge=0, lt=1)
+    """λ of the momentum networks."""
+    dimension: int = Field(default=128, ge=1)
+    """Of the embeddings."""
+    num_hidden: int = Field(default=1, ge=0)
+    """Hidden layers of the projection heads, whose number the paper does not print; CVRL has 3, MoCo v2 one."""
+    motion_network: Model = Model(name="modist_motion_r50")
+    """The motion pathway; it is left behind after the pre-training."""
+    motion_frames: int = Field(default=16, ge=1)
+    motion_stride: int = Field(default=4, ge=1)
+    threshold: float = Field(default=0.02, ge=0, lt=1)
+    """γ: a motion clip's mean must exceed this share of the motion kind's bound; 0 takes any clip."""
+    jitter: bool = True
+    """Draw each clip's time on its own; false aligns vq with mk, and vk with mq."""
+
+    @property
+    def sees_motion(self) -> bool:
+        """Whether there is a motion pathway."""
+        return self.losses != ["visual"]
+
+
 class Source(Section):
     """An experiment whose trained weights another one starts from or learns from."""
 
     experiment: str
 
 
-Objective = Annotated[Classification | Distillation | FlowRegression, Field(discriminator="name")]
+Objective = Annotated[Classification | Distillation | FlowRegression | MotionDistillation, Field(discriminator="name")]
 
 
 class Experiment(Section):
@@ -90,7 +123,12 @@ class Experiment(Section):
     (``torchvision/s3d``) means ``imported/torchvision/s3d``."""
     splits: list[int] = [1]
     seeds: list[int] = [0]
+    train_share: float = Field(default=1.0, gt=0, le=1)
+    """Share of each class's training videos that is used, the same in every run (low-shot learning)."""
     protocols: list[str] = ["ten_clips"]
+    """How it is evaluated; a pre-training without a classifier has none."""
+    retrieval: str | None = None
+    """Protocol whose clips stand for a video in nearest-neighbour retrieval (R@1, 5, 10) and k-NN; null: neither."""
     paper: dict[str, Any] = {}
     """The paper's table and numbers, shown beside ours."""
 

@@ -6,11 +6,11 @@ The rules ask an object of this class and contain no logic of their own.
 from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from pipeline_lib.artefacts.layout import Layout, shard_names
 from pipeline_lib.configuration.data import Dataset
-from pipeline_lib.configuration.experiments import Ensemble, Experiment, Model
+from pipeline_lib.configuration.experiments import Ensemble, Experiment, Model, MotionDistillation, Objective
 from pipeline_lib.configuration.messages import nearest
 from pipeline_lib.configuration.references import IMPORTED, member_name
 from pipeline_lib.configuration.root import Configuration
@@ -44,6 +44,10 @@ class Run(NamedTuple):
         return f"{self.experiment}/{self.split}-{self.seed}"
 
 
+def _contrasts_motion(objective: Objective) -> TypeGuard[MotionDistillation]:
+    return isinstance(objective, MotionDistillation) and objective.sees_motion
+
+
 Resolve = Callable[[str], tuple[str, dict[str, Any]]]
 
 
@@ -70,11 +74,26 @@ class Plan:
                     self._networks[entry.model.name] = resolve(entry.model.name)
                 except UserError as error:
                     raise UserError(f"experiments.{name}.{error}") from None
+            if isinstance(entry, Experiment) and isinstance(entry.objective, MotionDistillation):
+                motion_network = entry.objective.motion_network.name
+                try:
+                    self._networks[motion_network] = resolve(motion_network)
+                except UserError as error:
+                    raise UserError(f"experiments.{name}.objective.motion_network: {error}") from None
 
     def model(self, experiment: Experiment) -> Model:
         """The network with all its options: an edit to the catalogue is an edit to the specification."""
         options = self._networks[experiment.model.name][1]
         return Model(name=experiment.model.name, options=options | experiment.model.options)
+
+    def objective(self, experiment: Experiment) -> Objective:
+        """The objective; of a motion pathway too with all options of the catalogue."""
+        objective = experiment.objective
+        if not isinstance(objective, MotionDistillation) or not objective.sees_motion:
+            return objective
+        network = objective.motion_network
+        options = self._networks[network.name][1] | network.options
+        return objective.model_copy(update={"motion_network": Model(name=network.name, options=options)})
 
     # Names
 
@@ -272,13 +291,14 @@ class Plan:
             dataset=experiment.dataset,
             horizontal_flip=dataset.horizontal_flip,
             num_shards=dataset.num_shards,
+            train_share=experiment.train_share,
             frame_format=experiment.frame_format,
             modality=experiment.modality,
             motion=motion,
             motion_kind=None if motion is None else configuration.motions[motion],
             model=self.model(experiment),
             recipe=self.recipe(run.experiment),
-            objective=experiment.objective,
+            objective=self.objective(experiment),
             teacher=None if teacher is None else self.training(self.source_run(teacher, run)),
             initialise_from=start,
             hardware=configuration.hardware,
@@ -289,14 +309,21 @@ class Plan:
     def sees_flow(self, run: Run, with_teacher: bool) -> bool:
         """Whether the network (or the teacher or the flow loss that it learns from) sees flow."""
         specification = self.training(run)
-        if with_teacher and specification.objective.name == "flow_regression":
+        objective = specification.objective
+        if with_teacher and (objective.name == "flow_regression" or _contrasts_motion(objective)):
             return True
         teacher = specification.teacher if with_teacher else None
         return "flow" in (specification.modality, teacher.modality if teacher is not None else None)
 
     def training_shards(self, run: Run) -> list[Path]:
-        """The shards that a training run reads."""
-        return self._shards(run, self.sees_flow(run, with_teacher=True))
+        """The shards that a training run reads, and the tables of their motion's strength where it asks for them."""
+        shards = self._shards(run, self.sees_flow(run, with_teacher=True))
+        specification = self.training(run)
+        if _contrasts_motion(specification.objective) and specification.objective.threshold > 0:
+            assert specification.motion is not None  # checked with the references
+            place = (specification.dataset, specification.frame_format, specification.motion)
+            shards += [self.layout.strength(*place, shard) for shard in self.shards(specification.dataset)]
+        return shards
 
     def evaluation_shards(self, run: Run) -> list[Path]:
         """The shards that an evaluation reads: no flow where the network sees none, even if its teacher did."""
@@ -376,6 +403,18 @@ class Plan:
             for protocol in self.configuration.experiments[name].protocols
         ]
 
+    def retrievals(self, names: Iterable[str]) -> list[Path]:
+        """The nearest-neighbour figures of every run of those experiments that ask for them."""
+        found = []
+        for name in names:
+            entry = self.configuration.experiments[name]
+            if isinstance(entry, Experiment) and entry.retrieval is not None:
+                found += [
+                    self.layout.retrieval(name, str(run.split), str(run.seed), entry.retrieval)
+                    for run in self.runs(name)
+                ]
+        return found
+
     def intermediates(self, names: Iterable[str]) -> list[Path]:
         """The shards and weights behind some experiments, with all that they start or learn from.
 
@@ -425,6 +464,7 @@ class Plan:
             model=entry.model.name,
             teacher=entry.teacher,
             initialise_from=entry.initialise_from,
+            retrieval=entry.retrieval,
         )
 
     def report(self, name: str) -> ReportSpecification:
@@ -454,7 +494,7 @@ class Plan:
         metrics = self.metrics(names)
         scores = [path.with_name("scores.h5") for path in metrics]
         weights = [self.weights(run) for name in names if name in self.trained_names for run in self.runs(name)]
-        return [*metrics, *scores, *weights]
+        return [*metrics, *scores, *self.retrievals(names), *weights]
 
     def datasets_behind(self, names: Iterable[str]) -> list[str]:
         """The data sets that experiments need, with those of all that they start from; each once, in order."""

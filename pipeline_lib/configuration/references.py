@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from pipeline_lib.configuration.experiments import Distillation, Ensemble, Experiment
+from pipeline_lib.configuration.experiments import Distillation, Ensemble, Experiment, MotionDistillation
 from pipeline_lib.configuration.messages import nearest, one_message, problem_of
 from pipeline_lib.configuration.root import Configuration
 from pipeline_lib.configuration.sources import Key, Sources
@@ -97,13 +97,22 @@ class _Checks:
             self.network((*key, "model"), experiment, self.networks)
         for protocol in experiment.protocols:
             self.known((*key, "protocols"), "protocol", protocol, configuration.protocols)
+        if experiment.retrieval is not None:
+            self.known((*key, "retrieval"), "protocol", experiment.retrieval, configuration.protocols)
         if experiment.motion is not None:
             self.known((*key, "motion"), "motion", experiment.motion, configuration.motions)
         elif experiment.modality == "flow":
             self.problem((*key, "motion"), "an experiment with `modality: flow` names the motion kind that it sees.")
         elif experiment.objective.name == "flow_regression":
             self.problem((*key, "motion"), "the objective `flow_regression` names the motion kind that it predicts.")
-        for field in ("splits", "seeds", "protocols"):
+        elif isinstance(experiment.objective, MotionDistillation) and experiment.objective.sees_motion:
+            self.problem((*key, "motion"), "the objective `modist` names the motion kind that it distils.")
+        contrasts = isinstance(experiment.objective, MotionDistillation)
+        if contrasts and experiment.protocols:
+            self.problem((*key, "protocols"), "the objective `modist` trains no classifier to evaluate; write [].")
+        if contrasts and experiment.modality != "rgb":
+            self.problem((*key, "modality"), "the visual pathway of the objective `modist` sees rgb.")
+        for field in ("splits", "seeds") if contrasts else ("splits", "seeds", "protocols"):
             values = getattr(experiment, field)
             if len(set(values)) != len(values) or not values:
                 self.problem((*key, field), f"{values!r}: at least one, each once.")

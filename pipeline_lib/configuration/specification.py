@@ -65,6 +65,7 @@ class TrainingSpecification(Section):
     seed: int
     dataset: str
     horizontal_flip: str
+    train_share: float = 1.0
     num_shards: int
     frame_format: str
     modality: str
@@ -119,6 +120,7 @@ class ReportedExperiment(Section):
     splits: list[int]
     seeds: list[int]
     protocols: list[str]
+    retrieval: str | None = None
     paper: dict[str, Any] = {}
 
 

@@ -10,6 +10,9 @@ from pipeline_lib.errors import UserError
 from pipeline_lib.evaluation.metrics import Evaluation
 from pipeline_lib.evaluation.scores import Scores
 
+NUM_NEIGHBOURS = 20
+"""Of the k-NN classification with a network's features."""
+
 
 def metrics_record(scores: Scores, run: Mapping[str, Any], counts: Mapping[str, int]) -> dict[str, Any]:
     """The content of ``metrics.json`` as plain data.
@@ -41,15 +44,15 @@ def write_metrics(path: Path, record: Mapping[str, Any]) -> None:
     write_json(path, record)
 
 
-def read_metrics(path: Path) -> dict[str, Any]:
-    """Read ``metrics.json``.
+def read_metrics(path: Path, figure: str = "video_top1") -> dict[str, Any]:
+    """Read ``metrics.json`` or, with another figure that it must hold, ``retrieval.json``.
 
     Raises:
         UserError: the file is missing or damaged.
     """
     try:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        record["metrics"]["video_top1"]
+        record["metrics"][figure]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} cannot be read as metrics ({error}); run the target evaluate first.") from error
     return record

@@ -113,7 +113,7 @@ def batch_requests(requests: Sequence[ClipRequest]) -> list[list[int]]:
     return batches
 
 
-class _Batches(Sampler[list[int]]):
+class RequestBatches(Sampler[list[int]]):
     """Given batches, in order."""
 
     def __init__(self, batches: Sequence[list[int]]) -> None:
@@ -158,7 +158,7 @@ def score_videos(
     ]
     reader = ClipReader(index, [specification.modality])
     loader = clip_loader(
-        RequestedClips(reader, requests), _Batches(batches), num_workers, trained.device.type == "cuda"
+        RequestedClips(reader, requests), RequestBatches(batches), num_workers, trained.device.type == "cuda"
     )
     collected: dict[int, list[tuple[int, int, torch.Tensor]]] = {}
     label = f"evaluate {specification.experiment}"

@@ -155,6 +155,36 @@ class VideoNetwork(nn.Module):
                 module.momentum = momentum
 
 
+class FeatureHead(nn.Module):
+    """Global average over time and space: what is left of a head when the classifier is taken off."""
+
+    def forward(self, x_BCTHW: Tensor) -> Tensor:
+        """Features (B, C) of (B, C, T, H, W)."""
+        return F.adaptive_avg_pool3d(x_BCTHW, 1).flatten(1)
+
+
+class ProjectionHead(nn.Module):
+    """Linear layers with ReLUs between them, from pooled features to an embedding (004, §4.1: 128 dimensions).
+
+    Args:
+        in_features: channels of the features.
+        num_outputs: width of the embedding.
+        num_hidden: hidden layers, each as wide as the features.
+    """
+
+    def __init__(self, in_features: int, num_outputs: int, num_hidden: int) -> None:
+        super().__init__()
+        widths = [in_features] * (num_hidden + 1) + [num_outputs]
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
+
+    def forward(self, features_BC: Tensor) -> Tensor:
+        """Embeddings (B, num_outputs), not normalised."""
+        x = features_BC
+        for position, layer in enumerate(self.layers):
+            x = layer(F.relu(x) if position else x)
+        return x
+
+
 class PooledHead(nn.Module):
     """Global average over time and space, dropout, then linear layers with ReLUs between them.
 

@@ -82,6 +82,18 @@ class Result:
         return dict(self.runs[0].metrics.get("counts", {}))
 
 
+@dataclass(frozen=True)
+class Retrieval:
+    """The nearest-neighbour figures of an experiment's features, over its runs."""
+
+    experiment: ReportedExperiment
+    records: list[Mapping[str, Any]]
+
+    def mean(self, figure: str) -> float:
+        """Mean of a figure over the runs."""
+        return float(np.mean([record["metrics"][figure] for record in self.records]))
+
+
 @dataclass
 class DatasetSummary:
     """A data set as its manifest has it."""
@@ -111,6 +123,7 @@ class Report:
     datasets: list[DatasetSummary]
     trainings: dict[str, dict[str, Any]]
     """``experiment/split-seed`` → metadata of the weights file."""
+    retrievals: list[Retrieval] = field(default_factory=list)
 
     def result(self, name: str, protocol: str | None = None) -> Result | None:
         """An experiment's result under a protocol (its first one when None)."""
@@ -201,6 +214,7 @@ def collect(specification: ReportSpecification, root: Path) -> Report:
     curves: dict[str, list[Curve]] = {}
     trainings: dict[str, dict[str, Any]] = {}
     datasets: dict[str, DatasetSummary] = {}
+    retrievals: list[Retrieval] = []
     for experiment in specification.experiments:
         for protocol in experiment.protocols:
             runs = []
@@ -209,6 +223,13 @@ def collect(specification: ReportSpecification, root: Path) -> Report:
                     place = (experiment.name, str(split), str(seed), protocol)
                     runs.append(Run(split, seed, read_metrics(layout.metrics(*place)), layout.scores(*place)))
             results.append(Result(experiment, protocol, runs))
+        if experiment.retrieval is not None:
+            places = [
+                layout.retrieval(experiment.name, str(split), str(seed), experiment.retrieval)
+                for split in experiment.splits
+                for seed in experiment.seeds
+            ]
+            retrievals.append(Retrieval(experiment, [read_metrics(place, "recall_at_1") for place in places]))
         if experiment.dataset not in datasets:
             datasets[experiment.dataset] = read_dataset(layout, experiment.dataset)
         if experiment.members:
@@ -223,4 +244,4 @@ def collect(specification: ReportSpecification, root: Path) -> Report:
                 weights = folder / "weights.safetensors"
                 if weights.is_file():
                     trainings[f"{experiment.name}/{split}-{seed}"] = read_header(weights)
-    return Report(specification, layout, results, curves, list(datasets.values()), trainings)
+    return Report(specification, layout, results, curves, list(datasets.values()), trainings, retrievals)

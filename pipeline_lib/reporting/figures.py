@@ -101,7 +101,11 @@ def training_curves(curves: dict[str, list[Curve]]) -> Markup:
             name = names[position]
             axes.set_title(name, pad=8)
             axes.grid(axis="y")
-            parts = [part for part in curves[name][0].values if part not in ("rate", "top1") and "time" not in part]
+            parts = [
+                part
+                for part in curves[name][0].values
+                if part not in ("rate", "top1", "knn_top1", "positive") and "time" not in part
+            ]
             parts.sort(key=lambda part: (part != "total", part))
             for number, part in enumerate(parts):
                 for repeat, curve in enumerate(curves[name]):
@@ -117,9 +121,15 @@ def training_curves(curves: dict[str, list[Curve]]) -> Markup:
         return _svg(figure, "curves", "Training loss over the steps, a panel per experiment")
 
 
-def training_accuracy(curves: dict[str, list[Curve]]) -> Markup | None:
-    """Accuracy on the training clips over the steps, a line per experiment; None where none is logged."""
-    shown = {name: runs for name, runs in curves.items() if any("top1" in run.values for run in runs)}
+def training_accuracy(curves: dict[str, list[Curve]], quantity: str, label: str) -> Markup | None:
+    """A share of the training clips over the steps, a line per experiment; None where none is logged.
+
+    Args:
+        curves: logs by experiment.
+        quantity: its name in the log, a share in [0, 1].
+        label: of the axis.
+    """
+    shown = {name: runs for name, runs in curves.items() if any(quantity in run.values for run in runs)}
     if not shown:
         return None
     with mpl.rc_context(_STYLE):
@@ -128,15 +138,15 @@ def training_accuracy(curves: dict[str, list[Curve]]) -> Markup | None:
         axes.grid(axis="y")
         for number, (name, runs) in enumerate(shown.items()):
             for repeat, run in enumerate(runs):
-                if "top1" in run.values:
-                    scaled = Curve(run.label, run.steps, {"top1": 100 * run.values["top1"]})
-                    label = name if repeat == 0 else "_"
-                    _draw_curve(axes, scaled, "top1", COLOURS[number % len(COLOURS)], label)
+                if quantity in run.values:
+                    scaled = Curve(run.label, run.steps, {quantity: 100 * run.values[quantity]})
+                    entry = name if repeat == 0 else "_"
+                    _draw_curve(axes, scaled, quantity, COLOURS[number % len(COLOURS)], entry)
         axes.set_ylim(0, 101)
         axes.set_xlabel("step")
-        axes.set_ylabel("training clips recognised, %")
+        axes.set_ylabel(label)
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
-        return _svg(figure, "accuracy", "Accuracy on the training clips over the steps")
+        return _svg(figure, f"accuracy {quantity}", f"{label.removesuffix(', %')} over the steps")
 
 
 def differences(comparisons: Sequence[Comparison]) -> Markup | None:

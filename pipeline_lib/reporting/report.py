@@ -15,6 +15,7 @@ from pipeline_lib.artefacts.atomic import write_bytes
 from pipeline_lib.artefacts.provenance import LIBRARY_VERSION
 from pipeline_lib.configuration.specification import ReportSpecification
 from pipeline_lib.evaluation.metrics import Evaluation
+from pipeline_lib.evaluation.results import NUM_NEIGHBOURS
 from pipeline_lib.media.shards import Shard
 from pipeline_lib.reporting import figures
 from pipeline_lib.reporting.collect import Report, Result, collect
@@ -114,6 +115,10 @@ def _origins(report: Report) -> tuple[list[tuple[str, str, str]], list[dict[str,
         for run in result.runs:
             label = f"scores {result.name}/{run.split}-{run.seed} {result.protocol}"
             records.append((label, dict(run.metrics.get("provenance", {}))))
+    for retrieval in report.retrievals:
+        for found in retrieval.records:
+            label = f"retrieval {retrieval.experiment.name}/{found['split']}-{found['seed']} {found['protocol']}"
+            records.append((label, dict(found.get("provenance", {}))))
     records += _shard_records(report)
     versions: dict[tuple[str, str], dict[str, None]] = {}
     rows = []
@@ -178,7 +183,10 @@ def page(report: Report) -> str:
         difference_figure=figures.differences(comparisons),
         distances=teacher_distances(report),
         curves=figures.training_curves(report.curves) if report.curves else None,
-        accuracy=figures.training_accuracy(report.curves),
+        accuracy=figures.training_accuracy(report.curves, "top1", "training clips recognised, %"),
+        neighbours=figures.training_accuracy(report.curves, "knn_top1", "training clips, k-NN, %"),
+        retrievals=report.retrievals,
+        num_neighbours=NUM_NEIGHBOURS,
         class_tables=_class_tables(report),
         class_figures=[
             {

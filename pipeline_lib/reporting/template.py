@@ -72,6 +72,25 @@ row.num_listed }}</span>{% endif %}{% if row.num_runs > 1 %}<br><span class="sof
 {% for mark, text in table.notes %}<p class="small"><sup class="mark">{{ mark }}</sup> {{ text }}</p>{% endfor %}
 {% endfor %}
 
+{% if retrievals %}
+<h3 id="neighbours">Nearest neighbours</h3>
+<p class="soft small">Per cent. Each validation video asks the training videos by the cosine of their features, before
+any classifier: R@k is the share that finds one of its own class among the k nearest; k-NN is the class that the
+{{ num_neighbours }} nearest vote for.</p>
+<div class="scroll"><table>
+<tr><th class="left">Experiment</th><th class="left">Data</th><th>R@1</th><th>R@5</th><th>R@10</th><th>k-NN</th>
+<th>Queries</th><th>Gallery</th></tr>
+{% for entry in retrievals %}
+<tr><td class="left"><b>{{ entry.experiment.name }}</b><br>
+<span class="soft">{{ entry.experiment.description }}</span></td>
+<td class="left">{{ entry.experiment.dataset }}<br><span class="soft">{{ entry.experiment.retrieval }}</span></td>
+{% for figure in ["recall_at_1", "recall_at_5", "recall_at_10", "knn_top1"] %}
+<td class="number">{{ "%.1f"|format(100 * entry.mean(figure)) }}</td>{% endfor %}
+<td>{{ entry.records[0].num_queries }}</td><td>{{ entry.records[0].num_gallery }}</td></tr>
+{% endfor %}
+</table></div>
+{% endif %}
+
 {% if comparisons %}
 <h2 id="differences">Differences</h2>
 <p class="soft small">Video@1 of the first minus that of the second on the same videos. The interval (95 %) is a paired
@@ -113,6 +132,9 @@ beside the student.</p>
 <h2 id="training">Training</h2>
 <figure>{{ curves }}<figcaption>The loss and its parts as logged, and their moving mean.</figcaption></figure>
 {% if accuracy %}<figure>{{ accuracy }}</figure>{% endif %}
+{% if neighbours %}<figure>{{ neighbours }}<figcaption>Pre-training without labels, watched from outside: the share of
+training clips whose class the most similar clips of other videos in the memory bank vote for.</figcaption></figure>
+{% endif %}
 {% endif %}
 
 <h2 id="classes">Classes</h2>

@@ -240,6 +240,11 @@ def _training(plan: Plan, run: Run, speeds: Speeds, gpu: bool) -> Stage:
     specification = plan.training(run)
     recipe = specification.recipe
     passes = (1 + BACKWARD) * _gmacs(plan, run)
+    if specification.objective.name == "modist":
+        # The key's pass through the slow copy; a motion pathway of an eighth of the width costs next to nothing.
+        passes += _gmacs(plan, run)
+    elif specification.objective.name == "classification" and specification.objective.frozen:
+        passes = _gmacs(plan, run)
     if specification.teacher is not None:
         teacher = specification.teacher
         passes += _gmacs(plan, Run(teacher.experiment, teacher.split, teacher.seed))
@@ -254,14 +259,17 @@ def _evaluation(plan: Plan, run: Run, speeds: Speeds, gpu: bool) -> Stage:
     total, train, _ = num_clips(plan, specification.dataset)
     sampling = specification.recipe.sampling
     operations = 0.0
-    protocols = plan.configuration.experiments[run.experiment].protocols
-    for name in protocols:
+    experiment = plan.experiment(run.experiment)
+    judged = [(name, total - train) for name in experiment.protocols]
+    if experiment.retrieval is not None:
+        judged.append((experiment.retrieval, total))
+    for name, num_videos in judged:
         protocol = plan.configuration.protocols[name]
         frames = frames_per_clip(plan, specification.dataset, specification.frame_format)
         clips = frames / sampling.num_frames if protocol.num_clips == "all_frames" else float(protocol.num_clips)
         area = ((protocol.crop or sampling.crop) / sampling.crop) ** 2
-        operations += 2e9 * _gmacs(plan, run) * clips * protocol.num_crops * area * (total - train)
-    stage = Stage("evaluation", str(run), len(protocols), rule="evaluate_run", basis=f"{total - train:,} clips")
+        operations += 2e9 * _gmacs(plan, run) * clips * protocol.num_crops * area * num_videos
+    stage = Stage("evaluation", str(run), len(judged), rule="evaluate_run", basis=f"{total - train:,} clips")
     return _compute(stage, operations, speeds, gpu)
 
 

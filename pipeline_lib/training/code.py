@@ -17,6 +17,8 @@ def training_modules(specification: TrainingSpecification) -> list[str]:
     The trainer imports the last three by name, so that an edit to one network does not retrain the others.
     """
     modules = {RUN, objective_module(specification.objective.name), resolve(specification.model.name)[0]}
+    if specification.objective.name == "modist" and specification.objective.sees_motion:
+        modules.add(resolve(specification.objective.motion_network.name)[0])
     if specification.teacher is not None:
         modules.add(resolve(specification.teacher.model.name)[0])
     return sorted(modules)

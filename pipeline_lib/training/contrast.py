@@ -7,6 +7,9 @@ from torch import Tensor, nn
 EMPTY = -1
 """Video index of a bank's row that has not been filled yet."""
 
+NUM_NEIGHBOURS, VOTE_TEMPERATURE = 20, 0.07
+"""Of the k-NN monitor; the weighting is that of Wu et al. 2018 (Instance Discrimination, section 3.4)."""
+
 
 def info_nce(
     queries: Tensor, keys: Tensor, negatives: Tensor, allowed: Tensor, temperature: float, weights: Tensor | None = None
@@ -46,6 +49,7 @@ class MemoryBank(nn.Module):
 
     embeddings: Tensor
     video_index: Tensor
+    labels: Tensor
     cursor: Tensor
 
     def __init__(self, size: int, dimension: int) -> None:
@@ -54,6 +58,7 @@ class MemoryBank(nn.Module):
             raise ValueError(f"a memory bank of {size} rows")
         self.register_buffer("embeddings", torch.zeros(size, dimension))
         self.register_buffer("video_index", torch.full((size,), EMPTY, dtype=torch.int64))
+        self.register_buffer("labels", torch.full((size,), EMPTY, dtype=torch.int64))
         self.register_buffer("cursor", torch.zeros((), dtype=torch.int64))
 
     def allowed(self, video_index: Tensor) -> Tensor:
@@ -63,8 +68,10 @@ class MemoryBank(nn.Module):
         return filled[None, :] & other
 
     @torch.no_grad()
-    def enqueue(self, keys: Tensor, video_index: Tensor) -> None:
+    def enqueue(self, keys: Tensor, video_index: Tensor, labels: Tensor | None = None) -> None:
         """Overwrite the oldest rows with ``keys`` (B, D) of the videos ``video_index`` (B,) int64.
+
+        ``labels`` (B,) int64 are the videos' classes, which nothing but ``vote`` reads.
 
         The caller gathers keys over all ranks first, so that every rank's bank stays equal. A batch larger than the
         bank leaves its last rows in it.
@@ -74,7 +81,35 @@ class MemoryBank(nn.Module):
         rows = (self.cursor + torch.arange(keys.shape[0], device=keys.device)) % size
         self.embeddings[rows] = keys.to(self.embeddings.dtype)
         self.video_index[rows] = video_index
+        self.labels[rows] = EMPTY if labels is None else labels[-size:]
         self.cursor.copy_((self.cursor + keys.shape[0]) % size)
+
+
+@torch.no_grad()
+def vote(bank: MemoryBank, queries: Tensor, video_index: Tensor) -> Tensor:
+    """The class that a bank's rows give each query: the k-NN monitor of a training that learns from no label.
+
+    The ``NUM_NEIGHBOURS`` most similar rows of other videos vote, each with the weight exp(cosine / 0.07).
+
+    Args:
+        bank: whose rows carry labels.
+        queries: (B, D), L2-normalised.
+        video_index: (B,) int64, of the queries.
+
+    Returns:
+        (B,) int64; ``EMPTY`` where no row may vote.
+    """
+    similarity = (queries.detach() @ bank.embeddings.T).masked_fill(~bank.allowed(video_index), float("-inf"))
+    nearest = similarity.topk(min(NUM_NEIGHBOURS, similarity.shape[1]), dim=1)
+    # Cosines reach 1: weights relative to the largest cannot overflow, and rows that may not vote weigh nothing.
+    weights = torch.exp((nearest.values - 1.0) / VOTE_TEMPERATURE)
+    votes = bank.labels[nearest.indices]
+    same = votes[:, :, None] == votes[:, None, :]
+    strength = torch.where(same, weights[:, None, :], weights.new_zeros(())).sum(dim=2)
+    strength = strength.masked_fill(weights == 0.0, -1.0)
+    best = strength.argmax(dim=1, keepdim=True)
+    winner = votes.gather(1, best).squeeze(1)
+    return torch.where(weights.amax(dim=1) > 0.0, winner, torch.full_like(winner, EMPTY))
 
 
 @torch.no_grad()

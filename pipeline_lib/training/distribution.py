@@ -35,6 +35,14 @@ class Ranks:
             dist.all_reduce(values)
         return values
 
+    def gather(self, values: torch.Tensor) -> torch.Tensor:
+        """The tensors (…) of all processes, which agree in shape, as (num_ranks, …) in the order of the ranks."""
+        if self.num_ranks == 1:
+            return values[None]
+        parts = [torch.empty_like(values) for _ in range(self.num_ranks)]
+        dist.all_gather(parts, values.contiguous())
+        return torch.stack(parts)
+
     def from_first(self, value: object) -> object:
         """What the first process holds."""
         if self.num_ranks == 1:

@@ -14,6 +14,7 @@ from pipeline_lib.configuration.experiments import Model
 from pipeline_lib.configuration.specification import TrainingSpecification
 from pipeline_lib.errors import UserError
 from pipeline_lib.models.catalogue import resolve
+from pipeline_lib.models.network import FeatureHead, VideoNetwork
 from pipeline_lib.training.weights import load_weights
 
 
@@ -36,6 +37,21 @@ def build_network(model: Model, num_classes: int, modality: str, dropout: float 
         network: nn.Module = builder.build(num_classes=num_classes, in_channels=CHANNELS[modality], **arguments)
     except TypeError as error:
         raise UserError(f"model.options of {model.name}: {error}") from error
+    return network
+
+
+def build_pathway(model: Model, in_channels: int) -> VideoNetwork:
+    """A motion pathway with random weights, drawn from torch's global generator; its classifier is to be replaced.
+
+    Raises:
+        UserError: the name or an option is unknown.
+    """
+    module, options = resolve(model.name)
+    builder = importlib.import_module(module)
+    try:
+        network: VideoNetwork = builder.build(num_classes=1, in_channels=in_channels, **(options | model.options))
+    except TypeError as error:
+        raise UserError(f"objective.motion_network.options of {model.name}: {error}") from error
     return network
 
 
@@ -76,6 +92,11 @@ def initialise(network: nn.Module, path: Path) -> list[str]:
     return sorted([*differing, *absent])
 
 
+def is_trunk(specification: TrainingSpecification) -> bool:
+    """Whether a training ends with a trunk without classifier, whose outputs are pooled features."""
+    return specification.objective.name == "modist"
+
+
 def load_network(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     """A trained network in eval mode, and its file's metadata (specification, provenance, classes, input).
 
@@ -87,6 +108,8 @@ def load_network(path: Path) -> tuple[nn.Module, dict[str, Any]]:
         raise UserError(f"{path} has no specification in its metadata; it was not made by the train command")
     specification = TrainingSpecification.model_validate(metadata["specification"], strict=False)
     network = build_network(specification.model, len(metadata["classes"]), specification.modality)
+    if is_trunk(specification):
+        network.head = FeatureHead()
     load_state(network, tensors, path)
     network.eval().requires_grad_(False)
     return network, metadata

@@ -182,6 +182,8 @@ def _train_locked(
         specification.num_shards,
         specification.split,
         "train",
+        objective.views is not None and objective.views.threshold > 0,
+        specification.train_share,
     )
     validation_index = _validation_index(specification, layout)
     record = provenance(

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -15,14 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pipeline_lib.artefacts.progress import Progress
 from pipeline_lib.clips.batches import to_network_input
-from pipeline_lib.clips.dataset import (
-    Batch,
-    ClipReader,
-    MicroBatchSampler,
-    TrainingClips,
-    clip_loader,
-    directional_labels,
-)
+from pipeline_lib.clips.dataset import Batch, MicroBatchSampler, clip_loader
 from pipeline_lib.clips.index import ClipIndex
 from pipeline_lib.clips.sampling import DROPOUT, generator
 from pipeline_lib.configuration.specification import TrainingSpecification
@@ -31,6 +24,7 @@ from pipeline_lib.training import batch_norm
 from pipeline_lib.training.batch_plan import BatchPlan
 from pipeline_lib.training.checkpoints import Checkpoints
 from pipeline_lib.training.distribution import Ranks, mean_in_rank_order
+from pipeline_lib.training.inputs import training_clips
 from pipeline_lib.training.metrics_log import Means, MetricsLog
 from pipeline_lib.training.objectives.base import Outputs, TrainingObjective
 from pipeline_lib.training.optimisers import build_optimiser
@@ -44,9 +38,12 @@ class TrainingInterruptedError(Exception):
     """A signal asked for a stop; the state is saved."""
 
 
-def place(module: nn.Module, device: torch.device) -> nn.Module:
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def place(module: Module, device: torch.device) -> Module:
     """Move a network to a device, its 3D convolutions channels last: the layout that clips arrive in."""
-    placed: nn.Module = module.to(device=device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    placed: Module = module.to(device=device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     return placed
 
 
@@ -80,11 +77,12 @@ class Trainer:
 
     def __post_init__(self) -> None:
         recipe = self.specification.recipe
+        self.module = self.objective.attach(self.network)
         if recipe.synchronise_batch_norm and self.ranks.num_ranks > 1:
-            batch_norm.synchronise(self.network)
-        self.module = place(self.objective.attach(self.network), self.device)
+            batch_norm.synchronise(self.module)
+        self.module = place(self.module, self.device)
         if recipe.batch_norm_momentum is not None:
-            batch_norm.set_momentum(self.network, recipe.batch_norm_momentum)
+            batch_norm.set_momentum(self.module, recipe.batch_norm_momentum)
         on_gpu = self.device.type == "cuda"
         rate = learning_rate(recipe.schedule, 0, recipe.steps)
         self.optimiser = build_optimiser(self.module, recipe.optimiser, rate, fused=True)
@@ -180,13 +178,7 @@ class Trainer:
         together = alone and self.specification.recipe.synchronise_batch_norm
         micro_batch = self.plan.micro_batch * (self.plan.num_ranks if together else 1)
         specification = self.specification
-        dataset = TrainingClips(
-            ClipReader(self.index, self.objective.modalities),
-            specification.recipe.sampling,
-            specification.seed,
-            specification.horizontal_flip != "forbidden",
-            directional_labels(self.index.classes) if specification.horizontal_flip == "by_label" else frozenset(),
-        )
+        dataset = training_clips(self.index, self.objective, specification)
         sampler = MicroBatchSampler(
             first_step, last_step, self.plan.global_batch, micro_batch, ranks.rank, ranks.num_ranks
         )
@@ -256,6 +248,7 @@ class Trainer:
             group["lr"] = rate
         if self._buffers:
             torch._foreach_copy_(self._saved_buffers, self._buffers)
+        self.module.begin_step()
         sums: dict[str, torch.Tensor] = {}
         videos: list[torch.Tensor] = []
         for accumulated in range(plan.num_accumulated):
@@ -286,6 +279,7 @@ class Trainer:
                 if recipe.optimiser.clip_gradient_norm is not None:
                     nn.utils.clip_grad_norm_(self._parameters, recipe.optimiser.clip_gradient_norm)
                 self.optimiser.step()
+                self.module.end_step(self.ranks)
                 if self.average is not None:
                     self._update_average()
                 values = dict(zip(names, mean, strict=True))

@@ -6,6 +6,9 @@ from typing import Protocol, TypeAlias
 import torch
 from torch import nn
 
+from pipeline_lib.clips.views import MotionViews
+from pipeline_lib.training.distribution import Ranks
+
 Outputs: TypeAlias = dict[str, torch.Tensor]
 Forward: TypeAlias = Callable[[torch.Tensor, tuple[str, ...]], Outputs]
 """(clip (B, C, T, H, W), endpoint names) → tensors by endpoint, ``logits`` (B, num_classes) among them."""
@@ -25,16 +28,24 @@ class EndpointForward(nn.Module):
         outputs: Outputs = self.network.forward_endpoints(clip, names)  # type: ignore[operator]
         return outputs
 
+    def begin_step(self) -> None:
+        """Called before the first forward pass of every optimiser step."""
+
+    def end_step(self, ranks: Ranks) -> None:
+        """Called after the optimiser has stepped; not after a step that was skipped."""
+
 
 class TrainingObjective(Protocol):
     """One objective of a training."""
 
     modalities: tuple[str, ...]
     """What a batch must hold: ``rgb``, ``flow``."""
+    views: MotionViews | None
+    """Two views of each video instead of one clip, as ``PairedClips`` gives them: how those of the motion are taken."""
     needs_teacher: bool
     """Whether a frozen teacher is loaded."""
 
-    def attach(self, network: nn.Module) -> nn.Module:
+    def attach(self, network: nn.Module) -> EndpointForward:
         """The module that is trained: the network as an ``EndpointForward``, with whatever this objective adds."""
         ...
 

@@ -43,6 +43,7 @@ class DistillationObjective:
     """Equation 1: L = action_weight · cross-entropy + λ · L_distill at one endpoint."""
 
     needs_teacher = True
+    views = None
 
     def __init__(self, settings: Distillation, student_modality: str, teacher_modality: str) -> None:
         self.settings = settings
@@ -50,7 +51,7 @@ class DistillationObjective:
         self.modalities: tuple[str, ...] = tuple(dict.fromkeys((student_modality, teacher_modality)))
         self._names: tuple[str, ...] = () if settings.endpoint == "logits" else (settings.endpoint,)
 
-    def attach(self, network: nn.Module) -> nn.Module:
+    def attach(self, network: nn.Module) -> EndpointForward:
         """The network alone.
 
         Raises:

@@ -71,12 +71,13 @@ class FlowRegressionObjective:
     """action_weight · cross-entropy + weight · flow loss (D3D, Table 6's flow rows)."""
 
     needs_teacher = False
+    views = None
     modalities: tuple[str, ...] = ("rgb", "flow")
 
     def __init__(self, settings: FlowRegression) -> None:
         self.settings = settings
 
-    def attach(self, network: nn.Module) -> nn.Module:
+    def attach(self, network: nn.Module) -> EndpointForward:
         """The network with a decoder.
 
         Raises:

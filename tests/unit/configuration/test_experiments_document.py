@@ -33,7 +33,8 @@ def test_every_number_of_a_paper_is_in_the_document(repository: Path, planned: A
 def test_every_experiment_that_the_document_names_exists(repository: Path, planned: Any) -> None:
     names = set(re.findall(r"`([a-z]\w+_(?:k400|k600|ucf101|hmdb51|demo))`", document(repository)))
     assert len(names) > 25
-    assert names <= set(planned().configuration.experiments)
+    configuration = planned().configuration
+    assert names <= {*configuration.experiments, *configuration.targets}
 
 
 def test_the_papers_initialisation_is_a_valid_overlay(repository: Path, planned: Any) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 import torchvision
@@ -18,9 +19,10 @@ from pipeline_lib.flow.flo import read_flo
 from pipeline_lib.flow.flow_edges import create as create_edges
 from pipeline_lib.flow.flow_edges import sobel_magnitude
 from pipeline_lib.flow.methods import create_method
-from pipeline_lib.flow.quantisation import Quantisation
+from pipeline_lib.flow.quantisation import Quantisation, decode_image
 from pipeline_lib.flow.raft import RAFT, RAFTParameters, create, pad_frames
 from pipeline_lib.flow.raft_weights import from_original, load_weights
+from pipeline_lib.flow.strength import measure_strength
 from pipeline_lib.media.generated import Scene, draw_scene, render, true_flow
 from pipeline_lib.media.motion_classes import CLASSES, Pose
 from pipeline_lib.media.shards import Shard
@@ -202,8 +204,6 @@ def test_stage_stores_backward_flow_of_five_frames(tmp_path: Path, weights: Path
     parameters = {"model": "small", "weights": str(weights / "raft-small.pth"), "iterations": 6}
     extract_motion(specification(method="raft", gap=-5, parameters=parameters), frames, tmp_path / "motion.h5", 2)
     shard = Shard(tmp_path / "motion.h5")
-    from pipeline_lib.flow.quantisation import decode_image
-
     row = Quantisation.from_provenance(shard.provenance).dequantise(decode_image(shard.read(0, 6, 7)[0], 96))
     assert np.median(row[0, 20:-20, 20:-20]) == pytest.approx(-5, abs=0.4)
     assert shard.provenance["parameters"]["method_parameters"]["weights_sha256"].startswith("c7d41b9c")
@@ -234,6 +234,36 @@ def test_flow_edges_outline_what_moves_alone(tmp_path: Path) -> None:
     extract_motion(wanted, tmp_path / "frames.h5", tmp_path / "edges.h5", 1)
     stored = Shard(tmp_path / "edges.h5").provenance["parameters"]["quantisation"]
     assert (stored["channels"], stored["zero"], stored["scale"], stored["bound"]) == (["edges"], 0, 255, 10.0)
+
+
+@pytest.mark.media
+def test_rafts_flow_edges_outline_the_true_motion(media: Path, weights: Path, tmp_path: Path) -> None:
+    """MoDist's edges from trained weights on FlyingChairs: near those of the true flow, and in the strength table."""
+    source = {"model": "small", "weights": str(weights / "raft-small.pth")}
+    wanted = specification(
+        method="flow_edges", gap=1, bound=10.0, parameters={"source": "raft", "source_parameters": source}
+    )
+    for index in (0, 1):
+        frames, truth = chairs(media, index)
+        video = frames.permute(0, 2, 3, 1).numpy()
+        folder = tmp_path / str(index)
+        write_frames_shard(folder / "frames.h5", {"v": video})
+        extract_motion(wanted, folder / "frames.h5", folder / "edges.h5", 2)
+        shard = Shard(folder / "edges.h5")
+        quantisation = Quantisation.from_provenance(shard.provenance)
+        stored = decode_image(shard.read(0, 0, 1)[0], video.shape[1])
+        edges = quantisation.dequantise(stored)[0]
+        magnitude = torch.from_numpy(np.linalg.norm(truth, axis=-1))[None, None].float()
+        true_edges = sobel_magnitude(magnitude)[0, 0].clamp(0, 10).numpy()
+        # Blurred a little: an edge that lies a pixel beside the true one is found all the same.
+        ours, theirs = (cv2.GaussianBlur(image.astype(np.float32), (0, 0), 3) for image in (edges, true_edges))
+        assert np.corrcoef(ours.ravel(), theirs.ravel())[0, 1] > 0.6
+        figures = measure_strength(folder / "edges.h5", folder / "edges.strength.parquet")
+        assert figures == {"videos": 1, "frames": 2}
+        table = pq.read_table(folder / "edges.strength.parquet")
+        strength = table["strength"][0].values.to_numpy()
+        assert strength[0] == pytest.approx(edges.mean() / 10, rel=1e-4)
+        assert strength[0] > 0.02
 
 
 @pytest.mark.media

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from pipeline_lib.training.contrast import EMPTY, MemoryBank, embed, info_nce, update_momentum
+from pipeline_lib.training.contrast import EMPTY, MemoryBank, embed, info_nce, update_momentum, vote
 
 
 def numpy_info_nce(q: np.ndarray, k: np.ndarray, n: np.ndarray, allowed: np.ndarray, tau: float) -> float:
@@ -81,3 +81,21 @@ def test_momentum_is_the_moving_average() -> None:
     for name, value in momentum.named_parameters():
         torch.testing.assert_close(value.detach(), 0.75 * before[name] + 0.25 * online.state_dict()[name])
     assert torch.equal(momentum[1].running_mean, before["1.running_mean"])
+
+
+@given(st.integers(1, 40), st.integers(0, 30), st.integers(0, 2**31))
+@settings(max_examples=40, deadline=None)
+def test_the_monitor_votes_as_the_nearest_rows_of_other_videos_do(size: int, filled: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    bank = MemoryBank(size, 4)
+    keys = embed(torch.randn(filled, 4, generator=generator))
+    videos = torch.randint(0, 12, (filled,), generator=generator)
+    bank.enqueue(keys, videos, videos % 3)
+    queries, own = embed(torch.randn(5, 4, generator=generator)), torch.arange(5)
+    rows = list(zip(keys.double().numpy(), videos.tolist(), strict=True))[-size:]
+    expected = []
+    for query, video in zip(queries.double().numpy(), own.tolist(), strict=True):
+        others = sorted(((query @ key, other % 3) for key, other in rows if other != video), reverse=True)[:20]
+        votes = {label: sum(np.exp(c / 0.07) for c, own in others if own == label) for _, label in others}
+        expected.append(max(votes, key=lambda label: votes[label]) if votes else EMPTY)
+    assert vote(bank, queries, own).tolist() == expected

@@ -1,0 +1,18 @@
+"""``motion-strength``: the table of how strong the motion of each frame of a shard is."""
+
+import argparse
+from pathlib import Path
+
+HELP = "measure how strong the motion of each frame of a motion shard is (MoDist's threshold)"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--motion", required=True, type=Path, help="motion shard to read (.h5)")
+    parser.add_argument("--output", required=True, type=Path, help="table to write (.strength.parquet)")
+
+
+def run(options: argparse.Namespace) -> int:
+    from pipeline_lib.flow.strength import measure_strength
+
+    measure_strength(options.motion, options.output)
+    return 0

@@ -1,0 +1,141 @@
+"""Two visual and two motion clips of each video: what MoDist contrasts.
+
+MoDist (section 3.1): a query and a key from the same video, each a random clip of its own; the motion clips are drawn
+independently of the visual ones, so that they need not be "in temporal synchronization", and only where there is
+motion. Section 4.1: visual clips are cropped, mirrored and changed in colour, motion clips get no augmentation, so they
+take the centre.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from pipeline_lib.clips.colours import draw_colours
+from pipeline_lib.clips.dataset import Batch, ClipReader, video_of_sample
+from pipeline_lib.clips.sampling import AUGMENTATION, COLOURS, MOTION_VIEW, ClipRequest, generator, latest_start
+from pipeline_lib.clips.strength import strong_starts
+from pipeline_lib.configuration.training import Sampling
+
+NUM_VIEWS = 2
+
+
+@dataclass(frozen=True)
+class MotionViews:
+    """How motion clips are taken.
+
+    Attributes:
+        num_frames: of a clip (16 in MoDist).
+        stride: of a clip (4 in MoDist: the same span as 8 visual frames at stride 8).
+        threshold: γ, see ``strong_starts``.
+        jitter: False aligns the first visual clip with the second motion clip and the other way round: the pairs of
+            equation 2, as in the paper's ablation without jitter.
+    """
+
+    num_frames: int
+    stride: int
+    threshold: float
+    jitter: bool
+
+
+class PairedClips(Dataset[Batch]):
+    """Two views of each video by global sample index, a pure function of (seed, sample) and the index.
+
+    Args:
+        reader: the videos; its modalities are ``rgb``, or ``rgb`` and ``flow``.
+        sampling: of the visual clips.
+        seed: the run's seed.
+        horizontal_flip: whether visual clips may be mirrored.
+        motion: of the motion clips, if the reader has them.
+    """
+
+    def __init__(
+        self,
+        reader: ClipReader,
+        sampling: Sampling,
+        seed: int,
+        horizontal_flip: bool,
+        motion: MotionViews | None,
+    ) -> None:
+        self.reader, self.sampling, self.seed = reader, sampling, seed
+        self.horizontal_flip, self.motion = horizontal_flip, motion
+
+    def motion_request(self, video: int, sample: int, view: int) -> ClipRequest:
+        """The motion clip of a view (0 the query's, 1 the key's)."""
+        assert self.motion is not None
+        index, motion = self.reader.index, self.motion
+        total = int(index.num_frames[video])
+        if index.strengths is not None and motion.threshold > 0:
+            own = index.strengths.of_video(video, total)
+            starts = strong_starts(own, motion.num_frames, motion.stride, motion.threshold)
+        else:
+            starts = np.arange(latest_start(motion.num_frames, motion.stride, total) + 1)
+        random = generator(self.seed, MOTION_VIEW, sample, view)
+        return ClipRequest(
+            video=video,
+            start=int(starts[int(random.random() * len(starts))]),
+            num_frames=motion.num_frames,
+            stride=motion.stride,
+            crop=self.sampling.crop,
+            short_side=self.sampling.short_side[0],
+            sample=sample,
+        )
+
+    def visual_request(self, video: int, sample: int, view: int) -> ClipRequest:
+        """The visual clip of a view (0 the query's, 1 the key's)."""
+        sampling, total = self.sampling, int(self.reader.index.num_frames[video])
+        latest = latest_start(sampling.num_frames, sampling.stride, total)
+        uniform = generator(self.seed, AUGMENTATION, sample, 1 + view).random(5)
+        low, high = sampling.short_side
+        plain = sampling.augmentation == "none"
+        return ClipRequest(
+            video=video,
+            start=int(uniform[0] * (latest + 1)),
+            num_frames=sampling.num_frames,
+            stride=sampling.stride,
+            crop=sampling.crop,
+            short_side=low + int(uniform[1] * (high - low + 1)),
+            vertical=0.5 if plain else float(uniform[2]),
+            horizontal=0.5 if plain else float(uniform[3]),
+            flip=self.horizontal_flip and not plain and bool(uniform[4] < 0.5),
+            sample=sample,
+        )
+
+    def requests(self, sample: int) -> tuple[list[ClipRequest], list[ClipRequest]]:
+        """Visual and motion clips of a sample, each of both views; no motion clips if none are asked for."""
+        video = video_of_sample(self.seed, sample, len(self.reader.index))
+        visual = [self.visual_request(video, sample, view) for view in range(NUM_VIEWS)]
+        if self.motion is None:
+            return visual, []
+        motion = [self.motion_request(video, sample, view) for view in range(NUM_VIEWS)]
+        if not self.motion.jitter:
+            visual = [replace(own, start=motion[1 - view].start) for view, own in enumerate(visual)]
+        return visual, motion
+
+    def __getitem__(self, sample: int) -> Batch:
+        return self.__getitems__([sample])
+
+    def __getitems__(self, samples: Sequence[int]) -> Batch:
+        """A micro-batch of B videos.
+
+        Returns:
+            ``rgb`` uint8 (2B, T, H, W, 3), the B queries before the B keys, with ``flip`` (2B,); ``flow`` and
+            ``flow_scale`` in the same order (never mirrored: ``flow_flip``); ``colours``; ``labels``, ``videos`` and
+            ``samples`` (B,).
+        """
+        pairs = [self.requests(sample) for sample in samples]
+        visual = [views[view] for view in range(NUM_VIEWS) for views, _ in pairs]
+        batch = self.reader.read(visual, ["rgb"])
+        for name in ("labels", "videos", "samples"):
+            batch[name] = batch[name][: len(samples)]
+        if self.motion is not None:
+            motion = [views[view] for view in range(NUM_VIEWS) for _, views in pairs]
+            read = self.reader.read(motion, ["flow"])
+            batch |= {name: tensor for name, tensor in read.items() if name.startswith("flow")}
+            batch["flow_flip"] = read["flip"]
+        if self.sampling.augmentation == "modist":
+            streams = [generator(self.seed, COLOURS, s, 1 + view) for view in range(NUM_VIEWS) for s in samples]
+            batch["colours"] = torch.tensor([draw_colours(random) for random in streams], dtype=torch.float32)
+        return batch

@@ -1,0 +1,76 @@
+"""How strong the motion of every frame is: a small table beside each motion shard, so that training decodes nothing.
+
+MoDist (section 3.1) takes motion clips only from where the mean of the motion input exceeds a threshold γ: "we compute
+the sum of pixels P_i on the motion input and only sample frames with Σ P_i / K > γ". Its γ of 0.02 (section 4.1) has no
+unit; here a frame's strength is the mean of |value| over its pixels and channels as a share of the kind's bound, in
+[0, 1], which is what a network sees. The table does not depend on γ: another threshold computes nothing anew.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline_lib.artefacts.atomic import atomic_path
+from pipeline_lib.artefacts.locking import artefact_lock
+from pipeline_lib.artefacts.progress import Progress
+from pipeline_lib.artefacts.provenance import Sidecar, distribution_versions, provenance
+from pipeline_lib.artefacts.stages import STRENGTH
+from pipeline_lib.errors import UserError
+from pipeline_lib.flow.quantisation import Quantisation, decode_image
+from pipeline_lib.media.shards import Shard
+
+
+def frame_strength(quantised: np.ndarray, quantisation: Quantisation) -> float:
+    """Mean of |value| / bound over one decoded motion frame (C, H, W) uint8, in [0, 1]."""
+    return float(np.abs(quantisation.normalise(quantised)).mean(dtype=np.float64))
+
+
+def measure_strength(motion: Path, output: Path) -> dict[str, Any]:
+    """Write the table of a motion shard: ``id`` and ``strength`` (list of float32, one per frame), in its order.
+
+    Args:
+        motion: the motion shard.
+        output: the table, Parquet; its schema's metadata hold the provenance.
+
+    Returns:
+        Counts for the log.
+
+    Raises:
+        UserError: the shard is unreadable or a stored frame is no valid JPEG.
+    """
+    with artefact_lock(output):
+        sidecar = Sidecar()
+        shard = Shard(motion)
+        quantisation = Quantisation.from_provenance(shard.provenance)
+        ids, strengths = [], []
+        with Progress(f"motion strength {motion.parent.name}", len(shard.videos), "videos") as progress:
+            for position, video in enumerate(shard.videos):
+                try:
+                    frames = [decode_image(jpeg, video.height) for jpeg in shard.read(position, 0, video.num_frames)]
+                except ValueError as error:
+                    raise UserError(
+                        f"{motion}: {video.id}: a stored frame is no valid JPEG ({error}). Delete the shard and run "
+                        "the same target again: Snakemake makes it anew."
+                    ) from error
+                ids.append(video.id)
+                strengths.append(np.array([frame_strength(frame, quantisation) for frame in frames], np.float32))
+                progress.advance()
+        record = provenance(
+            "motion_strength",
+            STRENGTH,
+            {"measure": "mean of |value| / bound over pixels and channels"},
+            {"motion": str(shard.provenance["digest"])},
+            distribution_versions(["numpy", "simplejpeg"]),
+        )
+        table = pa.table(
+            {"id": pa.array(ids, pa.string()), "strength": pa.array(strengths, pa.list_(pa.float32()))}
+        ).replace_schema_metadata({"provenance": json.dumps(record)})
+        with atomic_path(output) as temporary:
+            pq.write_table(table, temporary)
+        figures = {"videos": len(ids), "frames": sum(map(len, strengths))}
+        sidecar.write(output, figures)
+        return figures

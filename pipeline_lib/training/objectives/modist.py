@@ -1,0 +1,193 @@
+"""MoDist: a visual pathway learns by contrast, from itself and from a motion pathway, without labels.
+
+Xiao, Tighe, Modolo, "MoDist: Motion Distillation for Self-supervised Video Representation Learning", section 3.1,
+equations 1 to 3. Only the visual pathway is kept.
+"""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from pipeline_lib.clips.batches import CHANNELS, MOTION_CHANNELS
+from pipeline_lib.clips.views import MotionViews
+from pipeline_lib.configuration.data import Motion
+from pipeline_lib.configuration.experiments import MotionDistillation
+from pipeline_lib.configuration.specification import TrainingSpecification
+from pipeline_lib.errors import UserError
+from pipeline_lib.models.decoders import endpoint_channels
+from pipeline_lib.models.network import FeatureHead, ProjectionHead, VideoNetwork
+from pipeline_lib.training.contrast import MemoryBank, embed, info_nce, update_momentum, vote
+from pipeline_lib.training.distribution import Ranks
+from pipeline_lib.training.networks import build_pathway
+from pipeline_lib.training.objectives.base import EndpointForward, Forward, Outputs
+
+VISUAL, MOTION = "visual", "motion"
+
+
+class ContrastForward(EndpointForward):
+    """The pathways, their momentum versions and the banks: two views of a batch in, named losses out.
+
+    Attributes:
+        network: the visual trunk, which ends in pooled features; what is exported.
+        projections: of the online pathways, by modality.
+        motion: the motion trunk, or None without a motion pathway.
+        momentum: the slow copies: trunks and projections by modality. No gradient reaches them.
+        banks: by modality. Their rows change after a step only, so that neither the number of processes nor that of
+            accumulated passes changes what a query is compared with.
+    """
+
+    def __init__(self, network: VideoNetwork, settings: MotionDistillation, motion: VideoNetwork | None) -> None:
+        super().__init__(network)
+        self.settings = settings
+        trunks: dict[str, VideoNetwork] = {VISUAL: network}
+        if motion is not None:
+            trunks[MOTION] = motion
+        self.motion = motion
+        self.projections = nn.ModuleDict()
+        for name, trunk in trunks.items():
+            channels = endpoint_channels(trunk, trunk.endpoints[-2])
+            trunk.head = FeatureHead()
+            self.projections[name] = ProjectionHead(channels, settings.dimension, settings.num_hidden)
+        self.momentum = nn.ModuleDict(
+            {
+                name: nn.ModuleDict(
+                    {"trunk": copy.deepcopy(trunk), "projection": copy.deepcopy(self.projections[name])}
+                ).requires_grad_(False)
+                for name, trunk in trunks.items()
+            }
+        )
+        self.banks = nn.ModuleDict({name: MemoryBank(settings.bank_size, settings.dimension) for name in trunks})
+        self._pending: list[dict[str, Tensor]] = []
+        # Every process fills its banks with the same rows: sending them along before each pass would be idle traffic.
+        self._ddp_params_and_buffers_to_ignore = [name for name, _ in self.named_buffers() if name.startswith("banks.")]
+
+    def _online(self, name: str, clips: Tensor) -> Tensor:
+        trunk = self.network if name == VISUAL else self.motion
+        assert trunk is not None
+        return embed(self.projections[name](trunk(clips)))
+
+    @torch.no_grad()
+    def _keys(self, name: str, clips: Tensor) -> Tensor:
+        copies = self.momentum[name]
+        return embed(copies["projection"](copies["trunk"](clips)))  # type: ignore[index]
+
+    def forward(self, batch: Tensor | Outputs, names: tuple[str, ...] = ()) -> Outputs:
+        """Losses of a batch as ``PairedClips`` gives it: the B queries before the B keys in ``rgb`` and ``flow``.
+
+        Returns:
+            ``total`` and its terms (``visual``, ``motion``, ``cross``); ``positive``, the mean cosine of a visual
+            query and its visual key; ``knn_top1``, the share of visual queries whose class the bank's other videos
+            vote for. Scalars; the labels reach nothing but the last one, which nothing learns from.
+        """
+        assert isinstance(batch, dict) and not names
+        videos, clips = batch["videos"], {VISUAL: batch["rgb"]}
+        if self.motion is not None:
+            clips[MOTION] = batch["flow"]
+        size = len(videos)
+        queries = {name: self._online(name, both[:size]) for name, both in clips.items()}
+        keys = {name: self._keys(name, both[size:]) for name, both in clips.items()}
+        if torch.is_grad_enabled():
+            self._pending.append({"videos": videos, "labels": batch["labels"], **keys})
+        with torch.autocast(videos.device.type, enabled=False):
+            bank = self.banks[VISUAL]
+            assert isinstance(bank, MemoryBank)
+            agrees = vote(bank, queries[VISUAL], videos) == batch["labels"]
+            return {**self._losses(queries, keys, videos), "knn_top1": agrees.float().mean()}
+
+    def _losses(self, queries: Outputs, keys: Outputs, videos: Tensor) -> Outputs:
+        def contrast(query: str, key: str) -> Tensor:
+            # Equation 2: whatever the key's pathway, the negatives are of the query's.
+            bank = self.banks[query]
+            assert isinstance(bank, MemoryBank)
+            allowed = bank.allowed(videos)
+            return info_nce(queries[query], keys[key], bank.embeddings, allowed, self.settings.temperature)
+
+        terms: Outputs = {}
+        if "visual" in self.settings.losses:
+            terms["visual"] = contrast(VISUAL, VISUAL)
+        if "motion" in self.settings.losses:
+            terms["motion"] = contrast(MOTION, MOTION)
+        if "cross" in self.settings.losses:
+            terms["cross"] = contrast(VISUAL, MOTION) + contrast(MOTION, VISUAL)
+        total = torch.stack(list(terms.values())).sum()
+        positive = (queries[VISUAL].detach() * keys[VISUAL]).sum(dim=1).mean()
+        return {"total": total, **{name: term.detach() for name, term in terms.items()}, "positive": positive}
+
+    def begin_step(self) -> None:
+        """Move the momentum networks towards the online ones, once a step and before any of its keys."""
+        self._pending.clear()
+        update_momentum(self.network, self.momentum[VISUAL]["trunk"], self.settings.momentum)  # type: ignore[index]
+        if self.motion is not None:
+            update_momentum(self.motion, self.momentum[MOTION]["trunk"], self.settings.momentum)  # type: ignore[index]
+        for name, projection in self.projections.items():
+            slow = self.momentum[name]["projection"]  # type: ignore[index]
+            update_momentum(projection, slow, self.settings.momentum)
+
+    @torch.no_grad()
+    def end_step(self, ranks: Ranks) -> None:
+        """Enqueue the step's keys of all processes, in the order of the global batch."""
+        if not self._pending:
+            return
+        # (passes, B, …) of each process; pass a of rank r is group a · R + r of the global batch.
+        gathered = {
+            name: ranks.gather(torch.stack([passed[name] for passed in self._pending])).transpose(0, 1).flatten(0, 2)
+            for name in self._pending[0]
+        }
+        for name, bank in self.banks.items():
+            assert isinstance(bank, MemoryBank)
+            bank.enqueue(gathered[name], gathered["videos"], gathered["labels"])
+        self._pending.clear()
+
+
+class MotionDistillationObjective:
+    """L = Lv + Lm + Lmv (equation 3), or some of its terms."""
+
+    needs_teacher = False
+
+    def __init__(self, settings: MotionDistillation, motion_kind: Motion | None) -> None:
+        self.settings, self.motion_kind = settings, motion_kind
+        self.modalities: tuple[str, ...] = ("rgb", "flow") if settings.sees_motion else ("rgb",)
+        self.views: MotionViews | None = MotionViews(
+            settings.motion_frames, settings.motion_stride, settings.threshold, settings.jitter
+        )
+
+    def attach(self, network: nn.Module) -> EndpointForward:
+        """Both pathways with projections, momentum versions and banks; the network's classifier is taken off.
+
+        Raises:
+            UserError: the motion pathway cannot be built.
+        """
+        assert isinstance(network, VideoNetwork)
+        motion = None
+        if self.settings.sees_motion:
+            assert self.motion_kind is not None
+            channels = MOTION_CHANNELS.get(self.motion_kind.method, CHANNELS["flow"])
+            motion = build_pathway(self.settings.motion_network, channels)
+        return ContrastForward(network, self.settings, motion)
+
+    def losses(self, student: Forward, batch: Outputs, teacher: Forward | None = None) -> Outputs:
+        """``total``, its terms, ``positive`` and ``knn_top1``; see ``ContrastForward.forward``."""
+        assert teacher is None
+        wanted = {name: batch[name] for name in (*self.modalities, "videos", "labels")}
+        return student(wanted, ())  # type: ignore[arg-type]
+
+
+def build(specification: TrainingSpecification) -> MotionDistillationObjective:
+    """The objective of a specification.
+
+    Raises:
+        UserError: the settings do not fit each other.
+    """
+    settings = specification.objective
+    assert isinstance(settings, MotionDistillation)
+    if settings.sees_motion and "cross" not in settings.losses:
+        raise UserError(
+            "objective.losses: a motion pathway teaches the visual one through `cross` alone; add it, or take [visual]"
+        )
+    if not specification.recipe.synchronise_batch_norm:
+        raise UserError(
+            "recipe.synchronise_batch_norm: false would let batch statistics of a few clips tell a query which key is "
+            "its own (MoCo, section 3.3); the objective `modist` needs true"
+        )
+    return MotionDistillationObjective(settings, specification.motion_kind)

@@ -1,0 +1,18 @@
+"""What self-supervised pre-training reads beside the shards; the rule `pretrain` itself is one of rules/train.smk."""
+
+
+rule motion_strength:
+    input:
+        LAYOUT.motion("{dataset}", "{frame_format}", "{motion}", "{shard}"),
+    output:
+        LAYOUT.strength("{dataset}", "{frame_format}", "{motion}", "{shard}"),
+    log:
+        LAYOUT.log("strength", "{dataset}", "{frame_format}", "{motion}", "{shard}"),
+    priority: 10
+    conda:
+        "../envs/training.yaml"
+    threads: 1
+    params:
+        code=JOBS.strength_code,
+    shell:
+        "exec python -m pipeline_lib motion-strength --motion {input:q} --output {output:q} &> {log:q}"

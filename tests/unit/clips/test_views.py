@@ -1,0 +1,166 @@
+"""Where motion clips come from, and the two views of a video that are contrasted."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from packed_set import PackedSet, make_packed_set, measure_strengths
+
+from pipeline_lib.clips.batches import to_network_input
+from pipeline_lib.clips.dataset import ClipReader
+from pipeline_lib.clips.index import ClipIndex, build_index, kept_share
+from pipeline_lib.clips.sampling import frame_indices
+from pipeline_lib.clips.strength import Strengths, clip_strength, strong_starts
+from pipeline_lib.clips.views import MotionViews, PairedClips
+from pipeline_lib.configuration.training import Sampling
+from pipeline_lib.errors import UserError
+
+SAMPLING = Sampling(num_frames=4, stride=2, crop=32, short_side=(36, 40), augmentation="modist")
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> PackedSet:
+    made = make_packed_set(tmp_path_factory.mktemp("views"), num_train=16, lengths=(12, 20))
+    measure_strengths(made)
+    return made
+
+
+@pytest.fixture(scope="module")
+def index(packed: PackedSet) -> ClipIndex:
+    return build_index(packed.layout, packed.name, "short36", "exact", packed.num_shards, 1, "train", True)
+
+
+def paired(index: ClipIndex, threshold: float = 0.0, jitter: bool = True, seed: int = 0) -> PairedClips:
+    views = MotionViews(num_frames=3, stride=2, threshold=threshold, jitter=jitter)
+    return PairedClips(ClipReader(index, ["rgb", "flow"]), SAMPLING, seed, True, views)
+
+
+@given(
+    st.lists(st.floats(0, 1, width=32), min_size=1, max_size=40),
+    st.integers(1, 6),
+    st.integers(1, 5),
+    st.floats(0, 0.9),
+)
+def test_strong_starts_are_those_whose_clip_moves_enough(
+    values: list[float], num_frames: int, stride: int, threshold: float
+) -> None:
+    strengths = np.array(values, np.float32)
+    last = max(0, len(values) - ((num_frames - 1) * stride + 1))
+    means = [
+        strengths[frame_indices(s, num_frames, stride, len(values))].mean(dtype=np.float64) for s in range(last + 1)
+    ]
+    found = strong_starts(strengths, num_frames, stride, threshold).tolist()
+    strong = [start for start, mean in enumerate(means) if mean > threshold]
+    if threshold == 0:
+        assert found == list(range(last + 1))
+    elif strong:
+        assert found == strong
+    else:
+        # Nothing moves enough: the strongest region.
+        assert len(found) == 1
+        assert means[found[0]] == pytest.approx(max(means))
+
+
+def test_the_table_holds_the_mean_of_every_frame(packed, index):
+    assert index.strengths is not None
+    # A square of 14 × 14 in 36 × 48 moves by 2 pixels along one of two axes; the bound is 4.
+    expected = 14 * 14 / (36 * 48) * (2 / 4) / 2
+    for video in range(len(index)):
+        own = index.strengths.of_video(video, int(index.num_frames[video]))
+        assert own == pytest.approx(expected, rel=0.15)
+        assert own.dtype == np.float32
+
+
+def test_a_table_of_another_shard_is_refused(packed, tmp_path):
+    other = make_packed_set(tmp_path, num_train=16, lengths=(9,))
+    place = (other.layout, other.name, "short36", "exact", other.num_shards, 1, "train", True)
+    with pytest.raises(UserError, match="motion_strength"):
+        build_index(*place)
+    for shard in ("000", "001"):
+        source = packed.layout.strength(packed.name, "short36", "exact", shard)
+        other.layout.strength(other.name, "short36", "exact", shard).write_bytes(source.read_bytes())
+    with pytest.raises(UserError, match="does not fit"):
+        build_index(*place)
+
+
+def with_burst(index: ClipIndex, first: int, last: int) -> ClipIndex:
+    """The index as if every video moved in frames first … last alone."""
+    assert index.strengths is not None
+    values = np.zeros_like(index.strengths.values)
+    for video, position in enumerate(index.strengths.first.tolist()):
+        assert first <= last < index.num_frames[video]
+        values[position + first : position + last + 1] = 0.5
+    changed = {**index.__dict__, "strengths": Strengths(values, index.strengths.first)}
+    return ClipIndex(**changed)
+
+
+def test_motion_clips_come_from_where_there_is_motion(index):
+    burst = with_burst(index, 6, 10)
+    clips = paired(burst, threshold=0.2)
+    free, starts = paired(burst), set()
+    for sample in range(64):
+        for request in clips.requests(sample)[1]:
+            own = burst.strengths.of_video(request.video, int(burst.num_frames[request.video]))
+            assert clip_strength(own, request.start, 3, 2) > 0.2
+        starts |= {request.start for request in free.requests(sample)[1]}
+    assert min(starts) == 0 and max(starts) == 15
+
+
+def test_views_are_drawn_apart_and_without_jitter_equation_2_s_pairs_are_aligned(index):
+    apart = [paired(index).requests(sample) for sample in range(64)]
+    assert len({tuple(r.start for r in visual) for visual, _ in apart}) > 20
+    assert any(visual[0].start != motion[1].start for visual, motion in apart)
+    assert any(motion[0].start != motion[1].start for _, motion in apart)
+    for visual, motion in (paired(index, jitter=False).requests(sample) for sample in range(64)):
+        assert (visual[0].start, visual[1].start) == (motion[1].start, motion[0].start)
+        # Motion clips get no augmentation (section 4.1): the centre, never mirrored.
+        assert all((r.vertical, r.horizontal, r.flip) == (0.5, 0.5, False) for r in motion)
+
+
+def test_a_batch_holds_queries_before_keys_and_depends_on_seed_and_sample_alone(index):
+    clips = paired(index)
+    batch = clips.__getitems__([3, 8, 21])
+    assert batch["rgb"].shape == (6, 4, 32, 32, 3) and batch["flow"].shape == (6, 3, 32, 32, 2)
+    assert batch["videos"].shape == batch["labels"].shape == (3,)
+    alone = clips.__getitems__([8])
+    for name, tensor in alone.items():
+        rows = [1, 4] if len(batch[name]) == 6 else [1]
+        assert torch.equal(batch[name][rows], tensor), name
+    assert not torch.equal(paired(index, seed=1).__getitems__([8])["rgb"], alone["rgb"])
+    inputs = to_network_input(batch, torch.device("cpu"))
+    assert inputs["flow"].shape == (6, 2, 3, 32, 32)
+    flipped = [sample for sample in range(64) if clips.requests(sample)[0][0].flip]
+    assert 16 < len(flipped) < 48
+    # The video's label says where its square goes: motion clips keep their direction whatever the visual ones do.
+    mirrored = clips.__getitems__(flipped)
+    flow = to_network_input(mirrored, torch.device("cpu"))["flow"][: len(flipped)]
+    for row, label in enumerate(mirrored["labels"].tolist()):
+        u, v = flow[row, 0].mean().item(), flow[row, 1].mean().item()
+        name = index.classes[label]
+        assert {"left": u < -0.01, "right": u > 0.01, "up": v < -0.01, "down": v > 0.01}[name]
+
+
+@given(
+    st.integers(1, 60), st.integers(1, 5), st.lists(st.sampled_from([0.01, 0.05, 0.2, 0.4, 0.6, 0.8, 1.0]), min_size=2)
+)
+def test_smaller_shares_lie_within_larger_ones_and_no_class_is_empty(
+    num_videos: int, num_classes: int, shares: list[float]
+) -> None:
+    ids = [f"v{number}" for number in range(num_videos)]
+    labels = [(number % num_classes,) for number in range(num_videos)]
+    kept = [kept_share(ids, labels, share) for share in sorted(shares)]
+    for smaller, larger in zip(kept[:-1], kept[1:], strict=True):
+        assert smaller <= larger
+    for share, chosen in zip(sorted(shares), kept, strict=True):
+        for label in set(labels):
+            members = [id for id, own in zip(ids, labels, strict=True) if own == label]
+            assert len(chosen & set(members)) == max(1, round(share * len(members)))
+
+
+def test_a_share_of_the_videos_reaches_the_index(packed, index):
+    place = (packed.layout, packed.name, "short36", None, packed.num_shards, 1, "train", False)
+    half = build_index(*place, share=0.5)
+    assert len(half) == 8 and set(half.ids) < set(index.ids)
+    assert sorted(labels[0] for labels in half.labels) == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert half.digest != build_index(*place).digest
