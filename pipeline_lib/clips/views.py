@@ -86,6 +86,7 @@ class PairedClips(Dataset[Batch]):
     def visual_request(self, video: int, sample: int, view: int) -> ClipRequest:
         """The visual clip of a view (0 the query's, 1 the key's)."""
         sampling, total = self.sampling, int(self.reader.index.num_frames[video])
+        labels = self.reader.index.labels[video]
         latest = latest_start(sampling.num_frames, sampling.stride, total)
         uniform = generator(self.seed, AUGMENTATION, sample, 1 + view).random(5)
         low, high = sampling.short_side
@@ -100,6 +101,7 @@ class PairedClips(Dataset[Batch]):
             vertical=0.5 if plain else float(uniform[2]),
             horizontal=0.5 if plain else float(uniform[3]),
             flip=self.horizontal_flip and not plain and bool(uniform[4] < 0.5),
+            label=labels[0] if labels else -1,
             sample=sample,
         )
 

@@ -468,12 +468,13 @@ class Plan:
         )
 
     def report(self, name: str) -> ReportSpecification:
-        """What ``report`` gets: of a target, or (``selected``) of everything that ``select`` names."""
-        target = self.configuration.targets.get(name)
-        names = self.experiments_of(self.configuration.select) if target is None else target.experiments
+        """What ``report`` gets: of a target, an experiment, or (``selected``) of everything that ``select`` names."""
+        target, experiment = self.configuration.targets.get(name), self.configuration.experiments.get(name)
+        names = self.experiments_of(self.configuration.select if target is experiment is None else [name])
+        described = target or experiment
         return ReportSpecification(
             name=name,
-            title="Selected experiments" if target is None else target.description,
+            title="Selected experiments" if described is None else described.description,
             experiments=[self.reported(experiment) for experiment in names],
             compare=[] if target is None else target.compare,
             notes=[] if target is None else target.notes,
@@ -481,8 +482,8 @@ class Plan:
 
     @cached_property
     def report_names(self) -> list[str]:
-        """What a report can be asked for: each target, and what the configuration selects."""
-        return [*self.configuration.targets, SELECTED]
+        """What a report can be asked for: each target, each experiment, and what the configuration selects."""
+        return [*self.configuration.targets, *self.configuration.experiments, SELECTED]
 
     def report_datasets(self, name: str) -> list[str]:
         """The data sets behind a report."""

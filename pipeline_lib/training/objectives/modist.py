@@ -92,7 +92,7 @@ class ContrastForward(EndpointForward):
         with torch.autocast(videos.device.type, enabled=False):
             bank = self.banks[VISUAL]
             assert isinstance(bank, MemoryBank)
-            agrees = vote(bank, queries[VISUAL], videos) == batch["labels"]
+            agrees = (vote(bank, queries[VISUAL], videos) == batch["labels"]) & (batch["labels"] >= 0)
             return {**self._losses(queries, keys, videos), "knn_top1": agrees.float().mean()}
 
     def _losses(self, queries: Outputs, keys: Outputs, videos: Tensor) -> Outputs:
@@ -184,6 +184,11 @@ def build(specification: TrainingSpecification) -> MotionDistillationObjective:
     if settings.sees_motion and "cross" not in settings.losses:
         raise UserError(
             "objective.losses: a motion pathway teaches the visual one through `cross` alone; add it, or take [visual]"
+        )
+    if specification.recipe.validation_steps:
+        raise UserError(
+            "recipe.validation_steps: the objective `modist` has no classifier to judge on the validation list; set 0 "
+            "(its log has `knn_top1`)"
         )
     if not specification.recipe.synchronise_batch_norm:
         raise UserError(

@@ -18,7 +18,7 @@ from pipeline_lib.training.code import training_modules
 REPOSITORY = Path(__file__).resolve().parents[3]
 PINNED = Path(__file__).with_name("closures.json")
 METHODS = ("tvl1", "farneback", "raft", "flow_edges", "frame_difference")
-TRAININGS = ("baseline_demo", "d3d_demo", "s3dg_flow_loss_k400", "r2plus1d_18_8f_k400", "slow_r50_k400")
+TRAININGS = ("baseline_demo", "d3d_demo", "s3dg_flow_loss_k400", "r2plus1d_18_8f_k400", "slow_r50_k400", "modist_demo")
 
 
 def _training_roots(plan: Plan, name: str) -> list[str]:
@@ -32,6 +32,7 @@ def roots() -> dict[str, list[str]]:
         "generate": stages.GENERATE,
         "manifest": stages.MANIFEST,
         "frames": stages.FRAMES,
+        "strength": stages.STRENGTH,
         "ensemble": stages.ENSEMBLE,
         "report": stages.REPORT,
     }
@@ -40,6 +41,7 @@ def roots() -> dict[str, list[str]]:
     found |= {
         f"evaluate {module.rsplit('.', 1)[1]}": stages.evaluation_modules(module) for module in (INCEPTION, RESNET)
     }
+    found["retrieve slow_resnet"] = stages.retrieval_modules(SLOW)
     return found
 
 

@@ -7,9 +7,9 @@ import torch
 import yaml
 
 from pipeline_lib.clips.batches import CHANNELS
-from pipeline_lib.configuration.experiments import Experiment
+from pipeline_lib.configuration.experiments import Experiment, MotionDistillation
 from pipeline_lib.configuration.training import Recipe
-from pipeline_lib.training.networks import build_network
+from pipeline_lib.training.networks import build_network, build_pathway
 
 WORKFLOW = Path(__file__).resolve().parents[3] / "workflow"
 EXPERIMENTS = {
@@ -29,8 +29,14 @@ def test_the_network_takes_the_recipes_clips(name):
     with torch.device("meta"):
         network = build_network(experiment.model, 7, experiment.modality).eval()
         clip = torch.empty(1, CHANNELS[experiment.modality], num_frames, recipe.sampling.crop, recipe.sampling.crop)
-    names = () if experiment.objective.name == "classification" else (experiment.objective.endpoint,)
+    objective = experiment.objective
+    names = (objective.endpoint,) if hasattr(objective, "endpoint") else ()
     with torch.no_grad():
         outputs = network.forward_endpoints(clip, names)
+        if isinstance(objective, MotionDistillation) and objective.sees_motion:
+            with torch.device("meta"):
+                pathway = build_pathway(objective.motion_network, 1).eval()
+                motion = torch.empty(1, 1, objective.motion_frames, recipe.sampling.crop, recipe.sampling.crop)
+            assert pathway(motion).shape == (1, 1)
     assert outputs["logits"].shape == (1, 7)
     assert set(names) <= set(outputs)

@@ -240,6 +240,7 @@ def test_a_linear_classifier_leaves_the_trunk_as_it_is(packed, tmp_path):
     [
         ({"objective": {"losses": ["visual", "motion"]}}, "cross"),
         ({"recipe": {"synchronise_batch_norm": False}}, "synchronise_batch_norm"),
+        ({"recipe": {"validation_steps": 2}}, "validation_steps"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(packed, changes, words):
