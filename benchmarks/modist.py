@@ -1,9 +1,10 @@
 """Does motion distillation help without labels? MoDist, RGB-only and random features over seeds and folds.
 
-The figure is the mean paired difference of the linear protocol's video top-1, MoDist − RGB-only, on the generated set, in
-percentage points; the reference is RGB-only's accuracy, the ratio MoDist over RGB-only. Beside it the same for k-NN
-and retrieval, random features, and (group-wise folds) real surveillance clips. Everything runs through the pipeline's
-own stages, and what is finished is not done again: a run that was stopped (``--minutes``) goes on with the same command.
+The figure is the mean paired difference of the linear protocol's video top-1, MoDist − RGB-only, on the generated set,
+in percentage points; the reference is RGB-only's accuracy, the ratio MoDist over RGB-only. Beside it the same for k-NN
+and retrieval, random features, and (group-wise folds) real surveillance clips. Everything runs through the
+pipeline's own stages, and what is finished is not done again: a run that was stopped (``--minutes``) goes on with the
+same command.
 """
 
 import argparse
@@ -188,7 +189,8 @@ def measure(made: Comparison, root: Path, clock: Clock) -> Iterator[dict[str, An
             if not (folder / "retrieval.json").exists():
                 retrieve(wanted, root, folder / "retrieval.json", CORES)
             near = read_metrics(folder / "retrieval.json", "recall_at_1")["metrics"]
-            figures = {"linear": read_metrics(folder / "metrics.json")["metrics"]["video_top1"], "knn": near["knn_top1"]}
+            linear = read_metrics(folder / "metrics.json")["metrics"]["video_top1"]
+            figures = {"linear": linear, "knn": near["knn_top1"]}
             figures |= {figure: near[figure] for figure in FIGURES if figure in near}
             record[name] = {figure: round(100 * value, 2) for figure, value in figures.items()}
         say(f"{trial.name}: {json.dumps(record)}")

@@ -75,6 +75,8 @@ class MotionDistillation(Section):
     """Of the embeddings."""
     num_hidden: int = Field(default=1, ge=0)
     """Hidden layers of the projection heads, whose number the paper does not print; CVRL has 3, MoCo v2 one."""
+    projection_norm: bool = False
+    """Batch normalisation in the projection heads, as in SimCLR's; the paper does not say whether it has any."""
     motion_network: Model = Model(name="modist_motion_r50")
     """The motion pathway; it is left behind after the pre-training."""
     motion_frames: int = Field(default=16, ge=1)

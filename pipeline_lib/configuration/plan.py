@@ -470,7 +470,7 @@ class Plan:
     def report(self, name: str) -> ReportSpecification:
         """What ``report`` gets: of a target, an experiment, or (``selected``) of everything that ``select`` names."""
         target, experiment = self.configuration.targets.get(name), self.configuration.experiments.get(name)
-        names = self.experiments_of(self.configuration.select if target is experiment is None else [name])
+        names = self.experiments_of(self.configuration.select if target is None and experiment is None else [name])
         described = target or experiment
         return ReportSpecification(
             name=name,

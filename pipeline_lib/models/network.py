@@ -170,18 +170,25 @@ class ProjectionHead(nn.Module):
         in_features: channels of the features.
         num_outputs: width of the embedding.
         num_hidden: hidden layers, each as wide as the features.
+        normalised: a batch normalisation behind every layer, the last one without scale and shift, as SimCLR's heads
+            have (Chen et al. 2020): embeddings are then centred, and no pathway keeps to a cone of its own.
     """
 
-    def __init__(self, in_features: int, num_outputs: int, num_hidden: int) -> None:
+    def __init__(self, in_features: int, num_outputs: int, num_hidden: int, normalised: bool = False) -> None:
         super().__init__()
         widths = [in_features] * (num_hidden + 1) + [num_outputs]
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        # Of the kind that is synchronised over processes, on features as 1×1×1 maps.
+        norms = [nn.BatchNorm3d(c, affine=at < num_hidden) for at, c in enumerate(widths[1:])] if normalised else []
+        self.norms = nn.ModuleList(norms)
 
     def forward(self, features_BC: Tensor) -> Tensor:
         """Embeddings (B, num_outputs), not normalised."""
         x = features_BC
         for position, layer in enumerate(self.layers):
             x = layer(F.relu(x) if position else x)
+            if self.norms:
+                x = self.norms[position](x[..., None, None, None]).flatten(1)
         return x
 
 

@@ -48,7 +48,9 @@ class ContrastForward(EndpointForward):
         for name, trunk in trunks.items():
             channels = endpoint_channels(trunk, trunk.endpoints[-2])
             trunk.head = FeatureHead()
-            self.projections[name] = ProjectionHead(channels, settings.dimension, settings.num_hidden)
+            self.projections[name] = ProjectionHead(
+                channels, settings.dimension, settings.num_hidden, settings.projection_norm
+            )
         self.momentum = nn.ModuleDict(
             {
                 name: nn.ModuleDict(
