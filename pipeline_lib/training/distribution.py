@@ -4,7 +4,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -52,7 +51,10 @@ class Ranks:
         return box[0]
 
 
-def mean_in_rank_order(_state: object, bucket: Any) -> Any:
+def mean_in_rank_order(
+    _state: object,
+    bucket: dist.GradBucket,  # type: ignore[name-defined]
+) -> torch.futures.Future[torch.Tensor]:
     """DDP's hook: the mean of the processes' gradients, always summed from the first process to the last.
 
     gloo's ring starts another sum order at each place of a bucket, and DDP orders its buckets anew after the first step
@@ -68,7 +70,8 @@ def mean_in_rank_order(_state: object, bucket: Any) -> Any:
             parts[0].add_(part)
         return parts[0].div_(len(parts))
 
-    return work.get_future().then(mean)
+    summed: torch.futures.Future[torch.Tensor] = work.get_future().then(mean)
+    return summed
 
 
 @contextmanager
