@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 SOURCES = ("Snakefile", "config.yaml", "rules", "workflow", "profiles", "envs", "pipeline_lib", "constraints.txt")
 
@@ -90,13 +91,12 @@ class Project:
         overlay = ["--configfile", "small.yaml"] if (self.folder / "small.yaml").exists() else []
         return [sys.executable, "-m", "snakemake", "--cores", "2", *overlay, "--", *arguments]
 
-    def start(self, *arguments: str, options: tuple[str, ...] = ()) -> Run:
+    def start(self, *arguments: str, options: tuple[str, ...] = (), output: IO[str] | int = subprocess.PIPE) -> Run:
+        """Start Snakemake. A pipe that is not read while it runs holds it up after 64 KiB: a long run needs a file."""
         command = self.command(*arguments)
         command[3:3] = options
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-        return Run(
-            command, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
-        )
+        return Run(command, cwd=self.folder, stdout=output, stderr=subprocess.STDOUT, text=True, env=environment)
 
     def run(self, *arguments: str, options: tuple[str, ...] = ()) -> Outcome:
         with self.start(*arguments, options=options) as process:

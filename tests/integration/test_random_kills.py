@@ -59,7 +59,9 @@ def test_random_kills_change_no_bit(project: Project, tmp_path: Path, num_kills:
 
     moments = random.Random(num_kills)
     part = (NUM_STEPS - 2 * CHECKPOINT_STEPS) // num_kills
-    with project.start(TEACHER, options=("--retries", str(num_kills))) as snakemake:
+    said = tmp_path / "snakemake.txt"
+    options = ("--retries", str(num_kills))
+    with open(said, "w") as output, project.start(TEACHER, options=options, output=output) as snakemake:
         for kill in range(num_kills):
             number = (signal.SIGKILL, signal.SIGTERM)[kill % 2]
             earliest = kill * part + CHECKPOINT_STEPS
@@ -69,7 +71,8 @@ def test_random_kills_change_no_bit(project: Project, tmp_path: Path, num_kills:
             wait_for(lambda: len(trainings(project)) == 1 and resumed_step(project) is not None)
             resumed = resumed_step(project)
             assert resumed is not None and 0 < reached <= resumed < NUM_STEPS, (reached, resumed)
-        text, _ = snakemake.communicate(timeout=300)
+        snakemake.wait(timeout=300)
+    text = said.read_text()
     assert snakemake.returncode == 0, text[-3000:]
     assert len(re.findall(r"Trying to restart job", text)) == num_kills
     for name in ("weights.safetensors", "metrics.jsonl"):
