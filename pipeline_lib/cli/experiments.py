@@ -52,10 +52,15 @@ def _entry(plan: Any, name: str) -> dict[str, Any]:
     return values
 
 
+def _printed(paper: dict[str, Any]) -> str:
+    """A paper's table and the numbers that it prints."""
+    numbers = ", ".join(f"{key} {value}" for key, value in paper.items() if key not in ("table", "differs"))
+    return ": ".join(part for part in (str(paper.get("table", "")), numbers) if part)
+
+
 def _cells(entry: dict[str, Any]) -> tuple[str, ...]:
     paper = dict(entry["paper"])
-    table = str(paper.pop("table", ""))
-    numbers = ", ".join(f"{key} {value}" for key, value in paper.items())
+    named = {key: paper.pop(key) for key in list(paper) if isinstance(paper[key], dict)}
     sources = [*entry["members"], *(entry[key] for key in ("teacher", "initialise_from") if entry[key] is not None)]
     network = entry["model"] or ""
     return (
@@ -65,6 +70,6 @@ def _cells(entry: dict[str, Any]) -> tuple[str, ...]:
         f"{network} ({entry['modality']})".strip(),
         entry["recipe"] or "",
         ", ".join(sources),
-        ": ".join(part for part in (table, numbers) if part),
+        "; ".join(filter(None, [_printed(paper), *(f"{key}: {_printed(value)}" for key, value in named.items())])),
         entry["description"],
     )

@@ -14,7 +14,11 @@ HELP = "import public weights (torchvision, TF-slim, PySlowFast, MaCLR, kylemin;
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     importing = actions.add_parser("import", help="convert a public checkpoint to weights that experiments start from")
-    importing.add_argument("source", metavar="SOURCE", help="what the file is; `weights list` names all")
+    importing.add_argument(
+        "source",
+        metavar="SOURCE",
+        help="what the file is; `weights list` names all. SOURCE-NETWORK-flow fills another network, or for flow",
+    )
     importing.add_argument("file", metavar="FILE", type=Path, nargs="?", help="the checkpoint (default: fetch it)")
     importing.add_argument("--out", type=Path, help="where to write (default: OUTPUT_ROOT/imported/SOURCE.safetensors)")
     importing.add_argument("--root", type=Path, default=Path("output"), help="the output root (default: output)")
@@ -22,9 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     importing.add_argument(
         "--option", action="append", default=[], metavar="KEY=VALUE", help="option of the network, VALUE in JSON"
     )
-    importing.add_argument(
-        "--modality", choices=("rgb", "flow"), default="rgb", help="flow averages the stem over its input channels"
-    )
+    importing.add_argument("--modality", choices=("rgb", "flow"), help="flow averages the stem over its input channels")
     importing.add_argument("--offline", action="store_true", help="never use the network")
     actions.add_parser("list", help="list the sources")
 
@@ -48,19 +50,21 @@ def _import(options: argparse.Namespace) -> int:
     from pipeline_lib.artefacts.digest import file_digest
     from pipeline_lib.artefacts.layout import Layout
     from pipeline_lib.models.importing.checkpoint_files import read_checkpoint
-    from pipeline_lib.models.importing.sources import address, check_digest, classes, convert, find_source
+    from pipeline_lib.models.importing.sources import address, check_digest, classes, convert, find_source, variant
     from pipeline_lib.training.weights import save_weights
 
-    source = find_source(options.source)
+    name, network, named_modality = variant(options.source)
+    source = find_source(name)
+    modality = options.modality or named_modality or "rgb"
     out: Path = options.out or Layout(options.root).imported(options.source)
     file: Path = options.file or _fetched(options, address(source), out, source.about)
     check_digest(file)
     state, about = convert(
         source,
         read_checkpoint(file),
-        model=options.model,
+        model=options.model or network,
         options=_options(options.option),
-        in_channels=3 if options.modality == "rgb" else 2,
+        in_channels=3 if modality == "rgb" else 2,
     )
     labels = classes(source)
     metadata: dict[str, Any] = about | {
@@ -68,7 +72,7 @@ def _import(options: argparse.Namespace) -> int:
         "source_digest": file_digest(file),
         "about": source.about,
         "classes": labels if labels is not None and len(labels) == about["num_classes"] else None,
-        "input": {"range": [-1, 1], "modality": options.modality},
+        "input": {"range": [-1, 1], "modality": modality},
     }
     save_weights(out, state, metadata)
     parameters = sum(tensor.numel() for tensor in state.values())

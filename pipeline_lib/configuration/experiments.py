@@ -49,8 +49,9 @@ class FlowRegression(Section):
     name: Literal["flow_regression"] = "flow_regression"
     endpoint: str = "MaxPool_3a_3x3"
     """Where the decoder attaches; Table 6's flow rows use the paper's layer 3A."""
-    decoder: Literal["simple", "spatial", "pwc"] = "pwc"
-    """Section 4.1 says the Simple decoder, section 5.6 the PWC one."""
+    decoder: Literal["simple", "spatial", "pwc", "none"] = "pwc"
+    """Section 4.1 says the Simple decoder, section 5.6 the PWC one. ``none``: the endpoint is a prediction itself (the
+    endpoint ``predicted_flow`` of ``s3dg_predicted_flow``)."""
     weight: float = Field(default=1.0, ge=0)
     """Weight of the flow loss."""
     action_weight: float = Field(default=1.0, ge=0)

@@ -25,6 +25,10 @@ def missing_data(plan: Plan, dataset: str) -> list[str]:
                 problems.append(f"{key}.{name} is not set: the path of {required[name]}")
         elif not Path(value).exists():
             problems.append(f"{key}.{name} is {value!r}: looked for {Path(value).absolute()}, which does not exist")
+    for name, value in (("ids", section.filter.ids), ("classes", section.filter.classes)):
+        if value is not None and not Path(value).is_file():
+            place = f"looked for {Path(value).absolute()}, which does not exist"
+            problems.append(f"datasets.{dataset}.filter.{name} is {value!r}: {place}")
     key = f"datasets.{dataset}.videos"
     # A list that is trusted needs no files.
     if not section.videos and section.probe != "none":

@@ -9,6 +9,7 @@ from pipeline_lib.errors import UserError
 INCEPTION = "pipeline_lib.models.inception3d"
 RESNET = "pipeline_lib.models.resnet3d"
 SLOW = "pipeline_lib.models.slow_resnet"
+PREDICTED_FLOW = "pipeline_lib.models.predicted_flow"
 
 # I3D's stem spans seven frames; the released S3D code's three (TF-slim s3dg.py).
 _I3D: dict[str, Any] = {"convolution": "full", "stem_kernel": 7}
@@ -69,7 +70,7 @@ _NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     name: (module, options)
     for module, family in ((INCEPTION, _INCEPTIONS), (RESNET, _RESNETS), (SLOW, _SLOWS))
     for name, options in family.items()
-}
+} | {"s3dg_predicted_flow": (PREDICTED_FLOW, {"stem_kernel": 3, "endpoint": "MaxPool_3a_3x3", "decoder": "pwc"})}
 
 
 def names() -> Iterator[str]:

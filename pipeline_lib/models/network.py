@@ -24,6 +24,7 @@ class VideoNetwork(nn.Module):
         minimum_side: smallest height and width, in pixels, whose features still have a meaning.
         input_scale, input_shift: (C,) buffers; a clip is first mapped to clip · scale + shift. They are 1 and 0 but
             for imported weights that were trained on another normalisation than [-1, 1], and travel with these.
+        added_parts: how the names of those tensors begin that a network has more than the one that it may start from.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class VideoNetwork(nn.Module):
         self.input_shift: Tensor
         self.register_buffer("input_scale", torch.ones(in_channels))
         self.register_buffer("input_shift", torch.zeros(in_channels))
+        self.added_parts: tuple[str, ...] = ()
         self._rescales = False
 
     def check(self, clip_BCTHW: Tensor) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline_lib.configuration.specification import ReportedExperiment
 from pipeline_lib.reporting.collect import Report, Result
 from pipeline_lib.reporting.compare import Comparison
 
@@ -83,6 +84,17 @@ def modality_label(modality: str) -> str:
     return " + ".join(MODALITIES.get(part, part) for part in modality.split("+"))
 
 
+def paper_of(experiment: ReportedExperiment, protocol: str) -> dict[str, Any]:
+    """What the paper prints of an experiment under a protocol.
+
+    Its plain numbers belong to the experiment's first protocol; another one's stand under that protocol's name.
+    """
+    named = experiment.paper.get(protocol)
+    if isinstance(named, dict):
+        return named
+    return experiment.paper if protocol == experiment.protocols[0] else {}
+
+
 def paper_numbers(paper: dict[str, Any]) -> dict[str, float]:
     """The paper's figures, per cent, by the names of ``metrics.json``."""
     return {name: float(paper[name]) for name, _ in FIGURES if isinstance(paper.get(name), int | float)}
@@ -123,7 +135,8 @@ def result_tables(report: Report) -> list[Table]:
         highest = max((result.mean("video_top1") for result in comparable), default=None)
         for result in chosen:
             marks = []
-            paper = paper_numbers(result.experiment.paper)
+            printed = paper_of(result.experiment, result.protocol)
+            paper = paper_numbers(printed)
             reasons = _differences_from_paper(result, report.trainings) if paper else []
             if reasons:
                 text = "Differs from the paper: " + "; ".join(reasons) + "."
@@ -152,7 +165,7 @@ def result_tables(report: Report) -> list[Table]:
                     num_runs=len(result.runs),
                     num_videos=int(result.runs[0].metrics["num_videos"]),
                     num_listed=result.counts.get("listed", 0),
-                    paper_source=str(result.experiment.paper.get("table", "")),
+                    paper_source=str(printed.get("table", "")),
                     paper=paper,
                     marks=marks,
                     manifest_marks=manifest_marks,

@@ -65,6 +65,8 @@ def source_path(layout: Layout, source: str) -> Path:
 def initialise(network: nn.Module, path: Path) -> list[str]:
     """Copy weights from another run; a classifier that the source lacks, or has for other classes, stays random.
 
+    So do the parts that the network has more than the source (``added_parts``: a flow predictor before a stream).
+
     Args:
         network: changed in place.
         path: the weights.
@@ -79,8 +81,10 @@ def initialise(network: nn.Module, path: Path) -> list[str]:
     own = network.state_dict()
     differing = [name for name, tensor in tensors.items() if name in own and own[name].shape != tensor.shape]
     absent = sorted(set(own) - set(tensors))
+    # A network that is another one with more before it starts from that other one.
+    own_parts = ("head.", *getattr(network, "added_parts", ()))
     wrong = sorted(
-        name for name in {*(set(own) ^ set(tensors)), *differing} if not (name in own and name.startswith("head."))
+        name for name in {*(set(own) ^ set(tensors)), *differing} if not (name in own and name.startswith(own_parts))
     )
     if wrong:
         shown = ", ".join(wrong[:4]) + (f" and {len(wrong) - 4} more" if len(wrong) > 4 else "")

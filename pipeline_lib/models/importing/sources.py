@@ -110,6 +110,19 @@ for _depth, _model in ((18, "r3d_18"), (34, "r3d_34"), (50, "slow_r50")):
     )
 
 
+def variant(name: str) -> tuple[str, str | None, str | None]:
+    """Split ``SOURCE-NETWORK-flow`` (both parts behind a dash may be left out) into source, network and modality.
+
+    So that an experiment can name public weights for a network that is not the source's own, or for flow:
+    ``torchvision/googlenet-s3dg-flow``.
+    """
+    source, *parts = name.split("-")
+    modality = parts.pop() if parts and parts[-1] in ("rgb", "flow") else None
+    if len(parts) > 1:
+        raise UserError(f"{name!r} names no weights: write SOURCE, SOURCE-NETWORK, SOURCE-flow or SOURCE-NETWORK-flow")
+    return source, parts[0] if parts else None, modality
+
+
 def find_source(name: str) -> Source:
     """The source of that name.
 

@@ -28,6 +28,7 @@ class DecodedForward(EndpointForward):
     def __init__(self, network: VideoNetwork, settings: FlowRegression) -> None:
         super().__init__(network)
         self.endpoint = settings.endpoint
+        assert settings.decoder != "none"
         self.decoder = FlowDecoder(settings.decoder, endpoint_channels(network, settings.endpoint))
         self.freeze = settings.freeze
         if settings.freeze:
@@ -87,15 +88,25 @@ class FlowRegressionObjective:
         if self.settings.endpoint == LOGITS:
             raise UserError("objective.endpoint: logits have no spatial grid, which a flow decoder needs")
         assert isinstance(network, VideoNetwork)
-        return DecodedForward(network, self.settings)
+        if self.settings.decoder != "none":
+            return DecodedForward(network, self.settings)
+        if self.settings.freeze:
+            raise UserError("objective.freeze: without a decoder (decoder: none) nothing would be trained")
+        if endpoint_channels(network, self.settings.endpoint) != 3:
+            raise UserError(
+                f"objective.decoder: none needs an endpoint that is flow itself, as predicted_flow of "
+                f"s3dg_predicted_flow; {self.settings.endpoint} is not"
+            )
+        return EndpointForward(network)
 
     def losses(self, student: Forward, batch: Outputs, teacher: Forward | None = None) -> Outputs:
         """``total``, ``action``, ``flow``, ``endpoint_error`` (units of the bound) and ``top1``."""
         assert teacher is None
-        outputs = student(batch["rgb"], ())
+        decoded = self.settings.decoder != "none"
+        outputs = student(batch["rgb"], () if decoded else (self.settings.endpoint,))
         logits = outputs["logits"].float()
         action = F.cross_entropy(logits, batch["labels"])
-        flow, error = flow_loss(outputs[PREDICTION], batch["flow"])
+        flow, error = flow_loss(outputs[PREDICTION if decoded else self.settings.endpoint], batch["flow"])
         return {
             "total": self.settings.action_weight * action + self.settings.weight * flow,
             "action": action.detach(),

@@ -27,7 +27,7 @@ def test_every_number_of_a_paper_is_in_the_document(repository: Path, planned: A
             place = text.index(f"`{short}`")
             assert str(entry.paper["video_top1"]) in text[place : place + 250], name
         numbers += 1
-    assert numbers > 45
+    assert numbers > 85
 
 
 def test_every_experiment_that_the_document_names_exists(repository: Path, planned: Any) -> None:

@@ -48,6 +48,11 @@ def test_a_fine_tuning_asks_for_both_data_sets(planned: Any) -> None:
     assert "datasets.kinetics400.videos is empty" in text
 
 
+def test_a_list_that_reduces_a_data_set_has_to_be_there(planned: Any) -> None:
+    text = message(planned({"targets": {"mine": {"description": "", "experiments": ["i3d_mini"]}}}), "mine")
+    assert f"datasets.mini_kinetics200.filter.classes is 'mini_kinetics_200.txt': looked for {Path.cwd()}" in text
+
+
 def test_generated_data_are_always_there(planned: Any) -> None:
     plan = planned()
     check_data(plan, "The target demo", plan.report_datasets("demo"))

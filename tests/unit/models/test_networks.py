@@ -20,6 +20,7 @@ SMALL: dict[str, dict[str, Any]] = {
     catalogue.INCEPTION: {"depth_multiplier": 0.0625, "minimum_depth": 4},
     catalogue.RESNET: {"width": 8},
     catalogue.SLOW: {"width": 8},
+    catalogue.PREDICTED_FLOW: {"depth_multiplier": 0.0625, "minimum_depth": 4},
 }
 
 
@@ -36,6 +37,7 @@ def small(name: str, in_channels: int = 3, **options: Any) -> VideoNetwork:
 
 NAMES = list(catalogue.names())
 FEW = ["s3dg", "s3d", "nl_s3dg", "i2d", "r2d_18", "rmc4_18", "r2plus1d_34", "modist_r18", "modist_motion_r50"]
+FEW += ["s3dg_predicted_flow"]
 
 
 def test_the_catalogue_has_every_network_of_the_papers() -> None:

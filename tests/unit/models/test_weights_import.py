@@ -12,17 +12,20 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+import yaml
 from torch import Tensor, nn
 
 from pipeline_lib.__main__ import main
+from pipeline_lib.artefacts.layout import Layout
+from pipeline_lib.configuration.experiments import Experiment
 from pipeline_lib.errors import UserError
 from pipeline_lib.models.catalogue import resolve
 from pipeline_lib.models.importing import names
 from pipeline_lib.models.importing.checkpoint_files import read_checkpoint
 from pipeline_lib.models.importing.conversion import fit, inflate, rename
-from pipeline_lib.models.importing.sources import SOURCES, check_digest, convert
+from pipeline_lib.models.importing.sources import SOURCES, check_digest, convert, variant
 from pipeline_lib.models.network import VideoNetwork
-from pipeline_lib.training.networks import initialise
+from pipeline_lib.training.networks import build_network, initialise, source_path
 from pipeline_lib.training.weights import load_metadata, load_weights
 
 
@@ -217,6 +220,29 @@ def test_any_network_can_start_from_images(source: str, arguments: dict[str, Any
         assert torch.allclose(stem[:rows].sum(2), kernel[:rows], atol=1e-6)
     else:
         assert torch.allclose(stem[:, :, 0].view(len(kernel), 8, 3, 7, 7).sum(1), kernel, atol=1e-6)
+
+
+def test_experiments_from_imagenet_start_from_what_their_names_import(tmp_path: Path, repository: Path) -> None:
+    theirs = torchvision.models.googlenet(weights=None, init_weights=False)
+    torch.save(theirs.state_dict(), tmp_path / "googlenet.pth")
+    layout = Layout(tmp_path / "output")
+    entries = yaml.safe_load((repository / "workflow/experiments/imagenet.yaml").read_text())
+    starts = {}
+    for name in ("teacher_imagenet_k400", "baseline_imagenet_k400"):
+        experiment = Experiment.model_validate(entries[name])
+        path = source_path(layout, str(experiment.initialise_from))
+        source = str(experiment.initialise_from).removeprefix("imported/")
+        words = ["weights", "import", source, str(tmp_path / "googlenet.pth"), "--root", str(layout.root)]
+        assert main(words) == 0
+        network = build_network(experiment.model, 7, experiment.modality)
+        fresh = initialise(network, path)
+        assert fresh and all(tensor.startswith("head.") for tensor in fresh)
+        starts[experiment.modality] = network.state_dict()["stages.Conv2d_1a_7x7.spatial.conv.weight"]
+    kernel = theirs.state_dict()["conv1.conv.weight"]
+    assert torch.allclose(starts["rgb"].sum(2), kernel, atol=1e-6)
+    assert torch.allclose(starts["flow"].sum(2), kernel.mean(1, keepdim=True).expand(-1, 2, -1, -1), atol=1e-6)
+    with pytest.raises(UserError, match="SOURCE-NETWORK-flow"):
+        variant("torchvision/googlenet-s3dg-i3d-flow")
 
 
 def test_slims_2d_inception_is_read_with_its_misnamed_layer() -> None:

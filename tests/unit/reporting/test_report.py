@@ -32,7 +32,7 @@ from pipeline_lib.reporting.compare import compare, teacher_distances
 from pipeline_lib.reporting.figures import smoothed
 from pipeline_lib.reporting.flow_pictures import colour_wheel_picture, galleries, motion_picture
 from pipeline_lib.reporting.report import page, write_report
-from pipeline_lib.reporting.tables import result_tables, results_text, text_table
+from pipeline_lib.reporting.tables import paper_numbers, paper_of, result_tables, results_text, text_table
 
 PROTOCOL = Protocol(num_clips=2)
 
@@ -198,6 +198,15 @@ def test_paper_numbers_are_marked_with_what_differs(tree: Layout) -> None:
     ((_, note),) = result_tables(collect(shortened, tree.root))[0].notes
     assert "generated videos" in note
     assert "2 steps instead of 140000" in note
+
+
+def test_a_papers_number_stands_beside_its_own_protocol_alone() -> None:
+    paper = {"table": "A", "video_top1": 71.1, "reversed": {"table": "B", "video_top1": 15.2}}
+    update = {"paper": paper, "protocols": ["all_frames", "reversed", "ten_clips"]}
+    experiment = SPECIFICATION.experiments[1].model_copy(update=update)
+    assert paper_numbers(paper_of(experiment, "all_frames")) == {"video_top1": 71.1}
+    assert paper_of(experiment, "reversed") == {"table": "B", "video_top1": 15.2}
+    assert paper_of(experiment, "ten_clips") == {}
 
 
 def test_every_figure_of_a_paper_is_shown(tree: Layout) -> None:

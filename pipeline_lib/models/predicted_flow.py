@@ -1,0 +1,138 @@
+"""A temporal stream on flow that the first layers of a 3D CNN predict from RGB, trained end to end.
+
+000 §4.1, "Flow as a Learnable Input Representation"; Table 6, "S3D-G with 3D CNN flow".
+"""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pipeline_lib.errors import UserError
+from pipeline_lib.models import inception3d
+from pipeline_lib.models.decoders import FlowDecoder, endpoint_channels
+from pipeline_lib.models.network import LOGITS, VideoNetwork
+
+PREDICTION, RESAMPLED = "predicted_flow", "resampled_flow"
+# Below this length of (sin θ, cos θ) the direction means little, and the flow fades instead of jumping.
+SHORTEST = 1e-2
+
+
+class FlowFromFirstLayers(nn.Module):
+    """The layers of a network up to an endpoint, and a decoder on it.
+
+    Args:
+        network: the layers behind the endpoint are left out.
+        endpoint: "3A" in the paper.
+        kind: of the decoder: the "Simple" one in §4.1, the "PWC" one in §5.6.
+
+    Raises:
+        UserError: no such endpoint.
+    """
+
+    def __init__(self, network: VideoNetwork, endpoint: str, kind: Literal["simple", "spatial", "pwc"]) -> None:
+        super().__init__()
+        network.check_names([endpoint])
+        if endpoint == LOGITS:
+            raise UserError("endpoint: flow is predicted from features with a spatial grid; logits have none")
+        self.decoder = FlowDecoder(kind, endpoint_channels(network, endpoint))
+        names = list(network.stages)
+        self.layers = nn.ModuleDict({name: network.stages[name] for name in names[: names.index(endpoint) + 1]})
+
+    def forward(self, clip_BCTHW: Tensor) -> Tensor:
+        """(B, 3, T', H', W'): magnitude in units of the bound, sin θ, cos θ."""
+        x = clip_BCTHW
+        for layer in self.layers.values():
+            x = layer(x)
+        prediction: Tensor = self.decoder(x)
+        return prediction
+
+
+class Resampling(nn.Module):
+    """(magnitude, sin θ, cos θ) on a coarse grid → (u, v) on the clip's, as the temporal stream was trained on.
+
+    Args:
+        factors: how much finer the clip's grid is, over (T, H, W).
+    """
+
+    def __init__(self, factors: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.factors = tuple(float(factor) for factor in factors)
+
+    def forward(self, polar_B3THW: Tensor) -> Tensor:
+        """(B, 2, T, H, W), trilinear, in [-1, 1]."""
+        magnitude, sine, cosine = polar_B3THW.unbind(1)
+        scale = magnitude * torch.rsqrt(sine.square() + cosine.square() + SHORTEST**2)
+        flow = torch.stack([scale * cosine, scale * sine], 1)
+        finer = F.interpolate(flow, scale_factor=self.factors, mode="trilinear", align_corners=False)
+        return finer.clamp(-1.0, 1.0)
+
+
+def _factors(network: VideoNetwork, endpoint: str) -> tuple[int, int, int]:
+    """How much coarser an endpoint is than the clip, over (T, H, W); the network lies on the device ``meta``."""
+    shape = (1, network.in_channels, 64, 224, 224)
+    with torch.no_grad():
+        features = network.eval().forward_features(torch.empty(shape, device="meta"), [endpoint])[endpoint]
+    t, h, w = (whole // part for whole, part in zip(shape[2:], features.shape[2:], strict=True))
+    return t, h, w
+
+
+def build(
+    num_classes: int,
+    in_channels: int = 3,
+    *,
+    endpoint: str = "MaxPool_3a_3x3",
+    decoder: Literal["simple", "spatial", "pwc"] = "pwc",
+    stem_kernel: int = 3,
+    depth_multiplier: float = 1.0,
+    minimum_depth: int = 16,
+    dropout: float = 0.2,
+    batch_norm_momentum: float = 0.001,
+) -> VideoNetwork:
+    """Build S3D-G's temporal stream on flow that another S3D-G's first layers predict.
+
+    Its stages are ``predicted_flow`` (what a flow loss attaches to), ``resampled_flow``, and the temporal stream's own
+    under their own names, so that it starts from a trained temporal stream.
+
+    Args:
+        num_classes: width of the logits, ≥ 1.
+        in_channels: 3: it sees RGB.
+        endpoint: how far the flow predictor goes.
+        decoder: the predictor's.
+        stem_kernel: temporal window of both stems.
+        depth_multiplier: scales every width of both.
+        minimum_depth: least number of channels of a layer.
+        dropout: probability of dropping a feature before the classifier, in [0, 1).
+        batch_norm_momentum: weight of a new batch in the running statistics.
+
+    Raises:
+        UserError: a value outside its range, or an unknown endpoint.
+    """
+
+    def stream(num_channels: int) -> VideoNetwork:
+        return inception3d.build(
+            num_classes,
+            num_channels,
+            gating=True,
+            stem_kernel=stem_kernel,
+            depth_multiplier=depth_multiplier,
+            minimum_depth=minimum_depth,
+            dropout=dropout,
+            batch_norm_momentum=batch_norm_momentum,
+        )
+
+    temporal = stream(2)
+    with torch.device("meta"):
+        shadow = stream(in_channels)
+    predictor = FlowFromFirstLayers(stream(in_channels), endpoint, decoder)
+    stages = {PREDICTION: predictor, RESAMPLED: Resampling(_factors(shadow, endpoint))}
+    network = VideoNetwork(
+        {**stages, **temporal.stages},  # type: ignore[dict-item]
+        temporal.head,
+        in_channels=in_channels,
+        num_classes=num_classes,
+        minimum_side=temporal.minimum_side,
+    )
+    network.added_parts = (f"stages.{PREDICTION}.", "input_scale", "input_shift")
+    return network
