@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -223,6 +224,25 @@ def test_modist_has_the_shapes_of_table_1() -> None:
         found = motion.forward_endpoints(torch.empty(1, 3, 16, 224, 224), ["conv1", "res5"])
         assert [tuple(x.shape[1:]) for x in found.values()] == [(8, 16, 112, 112), (256, 16, 7, 7), (128,)]
         assert built("modist_motion_r50_stacked").eval()(torch.empty(1, 3, 16, 64, 64)).shape == (1, 5)
+
+
+def test_the_motion_pathway_is_an_eighth_of_resnet_50() -> None:
+    """Counted from torchvision's ResNet-50, whose every width is divided by 8 (004, §3.3)."""
+    expected = 256 * 128 + 128
+    for name, parameter in torchvision.models.resnet50().named_parameters():
+        if name == "conv1.weight":
+            expected += parameter.numel() // 8
+        elif parameter.dim() == 4:
+            expected += parameter.numel() // 64
+        elif not name.startswith("fc."):
+            expected += parameter.numel() // 8
+    with torch.device("meta"):
+        motion = built("modist_motion_r50", 128)
+        stacked = built("modist_motion_r50_stacked", 128)
+    assert sum(parameter.numel() for parameter in motion.parameters()) == expected
+    # Sixteen frames of three channels enter the first convolution instead of one.
+    more = 15 * 3 * 8 * 7 * 7
+    assert sum(parameter.numel() for parameter in stacked.parameters()) == expected + more
 
 
 def test_a_projection_head_has_hidden_layers() -> None:
