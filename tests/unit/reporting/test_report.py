@@ -314,3 +314,27 @@ def test_terminal_tables_are_aligned(tree: Layout) -> None:
     shown = results_text(collect(SPECIFICATION, tree.root))
     assert "75.9 [1]" in shown
     assert len({len(line.split("  ")[0]) for line in shown.splitlines()[2:3]}) == 1
+
+
+def test_a_pretraining_shows_its_neighbours_and_its_monitor(tree: Layout, tmp_path: Path) -> None:
+    layout = Layout(shutil.copytree(tree.root, tmp_path / "output"))
+    log = layout.experiment("baseline", "1", "0") / "metrics.jsonl"
+    log.write_text("".join(json.dumps({"step": n, "total": 1.0 / n, "knn_top1": 0.01 * n}) + "\n" for n in range(1, 9)))
+    figures = {"recall_at_1": 0.5, "recall_at_5": 0.75, "recall_at_10": 1.0, "knn_top1": 0.625}
+    record = {
+        "experiment": "baseline", "split": 1, "seed": 0, "protocol": "two_clips", "num_queries": 8, "num_gallery": 9,
+        "metrics": figures, "provenance": {"stage": "retrieve", "digest": "r" * 64, "versions": {"torch": "7.7.7"}},
+    }  # fmt: skip
+    layout.retrieval("baseline", "1", "0", "two_clips").write_text(json.dumps(record))
+    alone = SPECIFICATION.model_copy(
+        update={"experiments": [reported("baseline", "pretrain", protocols=[], retrieval="two_clips")]}
+    )
+    content = page(collect(alone, layout.root))
+    checker = Checker()
+    checker.feed(content)
+    assert checker.open == []
+    assert "50.0 75.0 100.0 62.5 8 9" in text_of(content)
+    assert "training clips, k-NN" in content and "7.7.7" in content
+    layout.retrieval("baseline", "1", "0", "two_clips").unlink()
+    with pytest.raises(UserError, match=r"retrieval\.json"):
+        collect(alone, layout.root)
