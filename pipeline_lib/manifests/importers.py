@@ -1,10 +1,13 @@
 """The importer of each annotation format."""
 
+import csv
 from collections.abc import Callable
 
 from pipeline_lib.configuration.data import Dataset
+from pipeline_lib.errors import UserError
 from pipeline_lib.manifests import ava, kinetics, something, splits, sports1m, tables, tubes
 from pipeline_lib.manifests.schema import Listing
+from pipeline_lib.manifests.sources import DOCUMENT
 
 IMPORTERS: dict[str, Callable[[Dataset], Listing]] = {
     "kinetics": kinetics.read,
@@ -29,4 +32,11 @@ def read_listing(dataset: Dataset) -> Listing:
     Raises:
         UserError: a file is not in the format.
     """
-    return IMPORTERS[dataset.format](dataset)
+    try:
+        return IMPORTERS[dataset.format](dataset)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        files = ", ".join(str(path) for path in dataset.annotations.values() if path)
+        raise UserError(
+            f"{files or ', '.join(dataset.videos)} cannot be read as {dataset.format} ({error}); {DOCUMENT} shows the "
+            "format."
+        ) from error

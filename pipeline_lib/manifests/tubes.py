@@ -68,6 +68,15 @@ def read(dataset: Dataset) -> Listing:
     """
     path = annotation(dataset, "boxes")
     content = load_tubes(path)
+    try:
+        return _listing(dataset, path, content)
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise UserError(
+            f"{path} holds other tubes than the format's ({type(error).__name__}: {error}); see {DOCUMENT}."
+        ) from error
+
+
+def _listing(dataset: Dataset, path: Path, content: dict[str, Any]) -> Listing:
     labels: list[str] = [str(label) for label in content["labels"]]
     lists = {"train": content["train_videos"], "validation": content["test_videos"]}
     if any(len(splits) < dataset.num_splits for splits in lists.values()):

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline_lib.configuration.data import Dataset, FrameFormat
+from pipeline_lib.configuration.formats import REQUIRED_LISTS
 from pipeline_lib.configuration.specification import FramesSpecification, ManifestSpecification
 from pipeline_lib.errors import UserError
 from pipeline_lib.manifests.ava import read_action_list
@@ -196,3 +197,35 @@ def test_a_trusted_list_needs_no_files_and_a_filter_changes_the_digest(tmp_path:
         assert summary["status"] == {"accepted": expected} and summary["num_listed"] == 140
         digests.add(summary["digest"])
     assert len(digests) == 3
+
+
+GARBAGE = {
+    "empty": b"",
+    "binary": bytes(range(256)) * 20,
+    "text": "nothing of the kind\nßö\n".encode(),
+    "zeros": b"a\0b,c;d\n" * 5,
+    "json": b'{"a": [1, 2], "b": null}',
+    "list": b"[1, 2, 3]",
+    "pickle": pickle.dumps({"labels": 3, "gttubes": [], "train_videos": 1, "test_videos": {}, "resolution": None}),
+    "tubes": pickle.dumps(_tubes() | {"resolution": {}}),
+}
+
+
+@pytest.mark.parametrize("content", [*GARBAGE, "folder"])
+@pytest.mark.parametrize("format", sorted(set(REQUIRED_LISTS) - {"folder", "generated"}))
+def test_whatever_the_lists_hold_the_user_gets_a_message(tmp_path: Path, format: str, content: str) -> None:
+    annotations: dict[str, str | None] = {}
+    for key in REQUIRED_LISTS[format] or {"train": ""}:
+        path = tmp_path / f"{key}.json" if content in ("json", "list") else tmp_path / key
+        if content == "folder" or key == "splits":
+            path.mkdir()
+            for name in ("classInd.txt", "trainlist01.txt", "run_test_split1.txt") if key == "splits" else ():
+                (path / name).write_bytes(GARBAGE.get(content, b"?"))
+        else:
+            path.write_bytes(GARBAGE[content])
+        annotations[key] = str(path)
+    dataset = Dataset(format=format, annotations=annotations, videos=[str(tmp_path)], probe="none", num_shards=1)
+    with pytest.raises(UserError) as caught:
+        build_manifest(ManifestSpecification(name="mine", dataset=dataset), tmp_path / "manifest", 1)
+    assert str(tmp_path) in str(caught.value) or "mine" in str(caught.value)
+    assert not (tmp_path / "manifest/summary.json").exists()
