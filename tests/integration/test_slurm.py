@@ -124,9 +124,10 @@ def test_a_cancelled_training_goes_on_in_the_retry(longer: Project, undisturbed:
 
 @pytest.mark.soak
 def test_a_training_at_its_time_limit_saves_when_warned(longer: Project, undisturbed: Callable[[], bytes]) -> None:
-    longer.edit("small.yaml", f"    steps: {LONG}\n", "    steps: 2400\n")
+    longer.edit("small.yaml", f"    steps: {LONG}\n", "    steps: 2000\n")
     # SLURM counts in minutes and may warn a minute early: of two minutes' limit the warning comes in the second.
-    slurm.site_profile(longer, runtime=2, slurm_extra="'--signal=USR1@45'")
+    # How many such jobs the steps take depends on the machine.
+    slurm.site_profile(longer, retries=20, runtime=2, slurm_extra="'--signal=USR1@45'")
     outcome = slurm.finish(slurm.start(longer, WEIGHTS), 1800)
     assert outcome.status == 0, outcome.text[-6000:]
     assert len(set(slurm.job_ids(outcome.text))) >= 2

@@ -119,6 +119,6 @@ def test_every_reason_is_found_on_a_real_file(media: Path, tmp_path: Path) -> No
     table = check_table(output)
     assert all(code in table for code in expected)
     # What timed out is tried again by the next run, and nothing else.
-    dataset.probe_seconds = 1.0
+    dataset = dataset.model_copy(update={"probe_seconds": 1.0})
     build_manifest(ManifestSpecification(name="mine", dataset=dataset), output, 2)
     assert json.loads((output / "summary.json.run.json").read_text())["figures"]["probed"] == 1
