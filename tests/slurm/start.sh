@@ -68,10 +68,11 @@ fi
 nodes="${PIPELINE_SLURM_NODES:-2}"
 cpus="${PIPELINE_SLURM_CPUS:-$(($(nproc) / nodes))}"
 if [ -z "${PIPELINE_SLURM_CPUS:-}" ] && [ "$cpus" -lt 2 ]; then cpus=2; fi
-memory_mb="$(awk -v nodes="$nodes" '/^MemTotal/ {print int($2 / 1024 * 0.9 / nodes)}' /proc/meminfo)"
+# As with the CPUs: enough for one job of the tests on each node, whatever the machine has.
+memory_mb="$(awk -v nodes="$nodes" '/^MemTotal/ {mb = int($2 / 1024 * 0.9 / nodes); print mb < 6000 ? 6000 : mb}' /proc/meminfo)"
 
 mkdir -p "$(dirname "$CONFIGURATION")"
-# config_overrides: the node offers the CPUs written here even where the machine has fewer.
+# config_overrides: a node offers the CPUs and the memory written here even where the machine has less.
 # OverMemoryKill: without cgroups this is what ends a job that takes more memory than it asked for.
 # A MinJobAge as large as this keeps ended jobs in squeue, where the executor looks for them without accounting.
 cat >"$CONFIGURATION" <<END
