@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from small_tree import CLASSES, make_run, make_tree, training_specification
 
+from pipeline_lib.__main__ import main
 from pipeline_lib.artefacts.layout import Layout
 from pipeline_lib.configuration.experiments import Protocol
 from pipeline_lib.configuration.specification import (
@@ -222,7 +223,9 @@ def test_every_figure_of_a_paper_is_shown(tree: Layout) -> None:
     assert "Video@5 99.1 [1]" in results_text(report)
 
 
-def test_rows_of_another_manifest_are_marked_and_not_compared(tree: Layout, tmp_path: Path) -> None:
+def test_rows_of_another_manifest_are_marked_and_not_compared(
+    tree: Layout, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     layout = Layout(tmp_path / "copy")
     for folder in ("manifests", "evaluations", "experiments"):
         _copy(tree, layout, folder)
@@ -250,6 +253,8 @@ def test_rows_of_another_manifest_are_marked_and_not_compared(tree: Layout, tmp_
     assert entry.difference is None
     assert "different manifests" in entry.problem
     assert "different manifests" in text_of(page(report))
+    assert main(["compare", str(path), str(layout.scores("baseline", "1", "0", "two_clips"))]) == 2
+    assert "different manifests" in capsys.readouterr().err
 
 
 def _copy(source: Layout, target: Layout, folder: str) -> None:
