@@ -1,8 +1,9 @@
 """Does distillation gain? Baseline, teacher, D3D and RGB + flow over seeds on generated videos and folds of real ones.
 
 The figure is the mean paired difference D3D − baseline on the generated set, in percentage points of video top-1; the
-reference is the baseline's accuracy, the ratio D3D over baseline. Everything runs through the pipeline's own stages,
-and what is finished is not done again: a run that was stopped (``--minutes``) goes on with the same command.
+reference is the baseline's accuracy, the ratio D3D over baseline. ``--variants all`` trains D3D's Table 6 besides and
+says which of its orderings hold; the figure then is how many of them do. Everything runs through the pipeline's own
+stages, and what is finished is not done again: a run that was stopped (``--minutes``) goes on with the same command.
 """
 
 import argparse
@@ -28,7 +29,13 @@ from scipy import stats  # noqa: E402
 from pipeline_lib.artefacts.atomic import write_bytes, write_json  # noqa: E402
 from pipeline_lib.artefacts.layout import Layout, shard_names  # noqa: E402
 from pipeline_lib.configuration.data import Dataset, FrameFormat, Motion  # noqa: E402
-from pipeline_lib.configuration.experiments import Classification, Distillation, Model, Protocol  # noqa: E402
+from pipeline_lib.configuration.experiments import (  # noqa: E402
+    Classification,
+    Distillation,
+    FlowRegression,
+    Model,
+    Protocol,
+)
 from pipeline_lib.configuration.root import Hardware  # noqa: E402
 from pipeline_lib.configuration.specification import (  # noqa: E402
     EnsembleSpecification,
@@ -52,6 +59,35 @@ FOLDS = 4
 HARDWARE = Hardware(device="auto", num_threads=1)
 CORES = os.cpu_count() or 1
 PROTOCOL_NAME, PROTOCOL = "two_clips", Protocol(num_clips=2)
+
+
+VARIANTS: dict[str, tuple[str, Any]] = {
+    "flow_loss": ("pretrain", FlowRegression(endpoint="MaxPool_3a_3x3", decoder="pwc")),
+    "conv2c": ("distill", Distillation(endpoint="Conv2d_2c_3x3", weight=1.0)),
+    "mixed4c": ("distill", Distillation(endpoint="Mixed_4c", weight=1.0)),
+    "mixed4f": ("distill", Distillation(endpoint="Mixed_4f", weight=100.0)),
+    "without_action": ("distill", Distillation(action_weight=0.0)),
+    "from_spatial": ("distill", Distillation()),
+    # First the layers that predict flow, under the trained temporal stream; then both, end to end.
+    "flow_predictor": ("pretrain", FlowRegression(endpoint="predicted_flow", decoder="none", action_weight=0.0)),
+    "predicted_flow": ("finetune", Classification()),
+}
+"""Table 6's rows besides baseline, teacher and D3D: stage and objective."""
+TABLE_6 = {
+    "baseline": 74.0,
+    "teacher": 67.3,
+    "predicted_flow": 69.7,
+    "flow_loss": 74.3,
+    "conv2c": 74.4,
+    "mixed4c": 74.5,
+    "mixed4f": 74.8,
+    "without_action": 58.8,
+    "from_spatial": 74.3,
+    "d3d": 75.9,
+}
+"""D3D (Stroud et al. 2020), Table 6: top-1 on Kinetics-400, per cent."""
+SMALLEST = 1.0
+"""Percentage points by which two rows of the paper must differ to count as ordered."""
 
 
 class OutOfTimeError(Exception):
@@ -206,8 +242,8 @@ def prepare(trial: Trial, root: Path, check: "Clock") -> None:
             )
 
 
-def specifications(trial: Trial, split: int, seed: int) -> dict[str, TrainingSpecification]:
-    """The three trainings of one pair (split, seed); the student's recipe is the baseline's."""
+def specifications(trial: Trial, split: int, seed: int, variants: bool) -> dict[str, TrainingSpecification]:
+    """The trainings of one pair (split, seed); every student's recipe is the baseline's."""
 
     def one(kind: str, stage: str, modality: str, **more: Any) -> TrainingSpecification:
         return TrainingSpecification(
@@ -220,22 +256,33 @@ def specifications(trial: Trial, split: int, seed: int) -> dict[str, TrainingSpe
             num_shards=trial.dataset.num_shards,
             frame_format=trial.frame_format_name,
             modality=modality,
-            motion=trial.motion_name if stage != "train_baseline" else None,
-            motion_kind=trial.motion if stage != "train_baseline" else None,
-            model=trial.model,
+            motion=trial.motion_name if stage not in ("train_baseline", "finetune") else None,
+            motion_kind=trial.motion if stage not in ("train_baseline", "finetune") else None,
+            model=more.get("model", trial.model),
             recipe=trial.flow_recipe if modality == "flow" else trial.rgb_recipe,
             objective=more.get("objective", Classification()),
             teacher=more.get("teacher"),
-            initialise_from=None,
+            initialise_from=more.get("initialise_from"),
             hardware=HARDWARE,
         )
 
     teacher = one("teacher", "train_teacher", "flow")
-    return {
+    found = {
         "teacher": teacher,
         "baseline": one("baseline", "train_baseline", "rgb"),
         "d3d": one("d3d", "distill", "rgb", objective=Distillation(endpoint="logits", weight=1.0), teacher=teacher),
     }
+    starts = {"flow_predictor": "teacher", "predicted_flow": "flow_predictor"}
+    for kind, (stage, objective) in VARIANTS.items() if variants else ():
+        more: dict[str, Any] = {"objective": objective}
+        if stage == "distill":
+            more["teacher"] = found["baseline"] if kind == "from_spatial" else teacher
+        if kind in starts:
+            options = {"depth_multiplier": trial.model.options["depth_multiplier"]}
+            more["model"] = Model(name="s3dg_predicted_flow", options=options)
+            more["initialise_from"] = f"{trial.name}_{starts[kind]}/{split}-{seed}"
+        found[kind] = one(kind, stage, "rgb", **more)
+    return found
 
 
 class Clock:
@@ -250,13 +297,13 @@ class Clock:
             raise OutOfTimeError
 
 
-def measure(trial: Trial, root: Path, clock: Clock) -> Iterator[dict[str, Any]]:
+def measure(trial: Trial, root: Path, clock: Clock, variants: bool) -> Iterator[dict[str, Any]]:
     """Yield one record per (split, seed): accuracies in per cent on validation, and the networks' on training clips."""
     layout = Layout(root)
     prepare(trial, root, clock)
     for split, seed in trial.runs:
         record: dict[str, Any] = {"split": split, "seed": seed}
-        for kind, specification in specifications(trial, split, seed).items():
+        for kind, specification in specifications(trial, split, seed, variants).items():
             clock()
             run = (specification.experiment, str(split), str(seed))
             # No loader processes: a fork of a process whose flow threads ran may hang.
@@ -305,6 +352,19 @@ def summarise(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return summary
 
 
+def orderings(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Every pair of Table 6's rows that the paper tells apart, and whether ours differ the same way."""
+    ours = {kind: float(np.mean([record[kind] for record in records])) for kind in TABLE_6}
+    found = []
+    for higher, above in TABLE_6.items():
+        for lower, below in TABLE_6.items():
+            if above - below >= SMALLEST:
+                difference = round(ours[higher] - ours[lower], 2)
+                pair = {"higher": higher, "lower": lower, "paper": round(above - below, 1), "ours": difference}
+                found.append({**pair, "holds": difference > 0})
+    return found
+
+
 def main() -> int:
     """Measure, keep the results, print one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -315,6 +375,9 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, help="stop after so long; the same command goes on")
     parser.add_argument("--trial", action="store_true", help="a size that is done in minutes and proves nothing")
     parser.add_argument("--keep", action="store_true", help="write benchmarks/results/distillation.json")
+    parser.add_argument("--variants", choices=("all",), help="train Table 6's variants too (results: table6.json)")
+    parser.add_argument("--runs", type=int, help="at most so many seeds or folds")
+    parser.add_argument("--steps", type=int, help="steps of a training on the surveillance clips (default: 240)")
     options = parser.parse_args()
     media = options.media or Path(os.environ.get("PIPELINE_MEDIA", REPOSITORY.parent / "shared/media"))
     root = options.work / ("trial" if options.trial else "full")
@@ -324,7 +387,7 @@ def main() -> int:
     if "surveillance" in options.sets:
         clips = media / "surveillance_fights"
         if clips.is_dir():
-            trials.append(surveillance_trial(clips, root, 20 if options.trial else 240))
+            trials.append(surveillance_trial(clips, root, options.steps or (20 if options.trial else 240)))
         else:
             say(f"no surveillance clips at {clips}: that half is left out")
     if options.trial:
@@ -337,11 +400,13 @@ def main() -> int:
             )
             for trial in trials
         ]
+    if options.runs is not None:
+        trials = [replace(trial, runs=trial.runs[: options.runs]) for trial in trials]
     clock, complete, results = Clock(options.minutes), True, {}
     for trial in trials:
         records: list[dict[str, Any]] = []
         try:
-            for record in measure(trial, root, clock):
+            for record in measure(trial, root, clock, options.variants == "all"):
                 records.append(record)  # noqa: PERF402 (the clock may end the loop; what is done is kept)
         except OutOfTimeError:
             say(f"{trial.name}: out of time after {len(records)} of {len(trial.runs)} runs; run the command again")
@@ -353,12 +418,24 @@ def main() -> int:
                     mode="json", exclude_defaults=True, exclude={"videos", "annotations"}
                 ),
             }
+            if options.variants:
+                results[trial.name] |= {
+                    "table_6": {kind: [record[kind] for record in records] for kind in TABLE_6},
+                    "orderings": orderings(records),
+                }
     if not results:
         return 1
-    if options.keep:
-        kept = REPOSITORY / "benchmarks/results/distillation.json"
+    if options.keep and results:
+        name = "table6.json" if options.variants else "distillation.json"
+        kept = REPOSITORY / "benchmarks/results" / name
         write_json(kept, {"machine": machine(), "complete": complete, "results": results})
     first = next(iter(results.values()))
+    if options.variants:
+        pairs = [pair for result in results.values() for pair in result["orderings"]]
+        holding = sum(pair["holds"] for pair in pairs)
+        conditions = {"complete": complete, "results": results}
+        emit("table_6_orderings", holding, "ordered pairs of rows", len(pairs), conditions=conditions)
+        return 0
     emit(
         "distillation_gain",
         first["d3d_minus_baseline"]["mean"],

@@ -217,7 +217,12 @@ class Trainer:
                         if self.device.type == "cuda":
                             timed["gigabytes"] = torch.cuda.max_memory_allocated(self.device) / 2**30
                         log.write(self.step, {"rate": rate, **values}, timed)
-                        shown = {**values, "clips/s": clips, **{k: v for k, v in timed.items() if k == "gigabytes"}}
+                        shown = {
+                            "rate": rate,
+                            **values,
+                            "clips/s": clips,
+                            **{k: v for k, v in timed.items() if k == "gigabytes"},
+                        }
                         note = " ".join(f"{name} {value:.4g}" for name, value in shown.items())
                 if progress is not None:
                     progress.advance(1, note)
