@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
     if summary["failed"]:
         print(
             f"{output} lists what failed. Once more: python -m pipeline_lib download {specification.name} "
-            "--retry-failed",
+            "--retry-failed, with the same --configfile",
             file=sys.stderr,
         )
     return 0
