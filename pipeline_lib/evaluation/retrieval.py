@@ -20,7 +20,13 @@ from pipeline_lib.artefacts.digest import file_digest
 from pipeline_lib.artefacts.layout import Layout
 from pipeline_lib.artefacts.locking import artefact_lock
 from pipeline_lib.artefacts.progress import Progress
-from pipeline_lib.artefacts.provenance import Sidecar, distribution_versions, provenance
+from pipeline_lib.artefacts.provenance import (
+    Sidecar,
+    distribution_versions,
+    manifest_record,
+    provenance,
+    torch_versions,
+)
 from pipeline_lib.clips.batches import to_network_input
 from pipeline_lib.clips.dataset import ClipReader, RequestedClips, clip_loader
 from pipeline_lib.clips.index import ClipIndex, build_index
@@ -186,8 +192,10 @@ def retrieve(specification: EvaluationSpecification, root: Path, output: Path, n
                     "device": trained.device.type,
                 },
                 {"weights": file_digest(weights), "gallery": gallery.digest, "queries": queries.digest},
-                distribution_versions(["torch", "simplejpeg", "opencv-contrib-python-headless", "numpy"]),
-            ),
+                torch_versions(trained.device.type)
+                | distribution_versions(["simplejpeg", "opencv-contrib-python-headless", "numpy"]),
+            )
+            | {"manifest": manifest_record(layout.summary(training.dataset))},
         }
         write_json(output, record)
         sidecar.write(output, {"videos": len(gallery) + len(queries)})

@@ -280,14 +280,26 @@ class Chain:
             start = specification.get("initialise_from")
             if start:
                 if start.startswith("imported/"):
-                    imported = self.layout.root / "imported" / f"{start.removeprefix('imported/')}.safetensors"
-                    link.inputs.append(Link(f"imported weights {self._relative(imported)}"))
+                    path = self.layout.imported(start.removeprefix("imported/"))
+                    link.inputs.append(self._imported(path, inputs.get("initialise_from", "")))
                 else:
                     source = self.layout.root / "experiments" / start / "weights.safetensors"
                     link.inputs.append(self.weights(source, inputs.get("initialise_from", "")))
             return link
 
         return self._guarded("weights", path, build)
+
+    def _imported(self, path: Path, expected: str) -> Link:
+        """Weights of somebody else: their chain ends here, with what their file says of itself."""
+
+        def build(path: Path) -> Link:
+            found = file_digest(path)
+            metadata = read_header(path)
+            facts = [f"{key} {value}" for key, value in sorted(metadata.items()) if isinstance(value, str)]
+            state = f"changed since (it was {expected[:16]})" if expected and found != expected else ""
+            return Link(f"imported weights {self._relative(path)}", [f"sha256 {found}", *facts], state, record=metadata)
+
+        return self._guarded("imported weights", path, build)
 
     def _clips(self, specification: dict[str, Any], manifest: str) -> list[Link]:
         """The shards that a training or an evaluation of this specification read."""
@@ -328,6 +340,22 @@ class Chain:
             link.inputs.append(self.manifest(str(parameters.get("dataset")), inputs.get("manifest", "")))
         return link
 
+    def retrieval(self, path: Path) -> Link:
+        """What a network's features retrieve, and the network."""
+        content = read_metrics(path, "recall_at_1")
+        record = content["provenance"]
+        figures = ", ".join(f"{name} {value}" for name, value in content["metrics"].items())
+        weights = self.layout.weights(content["experiment"], str(content["split"]), str(content["seed"]))
+        return Link(
+            f"retrieval {self._relative(path)}",
+            [figures, *_made_by(record), *_ran(path)],
+            inputs=[
+                self.weights(weights, record.get("inputs", {}).get("weights", "")),
+                self.manifest(content["dataset"], content["manifest"]),
+            ],
+            record=record,
+        )
+
     def _member(self, path: Path, expected: str) -> Link:
         def build(path: Path) -> Link:
             link = self.evaluation(path.parent)
@@ -342,7 +370,7 @@ def chain_of(path: Path) -> Link:
     """The chain behind an artefact.
 
     Args:
-        path: metrics.json, scores.h5, weights.safetensors, a shard, or a manifest's file or folder.
+        path: metrics.json, retrieval.json, scores.h5, weights.safetensors, a shard, or a manifest's file or folder.
 
     Raises:
         UserError: the path is none of these, or cannot be read.
@@ -360,6 +388,9 @@ def chain_of(path: Path) -> Link:
     if room in ("frames", "motion") and len(inside) == (2 if room == "frames" else 3):
         return chain.shard_folder(room, folder, inside[0])
     if room == "evaluations" and len(inside) == 3:
+        retrieval = folder / "retrieval.json"
+        if path.name == retrieval.name or (retrieval.is_file() and not (folder / "scores.h5").is_file()):
+            return chain.retrieval(retrieval)
         link = chain.evaluation(folder)
         if (folder / "metrics.json").is_file() and path.name != "scores.h5":
             record = read_metrics(folder / "metrics.json")

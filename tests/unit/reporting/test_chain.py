@@ -5,16 +5,20 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from small_tree import make_run, make_tree, training_specification
 
 from pipeline_lib.__main__ import main
+from pipeline_lib.artefacts.digest import file_digest
 from pipeline_lib.artefacts.layout import Layout
 from pipeline_lib.configuration.experiments import Protocol
 from pipeline_lib.configuration.specification import EnsembleSpecification, EvaluationSpecification
 from pipeline_lib.errors import UserError
 from pipeline_lib.evaluation.ensemble import evaluate_ensemble
+from pipeline_lib.evaluation.retrieval import retrieve
 from pipeline_lib.evaluation.runner import evaluate
 from pipeline_lib.reporting.chain import chain_of
+from pipeline_lib.training.weights import save_weights
 
 
 @pytest.fixture
@@ -67,7 +71,11 @@ def test_changed_and_missing_inputs_are_told(tree: Layout, capsys: pytest.Captur
 
 
 def test_every_artefact_has_a_chain(tree: Layout, capsys: pytest.CaptureFixture[str]) -> None:
+    training = training_specification("baseline")
+    specification = EvaluationSpecification(training=training, protocol_name="near", protocol=Protocol(num_clips=1))
+    retrieve(specification, tree.root, tree.retrieval("baseline", "1", "0", "near"), 1)
     for path, first in (
+        (tree.retrieval("baseline", "1", "0", "near"), "retrieval"),
         (tree.scores("teacher", "1", "0", "p"), "scores"),
         (tree.weights("teacher", "1", "0"), "weights"),
         (tree.motion("tiny", "small", "tvl1", "000"), "motion"),
@@ -78,6 +86,21 @@ def test_every_artefact_has_a_chain(tree: Layout, capsys: pytest.CaptureFixture[
         record = json.loads(capsys.readouterr().out)
         assert record["name"].startswith(first)
         assert "annotations train.csv" in json.dumps(record)
+
+
+def test_imported_weights_end_a_chain_with_their_source(tree: Layout) -> None:
+    imported = tree.imported("i3d")
+    tensors = {"weight": torch.zeros(2)}
+    save_weights(imported, tensors, {"source": "a public checkpoint"})
+    training = training_specification("tuned").model_copy(update={"initialise_from": "imported/i3d"})
+    make_run(tree, training)
+    link = chain_of(tree.weights("tuned", "1", "0"))
+    (found,) = [source for source in link.inputs if source.name == "imported weights imported/i3d.safetensors"]
+    assert found.facts == [f"sha256 {file_digest(imported)}", "source a public checkpoint"]
+    imported.unlink()
+    assert any(
+        "i3d.safetensors: missing" in problem for problem in chain_of(tree.weights("tuned", "1", "0")).problems()
+    )
 
 
 def test_other_paths_are_refused(tree: Layout, tmp_path: Path) -> None:
