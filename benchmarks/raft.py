@@ -26,7 +26,9 @@ def main() -> None:
     parser.add_argument("--clip", type=Path, default=MEDIA / "clips" / "abseiling.mp4")
     parser.add_argument("--model", choices=("large", "small"), default="small")
     parser.add_argument("--weights", default=str(WEIGHTS / "raft-small.pth"))
-    parser.add_argument("--pairs", type=int, default=0, help="default: 8 on a CPU, 128 on a GPU")
+    parser.add_argument(
+        "--pairs", type=int, default=0, help="default: 16 on a CPU, as the stage gives it, 128 on a GPU"
+    )
     parser.add_argument("--batch", type=int, default=0, help="pairs per pass (default: 1 on a CPU, 32 on a GPU)")
     parser.add_argument("--iterations", type=int, default=12)
     parser.add_argument("--short-side", type=int, default=256)
@@ -37,7 +39,7 @@ def main() -> None:
     options = parser.parse_args()
     cuda = torch.cuda.is_available()
     device = torch.device("cuda" if cuda else "cpu")
-    count = options.pairs or (128 if cuda else 8)
+    count = options.pairs or (128 if cuda else 16)
     batch = options.batch or (32 if cuda else 1)
     video, _ = read_video(options.clip, options.short_side, count + 1)
     frames = torch.from_numpy(video).permute(0, 3, 1, 2).to(device)

@@ -1,11 +1,14 @@
 """RAFT (Teed and Deng, "RAFT: Recurrent All-Pairs Field Transforms for Optical Flow", ECCV 2020) as a motion method.
 
 The networks are torchvision's. What is done differently from their ``forward`` changes no value beyond rounding: each
-frame of a video passes the feature encoder once, though it is in two pairs; only the last iteration is upsampled; in
-autocast (a GPU's default) the encoders and the update block compute in 16 bits, while coordinates and the correlation
-look-up stay in float32.
+frame of a video passes the feature encoder once, though it is in two pairs; the context's share of the update is
+computed once per pair (``raft_update``); only the last iteration is upsampled; maps lie in channels-last memory; on a
+CPU the look-ups are compiled (``raft_lookup``); in autocast (a GPU's default) the encoders and the update block compute
+in 16 bits, while coordinates and the correlation look-up stay in float32.
 """
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
 import numpy as np
@@ -13,6 +16,7 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from pydantic import Field
+from torch import nn
 from torchvision.models.optical_flow._utils import make_coords_grid, upsample_flow
 
 from pipeline_lib.configuration.base import Section
@@ -20,6 +24,8 @@ from pipeline_lib.configuration.data import Motion
 from pipeline_lib.flow.methods import pair_indices
 from pipeline_lib.flow.parameters import parse
 from pipeline_lib.flow.quantisation import Quantisation
+from pipeline_lib.flow.raft_lookup import CorrelationPyramid
+from pipeline_lib.flow.raft_update import UpdateStep
 from pipeline_lib.flow.raft_weights import load_weights
 
 # The encoders halve the sides three times, and the coarsest of four correlation levels needs two values a side: below
@@ -45,7 +51,8 @@ class RAFTParameters(Section):
     """The same on a CPU. bfloat16 pays only on a processor that computes in it (AVX512-BF16, AMX), and gives other
     bytes on one that does not; the end-point error to float32 was 0.02 px on FlyingChairs."""
     compile: bool = False
-    """Compile the encoders and the update block on a GPU (torch.compile): minutes once, then faster."""
+    """Compile the encoders and the update block (torch.compile): minutes once; meant for a GPU. On a CPU it needs a
+    C++ compiler."""
 
 
 def pad_frames(frames: torch.Tensor) -> tuple[torch.Tensor, tuple[int, int]]:
@@ -63,6 +70,29 @@ def pad_frames(frames: torch.Tensor) -> tuple[torch.Tensor, tuple[int, int]]:
     return F.pad(frames, (left, columns - left, top, rows - top), mode="replicate"), (top, left)
 
 
+class _FrameNorm(nn.Module):
+    """Instance normalisation: of one frame it is batch normalisation, which needs no copy in channels-last memory."""
+
+    def __init__(self, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        """Normalise maps (B, C, H, W) over H and W."""
+        if len(maps) > 1:
+            return F.instance_norm(maps, eps=self.eps)
+        return F.batch_norm(maps, None, None, training=True, eps=self.eps)
+
+
+def _norm_frames(module: nn.Module) -> None:
+    """Put ``_FrameNorm`` in the place of every instance normalisation."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.InstanceNorm2d):
+            setattr(module, name, _FrameNorm(child.eps))
+        else:
+            _norm_frames(child)
+
+
 class RAFT:
     """Flow between frames of a video, the features of each computed once.
 
@@ -78,13 +108,20 @@ class RAFT:
         build = getattr(torchvision.models.optical_flow, f"raft_{parameters.model}")
         network: Any = build(weights=None)
         self.digest = load_weights(network, parameters.model, parameters.weights, parameters.sha256)
-        self.network = network.eval().requires_grad_(False).to(device)
+        self.network = network.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
         self.iterations = parameters.iterations
         self._device = device
         self._autocast = getattr(torch, parameters.autocast if device.type == "cuda" else parameters.autocast_cpu)
+        self._num_hidden = int(network.update_block.hidden_state_size)
         self._encode, self._context = self.network.feature_encoder, self.network.context_encoder
-        self._update = self.network.update_block
-        if parameters.compile and device.type == "cuda":
+        if device.type == "cpu":
+            _norm_frames(self._encode)
+        step: Any = UpdateStep(self.network.update_block, self._context.output_dim - self._num_hidden)
+        self._fixed, self._update = step.fixed, step
+        # On a CPU each thread takes a pair and computes it alone: torch's threads would share every small operation,
+        # and wait at its end. The values then do not depend on how many there are. Compilers want one thread.
+        self.num_threads = torch.get_num_threads() if device.type == "cpu" and not parameters.compile else 1
+        if parameters.compile:
             self._encode, self._context = torch.compile(self._encode), torch.compile(self._context)
             self._update = torch.compile(self._update)
 
@@ -94,27 +131,31 @@ class RAFT:
     def features(self, frames: torch.Tensor) -> torch.Tensor:
         """Feature maps (N, C, H/8, W/8) float32 of frames (N, 3, H, W) in [−1, 1]."""
         with self._reduced():
-            features: torch.Tensor = self._encode(frames)
-        return features.float()
+            features: torch.Tensor = self._encode(frames.contiguous(memory_format=torch.channels_last))
+        return features.float().contiguous()
 
     def from_features(self, frames: torch.Tensor, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
         """Flow (N, 2, H, W) float32 between the frames of two feature maps; ``frames`` are the first ones."""
         network = self.network
-        network.corr_block.build_pyramid(first, second)
+        blocks = network.corr_block
+        look_up = blocks.index_pyramid
+        if self._device.type == "cpu":
+            look_up = CorrelationPyramid(first, second, blocks.num_levels, blocks.radius).look_up
+        else:
+            blocks.build_pyramid(first, second)
         with self._reduced():
-            context = self._context(frames)
-            size = network.update_block.hidden_state_size
-            hidden, context = torch.split(context, [size, context.shape[1] - size], dim=1)
-            hidden, context = torch.tanh(hidden), F.relu(context)
+            both = self._context(frames.contiguous(memory_format=torch.channels_last))
+            hidden, context = torch.split(both, [self._num_hidden, both.shape[1] - self._num_hidden], dim=1)
+            hidden, fixed = torch.tanh(hidden), self._fixed(F.relu(context))
         height, width = first.shape[-2:]
         start = make_coords_grid(len(first), height, width).to(self._device)
         points = start
         for _ in range(self.iterations):
-            correlation = network.corr_block.index_pyramid(centroids_coords=points)
+            correlation = look_up(points)
             with self._reduced():
-                hidden, change = self._update(hidden, context, correlation, points - start)
+                hidden, change = self._update(hidden, fixed, correlation, points - start)
             points = points + change.float()
-        network.corr_block.corr_pyramid = []
+        blocks.corr_pyramid = []
         with self._reduced():
             mask = None if network.mask_predictor is None else network.mask_predictor(hidden)
         flow: torch.Tensor = upsample_flow(flow=points - start, up_mask=None if mask is None else mask.float())
@@ -134,13 +175,29 @@ class RAFT:
         height, width = frames.shape[-2:]
         with torch.inference_mode():
             padded, (top, left) = pad_frames(frames.to(self._device).float() / 127.5 - 1)
-            features = torch.cat([self.features(padded[i : i + batch]) for i in range(0, len(padded), batch)])
-            fields = []
-            for i in range(0, len(pairs), batch):
-                first, second = (list(side) for side in zip(*pairs[i : i + batch], strict=True))
-                field = self.from_features(padded[first], features[first], features[second])
-                fields.append(field[..., top : top + height, left : left + width])
-            return torch.cat(fields)
+
+        def encoded(start: int) -> torch.Tensor:
+            return self.features(padded[start : start + batch])
+
+        def field(start: int) -> torch.Tensor:
+            first, second = (list(side) for side in zip(*pairs[start : start + batch], strict=True))
+            flow = self.from_features(padded[first], features[first], features[second])
+            return flow[..., top : top + height, left : left + width]
+
+        features = torch.cat(self._map(encoded, range(0, len(padded), batch)))
+        return torch.cat(self._map(field, range(0, len(pairs), batch)))
+
+    def _map(self, function: Callable[[int], torch.Tensor], starts: range) -> list[torch.Tensor]:
+        """The results of all starts, each thread with its own."""
+
+        def call(start: int) -> torch.Tensor:
+            with torch.inference_mode():
+                return function(start)
+
+        if self.num_threads == 1:
+            return [call(start) for start in starts]
+        with ThreadPoolExecutor(self.num_threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            return list(pool.map(call, starts))
 
 
 class RAFTMethod:
@@ -165,8 +222,8 @@ class RAFTMethod:
         return max(1, min(64, round(32 / max(area, area**2))))
 
     def pairs_per_call(self, height: int, width: int) -> int:
-        """Two passes' worth on a GPU, 16 pairs on a CPU: between calls only the overlap's features are redone."""
-        return 16 if self._device.type == "cpu" else 2 * self._batch(height, width)
+        """Two passes' worth on a GPU, 16 pairs or more on a CPU: between calls the overlap's features are redone."""
+        return max(16, 4 * self._raft.num_threads) if self._device.type == "cpu" else 2 * self._batch(height, width)
 
     def motion(self, frames: np.ndarray, gap: int) -> torch.Tensor:
         """See ``methods.MotionMethod``."""
@@ -178,7 +235,7 @@ class RAFTMethod:
 
 
 def create(kind: Motion, device: torch.device, num_threads: int) -> RAFTMethod:
-    """See ``methods``. On the CPU torch's own threads do the work."""
+    """See ``methods``. On the CPU each thread computes pairs of its own."""
     if device.type == "cpu":
         torch.set_num_threads(num_threads)
     return RAFTMethod(kind, device)

@@ -122,7 +122,12 @@ class TVL1OnGPU:
         missing = size - num_pairs
         if missing:
             grey = torch.cat([grey, grey[-1:].expand(missing, -1, -1, -1)])
-        return self._solver(len(grey), height, width, gap)(grey)[:num_pairs]
+        try:
+            return self._solver(len(grey), height, width, gap)(grey)[:num_pairs]
+        except torch.OutOfMemoryError:
+            # The graphs of other calls hold their memory, which the caller needs for the smaller call it tries next.
+            self._batched.clear()
+            raise
 
     def _solver(self, num_frames: int, height: int, width: int, gap: int) -> Callable[[torch.Tensor], torch.Tensor]:
         """The captured graph for calls of this shape. Each holds its memory: the last few are kept."""

@@ -10,6 +10,9 @@ import torchvision
 from safetensors.torch import load_file
 from small_project import Project
 
+from pipeline_lib.models.catalogue import resolve
+from pipeline_lib.models.slow_resnet import build
+
 EXPERIMENT = """
 experiments:
   from_public:
@@ -49,6 +52,43 @@ def test_without_network_the_message_names_the_file_and_its_place(
     assert "python -m pipeline_lib weights import torchvision/s3d" in message
     assert "Traceback" not in outcome.text
     assert not (public.output / "imported/torchvision/s3d.safetensors").exists()
+
+
+def pyslowfast_name(name: str) -> str:
+    """Our name of a tensor of ``modist_r50`` → PySlowFast's (its resnet_helper.py and stem_helper.py)."""
+    if name.startswith("head.fc."):
+        return "head.projection." + name.rpartition(".")[2]
+    parts = name.removeprefix("stages.").split(".")
+    if parts[0] == "conv1":
+        return f"s1.pathway0_stem.{ {'conv': 'conv', 'norm': 'bn'}[parts[1]] }.{parts[2]}"
+    stage, block, place, kind, leaf = parts
+    where = "branch1" if place == "shortcut" else f"branch2.{place}"
+    return f"s{stage[-1]}.pathway0_res{block}.{where}{'_bn' if kind == 'norm' else ''}.{leaf}"
+
+
+def test_a_file_that_was_put_at_its_place_is_imported_by_its_rule(
+    public: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the message asks for, done: no network is used, and a file that is not what its name says is refused."""
+    for name in ("http_proxy", "https_proxy", "HTTPS_PROXY", "HTTP_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    torch.manual_seed(3)
+    ours = build(7, 3, **resolve("modist_r50")[1]).state_dict()
+    ours = {name: torch.randn_like(t) for name, t in ours.items() if t.dim() and not name.startswith("input_")}
+    downloads = public.output / "imported/downloads"
+    downloads.mkdir(parents=True)
+    theirs = {"encoder_q." + pyslowfast_name(name): tensor for name, tensor in ours.items()}
+    torch.save({"model_state": theirs, "epoch": 1}, downloads / "maclr.pyth")
+    (downloads / "s3d-d76dad2f.pth").write_bytes((downloads / "maclr.pyth").read_bytes()[:100_000])
+    wanted = ["output/imported/maclr/slow_r50.safetensors", "output/imported/torchvision/s3d.safetensors"]
+    outcome = public.run(*wanted, options=("--keep-going",))
+    assert outcome.status != 0 and outcome.jobs["import_weights"] == 2
+    assert "its name says d76dad2f: it is truncated or altered" in outcome.text
+    assert not (public.folder / wanted[1]).exists()
+    imported = load_file(public.folder / wanted[0])
+    assert set(imported) == {*ours, "input_scale", "input_shift"}
+    assert all(torch.equal(imported[name], tensor) for name, tensor in ours.items())
+    assert public.succeed(wanted[0]).jobs["import_weights"] == 0
 
 
 def test_training_starts_from_weights_that_were_imported_from_a_file(public: Project) -> None:

@@ -1,7 +1,9 @@
 """RAFT with real weights, and the tricks that make it cheaper, against torchvision's own forward."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 import torch
 import torchvision
 from flow_material import moving_frames, specification, textured, write_frames_shard
+from torchvision.models.optical_flow.raft import CorrBlock
 
 from pipeline_lib.configuration.data import Generated, Motion
 from pipeline_lib.errors import UserError
@@ -21,6 +24,7 @@ from pipeline_lib.flow.flow_edges import sobel_magnitude
 from pipeline_lib.flow.methods import create_method
 from pipeline_lib.flow.quantisation import Quantisation, decode_image
 from pipeline_lib.flow.raft import RAFT, RAFTParameters, create, pad_frames
+from pipeline_lib.flow.raft_lookup import CorrelationPyramid
 from pipeline_lib.flow.raft_weights import from_original, load_weights
 from pipeline_lib.flow.strength import measure_strength
 from pipeline_lib.media.generated import Scene, draw_scene, render, true_flow
@@ -67,6 +71,60 @@ def test_equals_torchvisions_forward(media: Path, small: RAFT) -> None:
         for row, (first, second) in zip(ours, pairs, strict=True):
             plain = small.network(scaled[first : first + 1], scaled[second : second + 1], small.iterations)[-1][0]
             assert endpoint_error(row.numpy(), plain.numpy()).mean() < 0.01
+
+
+@pytest.mark.parametrize("model", ["large", "small"])
+def test_less_work_gives_torchvisions_flow(tmp_path: Path, model: Literal["large", "small"]) -> None:
+    """The context's share of the units and the look-ups, computed another way: both networks, random weights."""
+    torch.manual_seed(3)
+    plain = getattr(torchvision.models.optical_flow, f"raft_{model}")(weights=None).eval()
+    torch.save(plain.state_dict(), tmp_path / "random.pth")
+    parameters = RAFTParameters(model=model, weights=str(tmp_path / "random.pth"), iterations=3)
+    frames = torch.from_numpy(textured(150, 180, 3))[None, None].repeat(3, 3, 1, 1)[..., :136, :160].clone()
+    frames[1], frames[2] = frames[1].roll((5, -7), (1, 2)), frames[2].roll((-20, 30), (1, 2))
+    pairs = [(0, 1), (2, 0)]
+    flow = RAFT(parameters, CPU).pairs(frames, pairs, 2)
+    with torch.inference_mode():
+        scaled = frames.float() / 127.5 - 1
+        wanted = torch.cat([plain(scaled[a : a + 1], scaled[b : b + 1], 3)[-1] for a, b in pairs])
+    assert wanted.norm(dim=1).mean() > 0.1
+    assert endpoint_error(flow.numpy(), wanted.numpy()).mean() < 1e-3
+
+
+def test_look_ups_are_torchvisions_also_outside() -> None:
+    """Points far outside every level, on its rim and between pixels; the values of ``CorrBlock``."""
+    generator = torch.Generator().manual_seed(1)
+    first, second = (torch.randn(2, 16, 17, 20, generator=generator) for _ in range(2))
+    points = torch.rand(2, 2, 17, 20, generator=generator) * 60 - 20
+    points[0, :, :, :3] = torch.tensor([1e6, -1e6, 3.0])
+    reference = CorrBlock(num_levels=4, radius=3)
+    reference.build_pyramid(first, second)
+    found = CorrelationPyramid(first, second, 4, 3).look_up(points)
+    torch.testing.assert_close(found, reference.index_pyramid(points), atol=1e-4, rtol=0)
+    assert found.abs().max() > 1
+
+
+@pytest.mark.media
+@pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.soak)])
+def test_compiled_is_the_same_flow(
+    media: Path, weights: Path, small: RAFT, monkeypatch: pytest.MonkeyPatch, backend: str
+) -> None:
+    """What is compiled is traced whole, runs on other sizes and batches, and gives the same values."""
+    torch._dynamo.reset()
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend, fullgraph=True))
+    parameters = RAFTParameters(model="small", weights=str(weights / "raft-small.pth"), iterations=2, compile=True)
+    torch._dynamo.utils.counters.clear()
+    compiled = RAFT(parameters, CPU)
+    monkeypatch.undo()
+    frames, _ = chairs(media, 0)
+    few = RAFT(parameters.model_copy(update={"compile": False}), CPU)
+    for height, width, pairs in ((128, 160, [(0, 1), (1, 0)]), (136, 144, [(0, 1)])):
+        part = frames[:, :, 100 : 100 + height, 60 : 60 + width]
+        difference = endpoint_error(compiled.pairs(part, pairs, 2).numpy(), few.pairs(part, pairs, 2).numpy())
+        assert difference.mean() < 1e-3
+    # Encoders and update, each at most once per size and once with its sizes left open.
+    assert 3 <= torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 9
+    torch._dynamo.reset()
 
 
 def every_fifth_frame(label: str) -> Scene:
