@@ -132,7 +132,7 @@ def torchvision_s3d(frames: int, side: int) -> nn.Module:
     """Torchvision's network; on clips too small for its 2×7×7 average pool the window is what is left, as ours."""
     network: nn.Module = torchvision.models.video.s3d(weights=None, num_classes=NUM_CLASSES, dropout=0.0)
     with torch.no_grad(), torch.device("meta"):
-        shape = copy.deepcopy(network.features).to("meta")(torch.empty(1, 3, frames, side, side)).shape
+        shape = copy.deepcopy(network.features).eval().to("meta")(torch.empty(1, 3, frames, side, side)).shape
     network.avgpool = nn.AvgPool3d((min(2, shape[2]), min(7, shape[3]), min(7, shape[4])), 1)
     return network
 

@@ -86,7 +86,8 @@ def test_a_file_that_was_put_at_its_place_is_imported_by_its_rule(
     assert "its name says d76dad2f: it is truncated or altered" in outcome.text
     assert not (public.folder / wanted[1]).exists()
     imported = load_file(public.folder / wanted[0])
-    assert set(imported) == {*ours, "input_scale", "input_shift"}
+    learnt = {name for name in imported if not name.endswith("num_batches_tracked")}
+    assert learnt == {*ours, "input_scale", "input_shift"}
     assert all(torch.equal(imported[name], tensor) for name, tensor in ours.items())
     assert public.succeed(wanted[0]).jobs["import_weights"] == 0
 
