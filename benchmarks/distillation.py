@@ -309,12 +309,14 @@ def measure(trial: Trial, root: Path, clock: Clock, variants: bool) -> Iterator[
         record: dict[str, Any] = {"split": split, "seed": seed}
         stopped = False
         for kind, specification in specifications(trial, split, seed, variants).items():
-            stopped = clock.is_over()
+            run = (specification.experiment, str(split), str(seed))
+            # What is finished is read whatever the time.
+            finished = (layout.evaluation(*run, f"{PROTOCOL_NAME}_train") / "metrics.json").exists()
+            stopped = clock.is_over() and not finished
             if stopped and "d3d" not in record:
                 raise OutOfTimeError
             if stopped:
                 break
-            run = (specification.experiment, str(split), str(seed))
             # No loader processes: a fork of a process whose flow threads ran may hang.
             train(specification, root, layout.experiment(*run), num_workers=0)
             for subset, protocol_name in (("validation", PROTOCOL_NAME), ("train", f"{PROTOCOL_NAME}_train")):
