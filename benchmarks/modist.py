@@ -221,6 +221,8 @@ def main() -> int:
     parser.add_argument("--first-seed", type=int, default=0, help="the first of them")
     parser.add_argument("--validation", type=int, default=400, help="validation videos of the generated set")
     parser.add_argument("--sets", nargs="+", default=["generated", "surveillance"], help="which of the two to run")
+    parser.add_argument("--steps", type=int, help="of a pre-training there (default: the demo's recipe)")
+    parser.add_argument("--linear-steps", type=int, help="of a linear classifier (default: the demo's recipe)")
     parser.add_argument("--surveillance-steps", type=int, default=240, help="steps of a pre-training there")
     parser.add_argument("--folds", type=int, default=4, help="how many of the four folds there")
     parser.add_argument("--media", type=Path, default=None, help="real media (default: $PIPELINE_MEDIA)")
@@ -231,7 +233,7 @@ def main() -> int:
     options = parser.parse_args()
     media = options.media or Path(os.environ.get("PIPELINE_MEDIA", REPOSITORY.parent / "shared/media"))
     root = options.work / ("trial" if options.trial else "full")
-    short = (20, 20) if options.trial else (None, None)
+    short = (20, 20) if options.trial else (options.steps, options.linear_steps)
     made = []
     if "generated" in options.sets:
         trial = generated_trial(2, 24, 48) if options.trial else generated_trial(options.seeds, options.validation)
