@@ -160,7 +160,7 @@ def specifications(made: Comparison, split: int, seed: int) -> Iterator[tuple[st
                 ),
             )
             start = f"{trial.name}_{kind}/{split}-{seed}"
-        frozen = Classification(frozen=True)
+        frozen = Classification(frozen=True, standardised=True)
         linear = {"recipe": made.linear, "objective": frozen, "motion": None, "motion_kind": None}
         yield kind, one(f"{kind}_linear", "finetune", initialise_from=start, **linear)
 

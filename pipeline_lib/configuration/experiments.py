@@ -25,6 +25,9 @@ class Classification(Section):
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     frozen: bool = False
     """Train the classifier alone, on features in eval mode: the linear protocol of self-supervised learning."""
+    standardised: bool = False
+    """Of a frozen trunk: the classifier sees each feature with the batch's mean and deviation taken out, as in MAE's
+    linear protocol (He et al. 2022, appendix A.1). The final weights hold one linear layer that does the same."""
 
 
 class Distillation(Section):

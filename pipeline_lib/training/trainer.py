@@ -354,5 +354,5 @@ class Trainer:
                 return self.objective.losses(module, to_network_input(batch, self.device), self.teacher)
 
             batch_norm.reestimate(module, forward, batches)
-        network: nn.Module = module.network  # type: ignore[assignment]
+        network: nn.Module = module.finished()  # type: ignore[operator, union-attr]
         return network

@@ -31,6 +31,10 @@ class EndpointForward(nn.Module):
     def begin_step(self) -> None:
         """Called before the first forward pass of every optimiser step."""
 
+    def finished(self) -> nn.Module:
+        """The network to keep."""
+        return self.network
+
     def end_step(self, ranks: Ranks) -> None:
         """Called after the optimiser has stepped; not after a step that was skipped."""
 

@@ -2,22 +2,31 @@
 
 from typing import Self
 
+import torch
 import torch.nn.functional as F
 from torch import nn
 
 from pipeline_lib.configuration.experiments import Classification
 from pipeline_lib.configuration.specification import TrainingSpecification
 from pipeline_lib.errors import UserError
+from pipeline_lib.models.network import PooledHead
 from pipeline_lib.training.objectives.base import EndpointForward, Forward, Outputs, top1
 
 
 class FrozenForward(EndpointForward):
     """A trunk that stays as it is, in eval mode, under a classifier that is trained (the linear protocol)."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, standardised: bool) -> None:
         super().__init__(network)
         network.requires_grad_(False)
         network.head.requires_grad_(True)  # type: ignore[operator, union-attr]
+        if standardised:
+            head = network.head
+            if not isinstance(head, PooledHead) or head.hidden:
+                raise UserError(
+                    "objective.standardised: this network's classifier is not one linear layer on pooled features"
+                )
+            head.fc = nn.Sequential(nn.BatchNorm1d(head.fc.in_features, affine=False), head.fc)  # type: ignore[assignment]
 
     def train(self, mode: bool = True) -> Self:
         """As any module; the trunk stays in eval mode, or its batch-norm statistics would move."""
@@ -25,6 +34,19 @@ class FrozenForward(EndpointForward):
         self.network.eval()
         self.network.head.train(mode)  # type: ignore[operator, union-attr]
         return self
+
+    def finished(self) -> nn.Module:
+        """The network, the standardisation taken into the classifier's weights: W′ = W / σ, b′ = b − W′μ."""
+        fc = getattr(self.network.head, "fc", None)
+        if isinstance(fc, nn.Sequential):
+            norm, linear = fc
+            assert isinstance(norm, nn.BatchNorm1d) and isinstance(linear, nn.Linear)
+            assert norm.running_mean is not None and norm.running_var is not None
+            with torch.no_grad():
+                linear.weight.mul_(torch.rsqrt(norm.running_var + norm.eps))
+                linear.bias.sub_(linear.weight @ norm.running_mean)
+            self.network.head.fc = linear  # type: ignore[union-attr]
+        return self.network
 
 
 class ClassificationObjective:
@@ -39,7 +61,9 @@ class ClassificationObjective:
 
     def attach(self, network: nn.Module) -> EndpointForward:
         """The network alone; frozen, all but its classifier."""
-        return FrozenForward(network) if self.settings.frozen else EndpointForward(network)
+        if not self.settings.frozen:
+            return EndpointForward(network)
+        return FrozenForward(network, self.settings.standardised)
 
     def losses(self, student: Forward, batch: Outputs, teacher: Forward | None = None) -> Outputs:
         """``total`` (the cross-entropy) and ``top1`` of the batch."""
@@ -56,6 +80,8 @@ def build(specification: TrainingSpecification) -> ClassificationObjective:
         UserError: a frozen trunk's statistics would be computed anew.
     """
     assert isinstance(specification.objective, Classification)
+    if specification.objective.standardised and not specification.objective.frozen:
+        raise UserError("objective.standardised: it is for a frozen trunk (objective.frozen)")
     if specification.objective.frozen and specification.recipe.reestimate_batch_norm:
         raise UserError("recipe.reestimate_batch_norm: a frozen trunk (objective.frozen) keeps its statistics; set 0")
     return ClassificationObjective(specification.objective, specification.modality)

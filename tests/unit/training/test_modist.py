@@ -212,7 +212,8 @@ def test_two_processes_give_the_losses_of_one(packed, tmp_path):
         assert torch.allclose(two[name].float(), tensor.float(), rtol=1e-2, atol=1e-3), name
 
 
-def test_a_linear_classifier_leaves_the_trunk_as_it_is(packed, tmp_path):
+@pytest.mark.parametrize("standardised", [False, True])
+def test_a_linear_classifier_leaves_the_trunk_as_it_is(packed, tmp_path, monkeypatch, standardised):
     pretraining = tiny_modist(packed, recipe={"steps": 4})
     source = packed.layout.experiment("modist_tiny", "1", "0")
     train(pretraining, packed.root, source, 0)
@@ -222,9 +223,18 @@ def test_a_linear_classifier_leaves_the_trunk_as_it_is(packed, tmp_path):
         stage="finetune",
         model=pretraining.model.model_dump(),
         initialise_from="modist_tiny/1-0",
-        objective={"name": "classification", "frozen": True},
+        objective={"name": "classification", "frozen": True, "standardised": standardised},
         recipe={"steps": 4, "dropout": 0.0, "batch_norm_momentum": None},
     )
+    clip = torch.rand(3, 3, 8, 32, 32)
+    trained_with = {}
+
+    def final(self):
+        trained_with["logits"] = self.module.eval()(clip, ())["logits"].detach()
+        return original(self)
+
+    original = Trainer.final_network
+    monkeypatch.setattr(Trainer, "final_network", final)
     train(specification, packed.root, tmp_path / "linear", 0)
     trunk, _ = load_weights(source / "weights.safetensors")
     trained, metadata = load_weights(tmp_path / "linear" / "weights.safetensors")
@@ -233,6 +243,9 @@ def test_a_linear_classifier_leaves_the_trunk_as_it_is(packed, tmp_path):
         assert torch.equal(value, trained[name]), name
     assert trained["head.fc.weight"].abs().sum() > 0 and trained["head.fc.bias"].abs().sum() > 0
     assert "initialise_from" in metadata["provenance"]["inputs"]
+    # What is kept is one linear layer, and it says what the trained module said.
+    network, _ = load_network(tmp_path / "linear" / "weights.safetensors")
+    assert torch.allclose(network(clip), trained_with["logits"], atol=1e-4)
 
 
 @pytest.mark.parametrize(
