@@ -47,7 +47,8 @@ def finish(run: Run, seconds: float = 900) -> Outcome:
     """Wait for its end; its jobs end with it if it does not come."""
     try:
         text, _ = run.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
+    except BaseException:
+        # Also when the tests are interrupted: it would go on without them.
         run.terminate()
         raise
     return Outcome(run.returncode, text)
