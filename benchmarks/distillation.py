@@ -107,6 +107,7 @@ class Trial:
     model: Model
     rgb_recipe: Recipe
     flow_recipe: Recipe
+    distillation: Distillation
     runs: tuple[tuple[int, int], ...]
     """(split, seed) pairs; each gives one paired difference."""
 
@@ -119,7 +120,8 @@ def recipe(name: str) -> Recipe:
 def generated_trial(num_seeds: int, num_validation: int, num_train: int | None = None) -> Trial:
     """The demo's generated set, with a larger validation list."""
     configuration = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
-    experiment = yaml.safe_load((REPOSITORY / "workflow/experiments/demo.yaml").read_text())["teacher_demo"]
+    experiments = yaml.safe_load((REPOSITORY / "workflow/experiments/demo.yaml").read_text())
+    experiment = experiments["teacher_demo"]
     dataset = Dataset.model_validate(configuration["datasets"][experiment["dataset"]])
     assert dataset.generated is not None
     sizes = {"num_validation": num_validation, "num_train": num_train or dataset.generated.num_train}
@@ -134,6 +136,7 @@ def generated_trial(num_seeds: int, num_validation: int, num_train: int | None =
         model=Model.model_validate(experiment["model"]),
         rgb_recipe=recipe("demo_rgb"),
         flow_recipe=recipe("demo_flow"),
+        distillation=Distillation.model_validate(experiments["d3d_demo"]["objective"]),
         runs=tuple((1, seed) for seed in range(num_seeds)),
     )
 
@@ -199,6 +202,7 @@ def surveillance_trial(media: Path, root: Path, steps: int) -> Trial:
         model=Model(name="s3dg", options={"depth_multiplier": 0.25}),
         rgb_recipe=short,
         flow_recipe=short,
+        distillation=Distillation(endpoint="logits", weight=1.0),
         runs=tuple((split, 0) for split in range(1, FOLDS + 1)),
     )
 
@@ -270,7 +274,7 @@ def specifications(trial: Trial, split: int, seed: int, variants: bool) -> dict[
     found = {
         "teacher": teacher,
         "baseline": one("baseline", "train_baseline", "rgb"),
-        "d3d": one("d3d", "distill", "rgb", objective=Distillation(endpoint="logits", weight=1.0), teacher=teacher),
+        "d3d": one("d3d", "distill", "rgb", objective=trial.distillation, teacher=teacher),
     }
     starts = {"flow_predictor": "teacher", "predicted_flow": "flow_predictor"}
     for kind, (stage, objective) in VARIANTS.items() if variants else ():
@@ -432,6 +436,7 @@ def main() -> int:
         if records:
             results[trial.name] = summarise(records) | {
                 "recipe": trial.rgb_recipe.model_dump(mode="json"),
+                "distillation": trial.distillation.model_dump(mode="json"),
                 "dataset": trial.dataset.model_dump(
                     mode="json", exclude_defaults=True, exclude={"videos", "annotations"}
                 ),
