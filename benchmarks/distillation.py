@@ -305,6 +305,11 @@ class Clock:
             raise OutOfTimeError
 
 
+def is_current(figures: Path, weights: Path) -> bool:
+    """Whether figures are of these weights: a training with other settings writes newer ones under the same name."""
+    return figures.exists() and weights.exists() and figures.stat().st_mtime_ns >= weights.stat().st_mtime_ns
+
+
 def measure(trial: Trial, root: Path, clock: Clock, variants: bool) -> Iterator[dict[str, Any]]:
     """Yield one record per (split, seed): accuracies in per cent on validation, and the networks' on training clips."""
     layout = Layout(root)
@@ -326,7 +331,7 @@ def measure(trial: Trial, root: Path, clock: Clock, variants: bool) -> Iterator[
             for subset, protocol_name in (("validation", PROTOCOL_NAME), ("train", f"{PROTOCOL_NAME}_train")):
                 protocol = PROTOCOL.model_copy(update={"subset": subset})
                 folder = layout.evaluation(*run, protocol_name)
-                if not (folder / "metrics.json").exists():
+                if not is_current(folder / "metrics.json", layout.weights(*run)):
                     evaluate(
                         EvaluationSpecification(training=specification, protocol_name=protocol_name, protocol=protocol),
                         root,

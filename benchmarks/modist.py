@@ -28,6 +28,7 @@ from distillation import (
     OutOfTimeError,
     Trial,
     generated_trial,
+    is_current,
     prepare,
     recipe,
     surveillance_trial,
@@ -184,9 +185,9 @@ def measure(made: Comparison, root: Path, clock: Clock) -> Iterator[dict[str, An
                 continue
             wanted = EvaluationSpecification(training=specification, protocol_name=PROTOCOL_NAME, protocol=PROTOCOL)
             folder = layout.evaluation(*run, PROTOCOL_NAME)
-            if not (folder / "metrics.json").exists():
+            if not is_current(folder / "metrics.json", layout.weights(*run)):
                 evaluate(wanted, root, folder, CORES)
-            if not (folder / "retrieval.json").exists():
+            if not is_current(folder / "retrieval.json", layout.weights(*run)):
                 retrieve(wanted, root, folder / "retrieval.json", CORES)
             near = read_metrics(folder / "retrieval.json", "recall_at_1")["metrics"]
             linear = read_metrics(folder / "metrics.json")["metrics"]["video_top1"]
