@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from pipeline_lib.clips.colours import draw_colours
 from pipeline_lib.clips.decoding import decode_frames, decode_motion, read_encoded
 from pipeline_lib.clips.index import FLOW_STORED, ClipIndex, OpenShards
-from pipeline_lib.clips.sampling import AUGMENTATION, COLOURS, ClipRequest, epoch_order, generator, latest_start
+from pipeline_lib.clips.sampling import AUGMENTATION, COLOURS, ClipRequest, epoch_order, generator, random_request
 from pipeline_lib.configuration.training import Sampling
 
 Batch: TypeAlias = dict[str, torch.Tensor]
@@ -140,34 +140,17 @@ class TrainingClips(Dataset[Batch]):
         self.reader, self.sampling, self.seed = reader, sampling, seed
         self.horizontal_flip, self.unmirrored = horizontal_flip, unmirrored
 
-    def __getstate__(self) -> dict[str, object]:
-        return self.__dict__.copy()
-
     def request(self, sample: int) -> ClipRequest:
         """The clip of a global sample index."""
-        sampling, index = self.sampling, self.reader.index
+        index = self.reader.index
         video = video_of_sample(self.seed, sample, len(index))
-        random = generator(self.seed, AUGMENTATION, sample)
         # Always drawn, and in this order, so that one setting does not shift the numbers of another.
-        uniform = random.random(6)
-        latest = latest_start(sampling.num_frames, sampling.stride, int(index.num_frames[video]))
-        low, high = sampling.short_side
+        uniform = generator(self.seed, AUGMENTATION, sample).random(6)
         labels = index.labels[video]
-        plain = sampling.augmentation == "none"
-        return ClipRequest(
-            video=video,
-            start=int(uniform[0] * (latest + 1)),
-            num_frames=sampling.num_frames,
-            stride=sampling.stride,
-            crop=sampling.crop,
-            short_side=low + int(uniform[1] * (high - low + 1)),
-            vertical=0.5 if plain else float(uniform[2]),
-            horizontal=0.5 if plain else float(uniform[3]),
-            flip=self.horizontal_flip and not plain and bool(uniform[4] < 0.5) and self.unmirrored.isdisjoint(labels),
-            # A clip of several classes (Sports-1M) teaches one of them, drawn anew each epoch.
-            label=labels[int(uniform[5] * len(labels))] if labels else -1,
-            sample=sample,
-        )
+        # A clip of several classes (Sports-1M) teaches one of them, drawn anew each epoch.
+        label = labels[int(uniform[5] * len(labels))] if labels else -1
+        mirrored = self.horizontal_flip and self.unmirrored.isdisjoint(labels)
+        return random_request(self.sampling, uniform, int(index.num_frames[video]), video, sample, label, mirrored)
 
     def __getitem__(self, sample: int) -> Batch:
         return self.__getitems__([sample])

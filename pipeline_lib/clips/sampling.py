@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline_lib.configuration.training import Sampling
+
 # Purposes of the counter-based streams: one seed gives independent numbers for each.
 ORDER, AUGMENTATION, DROPOUT, INITIALISATION, COLOURS, VALIDATION, MOTION_VIEW = 1, 2, 3, 4, 5, 6, 7
 
@@ -111,3 +113,34 @@ def crop_corner(height: int, width: int, request: ClipRequest) -> tuple[int, int
     top = round(request.vertical * (height - request.crop))
     left = round(request.horizontal * (width - request.crop))
     return top, left
+
+
+def random_request(
+    sampling: Sampling, uniform: np.ndarray, num_frames: int, video: int, sample: int, label: int, mirrored: bool
+) -> ClipRequest:
+    """A training clip at a random place in time and space.
+
+    Args:
+        sampling: which frames and pixels; without augmentation the crop is the centre's and nothing is mirrored.
+        uniform: at least five numbers in [0, 1): start, short side, vertical and horizontal place of the crop, flip.
+        num_frames: of the video.
+        video: its row in the index.
+        sample: the global sample index.
+        label: the clip's class, -1 without one.
+        mirrored: whether the clip may be mirrored.
+    """
+    low, high = sampling.short_side
+    plain = sampling.augmentation == "none"
+    return ClipRequest(
+        video=video,
+        start=int(uniform[0] * (latest_start(sampling.num_frames, sampling.stride, num_frames) + 1)),
+        num_frames=sampling.num_frames,
+        stride=sampling.stride,
+        crop=sampling.crop,
+        short_side=low + int(uniform[1] * (high - low + 1)),
+        vertical=0.5 if plain else float(uniform[2]),
+        horizontal=0.5 if plain else float(uniform[3]),
+        flip=mirrored and not plain and bool(uniform[4] < 0.5),
+        label=label,
+        sample=sample,
+    )

@@ -15,7 +15,15 @@ from torch.utils.data import Dataset
 
 from pipeline_lib.clips.colours import draw_colours
 from pipeline_lib.clips.dataset import Batch, ClipReader, video_of_sample
-from pipeline_lib.clips.sampling import AUGMENTATION, COLOURS, MOTION_VIEW, ClipRequest, generator, latest_start
+from pipeline_lib.clips.sampling import (
+    AUGMENTATION,
+    COLOURS,
+    MOTION_VIEW,
+    ClipRequest,
+    generator,
+    latest_start,
+    random_request,
+)
 from pipeline_lib.clips.strength import strong_starts
 from pipeline_lib.configuration.training import Sampling
 
@@ -85,25 +93,11 @@ class PairedClips(Dataset[Batch]):
 
     def visual_request(self, video: int, sample: int, view: int) -> ClipRequest:
         """The visual clip of a view (0 the query's, 1 the key's)."""
-        sampling, total = self.sampling, int(self.reader.index.num_frames[video])
-        labels = self.reader.index.labels[video]
-        latest = latest_start(sampling.num_frames, sampling.stride, total)
+        index = self.reader.index
+        labels, total = index.labels[video], int(index.num_frames[video])
         uniform = generator(self.seed, AUGMENTATION, sample, 1 + view).random(5)
-        low, high = sampling.short_side
-        plain = sampling.augmentation == "none"
-        return ClipRequest(
-            video=video,
-            start=int(uniform[0] * (latest + 1)),
-            num_frames=sampling.num_frames,
-            stride=sampling.stride,
-            crop=sampling.crop,
-            short_side=low + int(uniform[1] * (high - low + 1)),
-            vertical=0.5 if plain else float(uniform[2]),
-            horizontal=0.5 if plain else float(uniform[3]),
-            flip=self.horizontal_flip and not plain and bool(uniform[4] < 0.5),
-            label=labels[0] if labels else -1,
-            sample=sample,
-        )
+        label = labels[0] if labels else -1
+        return random_request(self.sampling, uniform, total, video, sample, label, self.horizontal_flip)
 
     def requests(self, sample: int) -> tuple[list[ClipRequest], list[ClipRequest]]:
         """Visual and motion clips of a sample, each of both views; no motion clips if none are asked for."""

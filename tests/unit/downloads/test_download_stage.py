@@ -3,7 +3,6 @@
 import hashlib
 import io
 import json
-import os
 import random
 import shutil
 import signal
@@ -268,12 +267,13 @@ def test_a_full_disk_stops_cleanly_and_is_no_failure_of_the_videos(tmp_path):
         assert fetch(tmp_path, settings(tmp_path, urls=urls))["done"] == 3
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
 def test_a_disk_that_fills_up_while_writing(tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(disk)], check=False).returncode != 0:
-        pytest.skip("no right to mount here")
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(disk)], capture_output=True)
+    if mounted.returncode:
+        # Only a file system of its own can be filled without harm; containers forbid mounting even to root.
+        pytest.skip(f"a tmpfs cannot be mounted here: {mounted.stderr.decode().strip()}")
     try:
         # No Content-Length says beforehand that it does not fit in the second case: the archive's members.
         with loopback_server({f"/{index}.mp4": Resource(CONTENT) for index in range(5)}) as server:

@@ -48,15 +48,21 @@ def free_port() -> int:
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
 
 
+def train_in_two_processes(specification: TrainingSpecification, packed: PackedSet, output: Path) -> str:
+    """What a training over two gloo processes printed."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port"]
+    command += [str(free_port()), *train_words(specification, packed, output)]
+    finished = subprocess.run(command, capture_output=True, text=True, timeout=200, env=ENVIRONMENT)
+    assert finished.returncode == 0, finished.stderr
+    return finished.stderr
+
+
 def test_two_processes_give_the_losses_of_one(packed, tmp_path):
     # Three videos: the processes' shares of the validation are not equal.
     specification = synchronised(packed, reestimate_batch_norm=2, validation_steps=3, validation_videos=3)
     train(specification, packed.root, tmp_path / "one", 0)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port"]
-    command += [str(free_port()), *train_words(specification, packed, tmp_path / "two")]
-    finished = subprocess.run(command, capture_output=True, text=True, timeout=200, env=ENVIRONMENT)
-    assert finished.returncode == 0, finished.stderr
-    assert "global batch 4 = 2 clips per forward pass × 2 processes × 1 accumulated passes" in finished.stderr
+    printed = train_in_two_processes(specification, packed, tmp_path / "two")
+    assert "global batch 4 = 2 clips per forward pass × 2 processes × 1 accumulated passes" in printed
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-3, abs=1e-4)
     assert len(losses(tmp_path / "two")) == 6
     watched = [[line for line in lines(tmp_path / name) if "validation_loss" in line] for name in ("one", "two")]

@@ -1,12 +1,10 @@
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
 from packed_set import PackedSet, make_packed_set, measure_strengths, tiny_modist, tiny_training
-from test_distributed import ENVIRONMENT, free_port, losses, train_words
+from test_distributed import losses, train_in_two_processes
 
 from pipeline_lib.clips.batches import to_network_input
 from pipeline_lib.clips.index import build_index
@@ -200,11 +198,8 @@ def test_two_processes_give_the_losses_of_one(packed, tmp_path):
     # other rows, and the losses would part.
     specification = tiny_modist(packed, recipe={"steps": 8, "schedule": {"milestones": [20]}})
     train(specification, packed.root, tmp_path / "one", 0)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port"]
-    command += [str(free_port()), *train_words(specification, packed, tmp_path / "two")]
-    finished = subprocess.run(command, capture_output=True, text=True, timeout=200, env=ENVIRONMENT)
-    assert finished.returncode == 0, finished.stderr
-    assert "2 clips per forward pass × 2 processes" in finished.stderr
+    printed = train_in_two_processes(specification, packed, tmp_path / "two")
+    assert "2 clips per forward pass × 2 processes" in printed
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-3, abs=1e-4)
     assert losses(tmp_path / "one")[-1] > 1.0
     one, two = (load_weights(tmp_path / name / "weights.safetensors")[0] for name in ("one", "two"))
