@@ -117,12 +117,14 @@ def recipe(name: str) -> Recipe:
     return Recipe.model_validate(yaml.safe_load((REPOSITORY / f"workflow/recipes/{name}.yaml").read_text()))
 
 
-def generated_trial(num_seeds: int, num_validation: int, num_train: int | None = None) -> Trial:
-    """The demo's generated set, with a larger validation list."""
+def generated_trial(
+    num_seeds: int, num_validation: int, num_train: int | None = None, dataset_name: str | None = None
+) -> Trial:
+    """A generated set of the configuration (the demo's unless named), with a larger validation list."""
     configuration = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
     experiments = yaml.safe_load((REPOSITORY / "workflow/experiments/demo.yaml").read_text())
     experiment = experiments["teacher_demo"]
-    dataset = Dataset.model_validate(configuration["datasets"][experiment["dataset"]])
+    dataset = Dataset.model_validate(configuration["datasets"][dataset_name or experiment["dataset"]])
     assert dataset.generated is not None
     sizes = {"num_validation": num_validation, "num_train": num_train or dataset.generated.num_train}
     larger = dataset.generated.model_copy(update=sizes)

@@ -237,7 +237,8 @@ def main() -> int:
     short = (20, 20) if options.trial else (options.steps, options.linear_steps)
     made = []
     if "generated" in options.sets:
-        trial = generated_trial(2, 24, 48) if options.trial else generated_trial(options.seeds, options.validation)
+        sizes = (2, 24, 48) if options.trial else (options.seeds, options.validation, None)
+        trial = generated_trial(*sizes, dataset_name=experiment("modist_demo").dataset)
         runs = tuple((split, options.first_seed + seed) for split, seed in trial.runs)
         made.append(comparison(replace(trial, runs=runs), *short))
     if "surveillance" in options.sets:

@@ -7,8 +7,8 @@ from small_project import copy_sources
 
 SMALL = """
 datasets:
-  generated:
-    generated: {family: motions, num_train: 12, num_validation: 8, num_frames: 10, short_side: 48, seed: 3}
+  generated_long:
+    generated: {family: motions, num_train: 12, num_validation: 8, num_frames: 18, short_side: 48, seed: 3}
     num_shards: 1
 frame_formats:
   short64_native: {short_side: 48, jpeg_quality: 90}
