@@ -209,6 +209,12 @@ def surveillance_trial(media: Path, root: Path, steps: int) -> Trial:
     )
 
 
+def finetuning(whole: Recipe) -> Recipe:
+    """A recipe at a tenth of its rate: the whole rate throws away what both parts of a pre-trained network know."""
+    rate = whole.schedule.base_rate / 10
+    return whole.model_copy(update={"schedule": whole.schedule.model_copy(update={"base_rate": rate})})
+
+
 def prepare(trial: Trial, root: Path, check: "Clock") -> None:
     """Videos, manifest, frames and motion of a trial; stages whose artefact lies there are skipped."""
     layout, name = Layout(root), trial.name
@@ -265,7 +271,7 @@ def specifications(trial: Trial, split: int, seed: int, variants: bool) -> dict[
             motion=trial.motion_name if stage not in ("train_baseline", "finetune") else None,
             motion_kind=trial.motion if stage not in ("train_baseline", "finetune") else None,
             model=more.get("model", trial.model),
-            recipe=trial.flow_recipe if modality == "flow" else trial.rgb_recipe,
+            recipe=more.get("recipe", trial.flow_recipe if modality == "flow" else trial.rgb_recipe),
             objective=more.get("objective", Classification()),
             teacher=more.get("teacher"),
             initialise_from=more.get("initialise_from"),
@@ -287,6 +293,8 @@ def specifications(trial: Trial, split: int, seed: int, variants: bool) -> dict[
             options = {"depth_multiplier": trial.model.options["depth_multiplier"]}
             more["model"] = Model(name="s3dg_predicted_flow", options=options)
             more["initialise_from"] = f"{trial.name}_{starts[kind]}/{split}-{seed}"
+        if stage == "finetune":
+            more["recipe"] = finetuning(trial.rgb_recipe)
         found[kind] = one(kind, stage, "rgb", **more)
     return found
 
