@@ -1,7 +1,8 @@
 """Networks by specification: built, initialised, loaded for evaluation."""
 
 import importlib
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,21 @@ def initialise(network: nn.Module, path: Path) -> list[str]:
         )
     network.load_state_dict({name: tensor for name, tensor in tensors.items() if name not in differing}, strict=False)
     return sorted([*differing, *absent])
+
+
+def grouped(names: Sequence[str], most: int = 6) -> str:
+    """Names of tensors for a line of a log: as they are, or, of many, the parts of the network that hold them.
+
+    The parts are named as deep as ``most`` of them allow, with the number of their tensors.
+    """
+    if len(names) <= most:
+        return ", ".join(names)
+    split = [name.split(".") for name in names]
+    for depth in range(max(map(len, split)) - 1, 0, -1):
+        parts = Counter(".".join(parts[:depth]) for parts in split)
+        if len(parts) <= most or depth == 1:
+            break
+    return ", ".join(f"{part} ({count})" for part, count in parts.items())
 
 
 def is_trunk(specification: TrainingSpecification) -> bool:

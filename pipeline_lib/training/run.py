@@ -31,7 +31,7 @@ from pipeline_lib.training.checkpoints import Checkpoints
 from pipeline_lib.training.code import objective_module, training_modules
 from pipeline_lib.training.distribution import Ranks, joined
 from pipeline_lib.training.metrics_log import MetricsLog
-from pipeline_lib.training.networks import build_network, initialise, load_network, source_path
+from pipeline_lib.training.networks import build_network, grouped, initialise, load_network, source_path
 from pipeline_lib.training.objectives.base import EndpointForward, TrainingObjective
 from pipeline_lib.training.signals import EXIT_INTERRUPTED, stop_requests
 from pipeline_lib.training.trainer import Trainer, TrainingInterruptedError, place
@@ -208,7 +208,7 @@ def _train_locked(
         path = source_path(layout, specification.initialise_from)
         fresh = initialise(network, path)
         if ranks.is_first:
-            print(f"started from {path}; random: {', '.join(fresh) or 'nothing'}", file=sys.stderr)
+            print(f"started from {path}; random: {grouped(fresh) or 'nothing'}", file=sys.stderr)
     teacher = load_teacher(specification, layout, device) if objective.needs_teacher else None
     checkpoints = Checkpoints(output / "checkpoints", record["digest"], specification.recipe.keep_checkpoints)
     if ranks.is_first:

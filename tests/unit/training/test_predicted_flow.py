@@ -11,7 +11,7 @@ from pipeline_lib.configuration.experiments import FlowRegression, Model
 from pipeline_lib.errors import UserError
 from pipeline_lib.models.decoders import polar_to_flow
 from pipeline_lib.models.predicted_flow import Resampling
-from pipeline_lib.training.networks import build_network, load_network
+from pipeline_lib.training.networks import build_network, grouped, load_network
 from pipeline_lib.training.objectives.flow_regression import FlowRegressionObjective
 from pipeline_lib.training.run import train
 from pipeline_lib.training.weights import load_weights
@@ -102,3 +102,11 @@ def test_only_flow_is_taken_for_flow():
     with pytest.raises(UserError, match="nothing would be trained"):
         settings = FlowRegression(endpoint="predicted_flow", decoder="none", freeze=True)
         FlowRegressionObjective(settings).attach(network)
+
+
+def test_many_names_are_told_by_the_parts_that_hold_them():
+    few = ["head.fc.bias", "head.fc.weight"]
+    assert grouped(few) == "head.fc.bias, head.fc.weight"
+    layers = [f"stages.predicted_flow.decoder.{layer}.{kind}" for layer in range(8) for kind in ("bias", "weight")]
+    assert grouped([*few, *layers]) == "head.fc.bias (1), head.fc.weight (1), stages.predicted_flow.decoder (16)"
+    assert grouped([f"part{index}.weight" for index in range(9)]).count("(1)") == 9
