@@ -103,6 +103,13 @@ def _card(options: argparse.Namespace, metadata: dict[str, Any]) -> str:
         if flow
         else "pixel / 127.5 − 1"
     )
+    short_side, area = described["short_side"], specification["recipe"]["sampling"].get("area")
+    resized = (
+        f"{100 * area[0]:g}–{100 * area[1]:g} % of a frame cut out and resized for training; evaluated on crops of "
+        f"frames resized to a short side of {short_side[0]} px."
+        if area
+        else f"frames resized to a short side of {short_side[0]}–{short_side[1]} px for training, then cropped."
+    )
     lines = [
         f"# {options.experiment}",
         "",
@@ -115,8 +122,7 @@ def _card(options: argparse.Namespace, metadata: dict[str, Any]) -> str:
         "",
         f"Tensor (B, {2 if flow else 3}, {described['num_frames']}, {described['crop']}, {described['crop']}), "
         f"float32 in [-1, 1]: {channels}; value = {value}.",
-        f"{described['num_frames']} frames, {described['stride']} apart; frames resized to a short side of "
-        f"{described['short_side'][0]}–{described['short_side'][1]} px for training, then cropped.",
+        f"{described['num_frames']} frames, {described['stride']} apart; {resized}",
         "",
         "## Metrics",
         "",

@@ -18,7 +18,15 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from pipeline_lib.clips.colours import draw_colours
 from pipeline_lib.clips.decoding import decode_frames, decode_motion, read_encoded
 from pipeline_lib.clips.index import FLOW_STORED, ClipIndex, OpenShards
-from pipeline_lib.clips.sampling import AUGMENTATION, COLOURS, ClipRequest, epoch_order, generator, random_request
+from pipeline_lib.clips.sampling import (
+    AUGMENTATION,
+    COLOURS,
+    NUM_UNIFORM,
+    ClipRequest,
+    epoch_order,
+    generator,
+    random_request,
+)
 from pipeline_lib.configuration.training import Sampling
 
 Batch: TypeAlias = dict[str, torch.Tensor]
@@ -144,13 +152,13 @@ class TrainingClips(Dataset[Batch]):
         """The clip of a global sample index."""
         index = self.reader.index
         video = video_of_sample(self.seed, sample, len(index))
-        # Always drawn, and in this order, so that one setting does not shift the numbers of another.
-        uniform = generator(self.seed, AUGMENTATION, sample).random(6)
+        uniform = generator(self.seed, AUGMENTATION, sample).random(NUM_UNIFORM)
         labels = index.labels[video]
         # A clip of several classes (Sports-1M) teaches one of them, drawn anew each epoch.
         label = labels[int(uniform[5] * len(labels))] if labels else -1
         mirrored = self.horizontal_flip and self.unmirrored.isdisjoint(labels)
-        return random_request(self.sampling, uniform, int(index.num_frames[video]), video, sample, label, mirrored)
+        total, shape = int(index.num_frames[video]), (int(index.heights[video]), int(index.widths[video]))
+        return random_request(self.sampling, uniform, total, shape, video, sample, label, mirrored)
 
     def __getitem__(self, sample: int) -> Batch:
         return self.__getitems__([sample])

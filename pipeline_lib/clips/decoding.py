@@ -34,9 +34,32 @@ def read_encoded(shard: Shard, first: int, total: int, request: ClipRequest) -> 
 
 
 def _resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Bilinear when enlarging, area average when shrinking (no aliasing)."""
-    shrinks = height < image.shape[0] or width < image.shape[1]
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    """Area average along what shrinks (no aliasing), then bilinear along what grows."""
+    smaller = min(height, image.shape[0]), min(width, image.shape[1])
+    if smaller != image.shape[:2]:
+        image = cv2.resize(image, smaller[::-1], interpolation=cv2.INTER_AREA)
+    if smaller != (height, width):
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+    return image
+
+
+def _cut(image: np.ndarray, request: ClipRequest) -> np.ndarray:
+    """The request's pixels, (crop, crop, …): its rectangle resized, or the crop of the resized frame."""
+    if request.rectangle is not None:
+        top, left, height, width = request.rectangle
+        return _resize(image[top : top + height, left : left + width], request.crop, request.crop)
+    image = _resize(image, *resized_shape(image.shape[0], image.shape[1], request.short_side))
+    top, left = crop_corner(image.shape[0], image.shape[1], request)
+    return image[top : top + request.crop, left : left + request.crop]
+
+
+def _factors(height: int, width: int, request: ClipRequest) -> tuple[float, float]:
+    """How much longer displacements along x and along y are in what ``_cut`` gives."""
+    if request.rectangle is not None:
+        _, _, height, width = request.rectangle
+        return request.crop / width, request.crop / height
+    new_height, new_width = resized_shape(height, width, request.short_side)
+    return new_width / width, new_height / height
 
 
 def _scratch(encoded: memoryview, num_channels: int, what: str) -> np.ndarray:
@@ -81,12 +104,7 @@ def decode_frames(encoded: Sequence[memoryview], request: ClipRequest, out: np.n
         if earlier != position:
             out[position] = out[earlier]
             continue
-        image = _decode(piece, "RGB", what, scratch)
-        height, width = resized_shape(image.shape[0], image.shape[1], request.short_side)
-        top, left = crop_corner(height, width, request)
-        if (height, width) != image.shape[:2]:
-            image = _resize(image, height, width)
-        out[position] = image[top : top + request.crop, left : left + request.crop]
+        out[position] = _cut(_decode(piece, "RGB", what, scratch), request)
 
 
 def decode_motion(
@@ -110,9 +128,6 @@ def decode_motion(
         UserError: a frame is no JPEG, or its height is not that of a motion frame.
     """
     half, num_channels = padded_half(height), out.shape[-1]
-    new_height, new_width = resized_shape(height, width, request.short_side)
-    top, left = crop_corner(new_height, new_width, request)
-    window = np.s_[top : top + request.crop, left : left + request.crop]
     seen: dict[int, int] = {}
     scratch = _scratch(encoded[0], 1, what)
     for position, piece in enumerate(encoded):
@@ -125,8 +140,5 @@ def decode_motion(
         if image.shape != expected:
             raise UserError(f"{what}: a motion frame has the shape {image.shape}, {expected} was expected")
         for channel in range(num_channels):
-            plane = image[channel * half : channel * half + height]
-            if (new_height, new_width) != (height, width):
-                plane = _resize(plane, new_height, new_width)
-            out[position, ..., channel] = plane[window]
-    return new_width / width, new_height / height
+            out[position, ..., channel] = _cut(image[channel * half : channel * half + height], request)
+    return _factors(height, width, request)

@@ -1,5 +1,6 @@
 """Which frames and which pixels a clip holds: pure functions of (seed, epoch, sample)."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +9,13 @@ from pipeline_lib.configuration.training import Sampling
 
 # Purposes of the counter-based streams: one seed gives independent numbers for each.
 ORDER, AUGMENTATION, DROPOUT, INITIALISATION, COLOURS, VALIDATION, MOTION_VIEW = 1, 2, 3, 4, 5, 6, 7
+
+# Tries at a rectangle that fits, before the centre is taken; as in torchvision's RandomResizedCrop.
+RECTANGLE_TRIES = 10
+
+# Numbers of a sample's AUGMENTATION stream: start, short side, vertical, horizontal, flip, label, area and aspect of
+# each try. Always drawn, and in this order, so that one setting does not shift the numbers of another.
+NUM_UNIFORM = 6 + 2 * RECTANGLE_TRIES
 
 
 def generator(seed: int, purpose: int, first: int, second: int = 0) -> np.random.Generator:
@@ -91,6 +99,8 @@ class ClipRequest:
     """Place of the crop: 0 is the top, 1 the bottom."""
     horizontal: float = 0.5
     """Place of the crop: 0 is the left, 1 the right."""
+    rectangle: tuple[int, int, int, int] | None = None
+    """Top, left, height and width in the stored frame, pixels: resized to the crop as it is, instead of all above."""
     flip: bool = False
     """Mirror the clip; u changes its sign with it."""
     reverse: bool = False
@@ -115,15 +125,57 @@ def crop_corner(height: int, width: int, request: ClipRequest) -> tuple[int, int
     return top, left
 
 
+def random_rectangle(
+    height: int, width: int, area: tuple[float, float], aspect: tuple[float, float], uniform: np.ndarray
+) -> tuple[int, int, int, int]:
+    """Part of a frame with a random share of its area and a random aspect.
+
+    Inception's augmentation (Szegedy et al., "Going deeper with convolutions", section 6) as torchvision's
+    RandomResizedCrop draws it, and MaCLR (``get_crop_params`` in its slowfast/datasets/transform.py): the share is
+    uniform, the logarithm of the aspect too; where none of ten tries fits into the frame, it is the largest central
+    rectangle whose aspect is in the range.
+
+    Args:
+        height: of the frame, pixels.
+        width: of the frame, pixels.
+        area: range of the share of the frame's area, in (0, 1].
+        aspect: range of width over height, > 0.
+        uniform: ``NUM_UNIFORM`` numbers in [0, 1), of which 2 and 3 are the place, and those from 6 on the tries.
+
+    Returns:
+        Top, left, height and width, pixels.
+    """
+    low, high = math.log(aspect[0]), math.log(aspect[1])
+    for share, shape in uniform[6:].reshape(RECTANGLE_TRIES, 2).tolist():
+        pixels = height * width * (area[0] + (area[1] - area[0]) * share)
+        ratio = math.exp(low + (high - low) * shape)
+        new_height, new_width = round(math.sqrt(pixels / ratio)), round(math.sqrt(pixels * ratio))
+        if 0 < new_height <= height and 0 < new_width <= width:
+            top = int(uniform[2] * (height - new_height + 1))
+            left = int(uniform[3] * (width - new_width + 1))
+            return top, left, new_height, new_width
+    new_height = min(height, max(1, round(width / aspect[0])))
+    new_width = min(width, max(1, round(height * aspect[1])))
+    return (height - new_height) // 2, (width - new_width) // 2, new_height, new_width
+
+
 def random_request(
-    sampling: Sampling, uniform: np.ndarray, num_frames: int, video: int, sample: int, label: int, mirrored: bool
+    sampling: Sampling,
+    uniform: np.ndarray,
+    num_frames: int,
+    shape: tuple[int, int],
+    video: int,
+    sample: int,
+    label: int,
+    mirrored: bool,
 ) -> ClipRequest:
     """A training clip at a random place in time and space.
 
     Args:
         sampling: which frames and pixels; without augmentation the crop is the centre's and nothing is mirrored.
-        uniform: at least five numbers in [0, 1): start, short side, vertical and horizontal place of the crop, flip.
+        uniform: ``NUM_UNIFORM`` numbers in [0, 1).
         num_frames: of the video.
+        shape: height and width of its stored frames, pixels.
         video: its row in the index.
         sample: the global sample index.
         label: the clip's class, -1 without one.
@@ -140,6 +192,7 @@ def random_request(
         short_side=low + int(uniform[1] * (high - low + 1)),
         vertical=0.5 if plain else float(uniform[2]),
         horizontal=0.5 if plain else float(uniform[3]),
+        rectangle=None if sampling.area is None else random_rectangle(*shape, sampling.area, sampling.aspect, uniform),
         flip=mirrored and not plain and bool(uniform[4] < 0.5),
         label=label,
         sample=sample,

@@ -19,6 +19,7 @@ from pipeline_lib.clips.sampling import (
     AUGMENTATION,
     COLOURS,
     MOTION_VIEW,
+    NUM_UNIFORM,
     ClipRequest,
     generator,
     latest_start,
@@ -95,9 +96,10 @@ class PairedClips(Dataset[Batch]):
         """The visual clip of a view (0 the query's, 1 the key's)."""
         index = self.reader.index
         labels, total = index.labels[video], int(index.num_frames[video])
-        uniform = generator(self.seed, AUGMENTATION, sample, 1 + view).random(5)
+        shape = int(index.heights[video]), int(index.widths[video])
+        uniform = generator(self.seed, AUGMENTATION, sample, 1 + view).random(NUM_UNIFORM)
         label = labels[0] if labels else -1
-        return random_request(self.sampling, uniform, total, video, sample, label, self.horizontal_flip)
+        return random_request(self.sampling, uniform, total, shape, video, sample, label, self.horizontal_flip)
 
     def requests(self, sample: int) -> tuple[list[ClipRequest], list[ClipRequest]]:
         """Visual and motion clips of a sample, each of both views; no motion clips if none are asked for."""

@@ -1,5 +1,6 @@
 """Recipes: how a network is trained, as the papers say it."""
 
+from math import inf
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -45,7 +46,13 @@ class Sampling(Section):
     crop: int = Field(default=224, ge=16)
     """Side of the square crop, pixels."""
     short_side: tuple[int, int] = (256, 256)
-    """The frame's short side is resized to a value drawn from this range before the crop."""
+    """The frame's short side is resized to a value drawn from this range before the crop; evaluation takes the lower
+    one."""
+    area: tuple[float, float] | None = None
+    """Training clips are random resized crops, of a share of the frame's area in this range, not of the
+    ``short_side``."""
+    aspect: tuple[float, float] = (3 / 4, 4 / 3)
+    """Range of the width over the height of what ``area`` cuts out, drawn on a logarithmic scale."""
     augmentation: Literal["standard", "modist", "none"] = "standard"
     """``standard`` crops and mirrors at random, ``modist`` also changes colours, ``none`` takes the centre."""
 
@@ -56,6 +63,20 @@ class Sampling(Section):
             raise ValueError(f"short_side: {[low, high]} runs from the larger value to the smaller")
         if low < self.crop:
             raise ValueError(f"crop: {self.crop} does not fit into the smallest short_side, {low}")
+        return self
+
+    @model_validator(mode="after")
+    def _area_is_possible(self) -> "Sampling":
+        low, high = self.aspect
+        if not 0 < low <= high < inf:
+            raise ValueError(f"aspect: {[low, high]} is no range of positive numbers, smaller one first")
+        if self.area is None:
+            return self
+        low, high = self.area
+        if not 0 < low <= high <= 1:
+            raise ValueError(f"area: {[low, high]} is no range of shares of the frame, 0 < smaller ≤ larger ≤ 1")
+        if self.augmentation == "none":
+            raise ValueError("area: drawn at random, but augmentation `none` takes the centre; leave one of them out")
         return self
 
 

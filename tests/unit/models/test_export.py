@@ -72,3 +72,15 @@ def test_an_export_without_onnx_needs_no_onnx(tmp_path: Path) -> None:
     trained(tmp_path)
     assert main(["export", "d3d", "--root", str(tmp_path), "--out", str(tmp_path / "there"), "--no-onnx"]) == 0
     assert sorted(path.name for path in (tmp_path / "there").iterdir()) == ["README.md", "model.safetensors"]
+    assert "resized to a short side of 40–40 px for training" in (tmp_path / "there" / "README.md").read_text()
+
+
+def test_the_card_says_how_resized_crops_were_taken(tmp_path: Path) -> None:
+    trained(tmp_path)
+    weights = Layout(tmp_path).weights("d3d", "1", "0")
+    tensors, metadata = load_weights(weights)
+    metadata["specification"]["recipe"]["sampling"] |= {"area": [0.3, 1.0], "aspect": [0.5, 2.0]}
+    save_weights(weights, tensors, metadata)
+    assert main(["export", "d3d", "--root", str(tmp_path), "--out", str(tmp_path / "there"), "--no-onnx"]) == 0
+    card = (tmp_path / "there" / "README.md").read_text()
+    assert "30–100 % of a frame" in card and "px for training" not in card
