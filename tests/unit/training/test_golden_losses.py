@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from packed_set import PackedSet, make_packed_set, tiny_teacher, tiny_training
+from packed_set import PackedSet, make_packed_set, measure_strengths, tiny_modist, tiny_teacher, tiny_training
 
 from pipeline_lib.artefacts.fingerprint import code_fingerprint
 from pipeline_lib.configuration.specification import TrainingSpecification
@@ -24,12 +24,14 @@ OBJECTIVES: dict[str, dict[str, object]] = {
     "distillation_pooled": {"name": "distillation", "endpoint": "Mixed_5c", "pooled": True, "weight": 50.0},
     "without_action_loss": {"name": "distillation", "action_weight": 0.0},
     "flow_regression": {"name": "flow_regression"},
+    "modist": {"name": "modist"},
 }
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[PackedSet, TrainingSpecification]:
     packed = make_packed_set(tmp_path_factory.mktemp("golden"), num_train=8, num_validation=0)
+    measure_strengths(packed)
     teacher = tiny_teacher(packed, recipe={"steps": 2})
     train(teacher, packed.root, packed.layout.experiment("flow_tiny", "1", "0"), 0)
     return packed, teacher
@@ -42,7 +44,8 @@ def measured(name: str, trained: tuple[PackedSet, TrainingSpecification], output
     if objective["name"] == "distillation":
         changes["teacher"] = teacher
     recipe = {"steps": 20, "checkpoint_steps": 100, "schedule": {"base_rate": 0.001, "milestones": [15]}}
-    train(tiny_training(packed, recipe=recipe, **changes), packed.root, output, 0)
+    kind = tiny_modist if name == "modist" else tiny_training
+    train(kind(packed, recipe=recipe, **changes), packed.root, output, 0)
     return [json.loads(line)["total"] for line in (output / "metrics.jsonl").read_text().splitlines()]
 
 
@@ -53,7 +56,9 @@ def test_losses_are_those_recorded(name, trained, tmp_path):
         "torch": torch.__version__.split("+")[0],
         "cpu": torch.backends.cpu.get_cpu_capability(),
         # A network may be made faster by summing in another order; the trainer and the objectives may not change a bit.
-        "network": code_fingerprint(["pipeline_lib.models.inception3d", "pipeline_lib.models.decoders"]),
+        "network": code_fingerprint(
+            [f"pipeline_lib.models.{name}" for name in ("inception3d", "decoders", "slow_resnet")]
+        ),
     }
     golden = json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {"losses": {}}
     if os.environ.get("UPDATE_GOLDEN"):
