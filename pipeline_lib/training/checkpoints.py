@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from pipeline_lib.artefacts.atomic import atomic_path
+from pipeline_lib.artefacts.atomic import atomic_path, write_bytes
 
 
 class Checkpoints:
@@ -97,8 +97,9 @@ class Checkpoints:
             shutil.rmtree(aside, ignore_errors=True)
             self.folder.rename(aside)
             print(f"specification, code or inputs changed: earlier checkpoints set aside in {aside}", file=sys.stderr)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        marker.write_text(self.digest)
+        # Written once and whole: a marker that a kill left half-written would read as another origin.
+        if not marker.is_file():
+            write_bytes(marker, self.digest.encode())
 
     def latest(self) -> tuple[int, dict[str, Any]] | None:
         """Step and state of the last undamaged checkpoint, or None. Damaged ones are removed and named."""

@@ -1,6 +1,8 @@
 import os
 import subprocess
 import sys
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 import torch
@@ -62,6 +64,27 @@ def test_checkpoints_of_another_origin_are_set_aside(tmp_path, capsys):
     second.save(3, state(3))
     second.set_aside_others()
     assert second.latest()[0] == 3
+
+
+def test_a_kill_while_a_run_starts_again_forgets_no_checkpoint(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path / "c", "origin", keep=2)
+    checkpoints.set_aside_others()
+    checkpoints.save(5, state(5))
+
+    # Whatever is written now is cut off in the middle.
+    for name in ("write_text", "write_bytes"):
+        original = getattr(Path, name)
+
+        def torn(self, content, *rest, original=original):
+            original(self, content[:3], *rest)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(Path, name, torn)
+    with suppress(KeyboardInterrupt):
+        checkpoints.set_aside_others()
+    monkeypatch.undo()
+    checkpoints.set_aside_others()
+    assert checkpoints.latest()[0] == 5
 
 
 def test_weights_have_the_same_bytes_in_every_process(tmp_path):
