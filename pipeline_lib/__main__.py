@@ -1,6 +1,7 @@
 """The command line: ``python -m pipeline_lib COMMAND``; each module of ``pipeline_lib.cli`` is one command."""
 
 import argparse
+import errno
 import importlib
 import os
 import pkgutil
@@ -39,6 +40,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:
+        return 1
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = f" for {error.filename}" if error.filename else ""
+        print(
+            f"error: no room on the disk{where} ({error.strerror}). Make room and run the same command again: what is "
+            "finished stays, and a stage that can be interrupted goes on from where it was.",
+            file=sys.stderr,
+        )
         return 1
 
 

@@ -1,6 +1,8 @@
 """``python -m pipeline_lib experiments``: the list of what can be trained, beside the papers' numbers."""
 
 import json
+import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -61,3 +63,17 @@ def test_overlays_count_and_unknown_names_are_refused(
     assert listed(repository, capsys, "d3d_demo", "--configfile", str(overlay))[0]["recipe"] == "d3d"
     assert main(["experiments", "--project", str(repository), "d3d_dem"]) == 2
     assert "Did you mean `d3d_demo`?" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_told_in_one_sentence(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # A device that refuses every byte as a full disk does.
+    full = open("/dev/full", "w")
+    monkeypatch.setattr(sys, "stdout", full)
+    status = main(["experiments", "--project", str(repository), "--json"])
+    monkeypatch.undo()
+    with suppress(OSError):
+        full.close()
+    assert status == 1
+    assert capsys.readouterr().err.startswith("error: no room on the disk")
