@@ -73,10 +73,11 @@ class FlowRegressionObjective:
 
     needs_teacher = False
     views = None
-    modalities: tuple[str, ...] = ("rgb", "flow")
 
-    def __init__(self, settings: FlowRegression) -> None:
-        self.settings = settings
+    def __init__(self, settings: FlowRegression, modality: str = "rgb") -> None:
+        self.settings, self.modality = settings, modality
+        # A network may also see the flow that it decodes: what its layers keep of it (D3D, Table 1, row "Flow").
+        self.modalities: tuple[str, ...] = tuple(dict.fromkeys((modality, "flow")))
 
     def attach(self, network: nn.Module) -> EndpointForward:
         """The network with a decoder.
@@ -103,7 +104,7 @@ class FlowRegressionObjective:
         """``total``, ``action``, ``flow``, ``endpoint_error`` (units of the bound) and ``top1``."""
         assert teacher is None
         decoded = self.settings.decoder != "none"
-        outputs = student(batch["rgb"], () if decoded else (self.settings.endpoint,))
+        outputs = student(batch[self.modality], () if decoded else (self.settings.endpoint,))
         logits = outputs["logits"].float()
         action = F.cross_entropy(logits, batch["labels"])
         flow, error = flow_loss(outputs[PREDICTION if decoded else self.settings.endpoint], batch["flow"])
@@ -119,4 +120,4 @@ class FlowRegressionObjective:
 def build(specification: TrainingSpecification) -> FlowRegressionObjective:
     """The objective of a specification."""
     assert isinstance(specification.objective, FlowRegression)
-    return FlowRegressionObjective(specification.objective)
+    return FlowRegressionObjective(specification.objective, specification.modality)

@@ -55,6 +55,16 @@ def test_what_learns(decoder, freeze):
     assert moved != freeze
 
 
+def test_a_network_decodes_the_flow_that_it_sees():
+    torch.manual_seed(0)
+    objective = FlowRegressionObjective(FlowRegression(decoder="simple", action_weight=0.0), "flow")
+    assert objective.modalities == ("flow",)
+    module = objective.attach(build_network(NETWORK, 4, "flow")).train()
+    batch = {"flow": torch.rand(2, 2, 8, 32, 32), "labels": torch.tensor([0, 1])}
+    losses = objective.losses(module, batch)
+    assert losses["total"].item() == pytest.approx(losses["flow"].item())
+
+
 def test_logits_have_no_grid():
     with pytest.raises(UserError, match="spatial grid"):
         FlowRegressionObjective(FlowRegression(endpoint="logits")).attach(build_network(NETWORK, 4, "rgb"))
