@@ -37,6 +37,19 @@ def test_every_experiment_that_the_document_names_exists(repository: Path, plann
     assert names <= {*configuration.experiments, *configuration.targets}
 
 
+def test_every_variant_of_d3d_exists_on_the_other_two_data_sets(repository: Path, planned: Any) -> None:
+    section = document(repository).split("## D3D (")[1].split("All of these exist on Kinetics-600")[0]
+    written = set(re.findall(r"`([a-z]\w+)_k400`", section))
+    patterns = re.findall(r"`([a-z]\w+_)\*`", section)
+    configuration = planned().configuration
+    names = {name for name in configuration.experiments if name.endswith("_k400")}
+    variants = written | {name[: -len("_k400")] for name in names if name.startswith(tuple(patterns))}
+    assert len(variants) > 25
+    wanted = {f"{name}_{place}" for name in variants for place in ("k600", "mini")}
+    # Figure 4 of S3D-G names I3D's spatial stream there.
+    assert wanted - {"i3d_rgb_mini"} | {"i3d_mini"} <= set(configuration.experiments)
+
+
 def test_the_papers_initialisation_is_a_valid_overlay(repository: Path, planned: Any) -> None:
     (example,) = re.findall(r"```yaml\n(.*?)```", document(repository), re.DOTALL)
     plan = planned(yaml.safe_load(example))
