@@ -148,7 +148,23 @@ class Trainer:
         self.best = fresh
         return True
 
+    def _check_weights(self) -> None:
+        """Never keep weights that a finite loss has thrown to infinity: no later run could go on from them."""
+        weights: list[torch.Tensor] = list(self._parameters)
+        largest = torch.stack(list(torch._foreach_norm(weights, float("inf"))))
+        if not bool(largest.isfinite().all()):
+            raise UserError(
+                f"experiment {self.specification.experiment}: the weights are not finite after step {self.step}. "
+                f"Last good checkpoint: {self._last_checkpoint()}. "
+                "Lower recipe.schedule.base_rate or set recipe.optimiser.clip_gradient_norm."
+            )
+
+    def _last_checkpoint(self) -> str:
+        saved = self.checkpoints.paths()
+        return str(saved[-1]) if saved else "none"
+
     def _save(self, log: MetricsLog | None) -> None:
+        self._check_weights()
         earlier, best = self.best, self._is_best()
         if log is None:
             return
@@ -316,11 +332,10 @@ class Trainer:
             torch._foreach_copy_(self._buffers, self._saved_buffers)
             return
         ids = ", ".join(str(self.index.ids[row]) for row in torch.cat(videos).tolist())
-        saved = self.checkpoints.paths()
         raise UserError(
             f"experiment {self.specification.experiment}: the loss is not finite at step {self.step} "
             f"(recipe.maximum_skipped_steps: {allowed}). Clips of the step are from {ids}. "
-            f"Last good checkpoint: {saved[-1] if saved else 'none'}. "
+            f"Last good checkpoint: {self._last_checkpoint()}. "
             "Lower recipe.schedule.base_rate, set recipe.optimiser.clip_gradient_norm, or look at those videos."
         )
 

@@ -248,6 +248,15 @@ def test_a_non_finite_loss_names_the_videos(packed, tmp_path):
         train(wild, packed.root, tmp_path / "wild", 0)
 
 
+def test_weights_that_are_not_finite_are_never_kept(packed, tmp_path):
+    # The loss of the only step is still finite; what the rate makes of the weights is not.
+    specification = tiny_training(packed, recipe={"steps": 1, "schedule": {"base_rate": 1e39}})
+    with pytest.raises(UserError, match=r"weights are not finite after step 1\. Last good checkpoint: none"):
+        train(specification, packed.root, tmp_path / "run", 0)
+    assert not list((tmp_path / "run").rglob("*.pt"))
+    assert not (tmp_path / "run" / "weights.safetensors").exists()
+
+
 def test_skipped_steps_leave_no_trace(packed, tmp_path, monkeypatch):
     specification = tiny_training(packed, recipe={"maximum_skipped_steps": 1, "steps": 4})
     original = Trainer._forward
