@@ -118,6 +118,12 @@ class FlowRegressionObjective:
 
 
 def build(specification: TrainingSpecification) -> FlowRegressionObjective:
-    """The objective of a specification."""
+    """The objective of a specification.
+
+    Raises:
+        UserError: a frozen network's statistics would be computed anew.
+    """
     assert isinstance(specification.objective, FlowRegression)
+    if specification.objective.freeze and specification.recipe.reestimate_batch_norm:
+        raise UserError("recipe.reestimate_batch_norm: a frozen network (objective.freeze) keeps its statistics; set 0")
     return FlowRegressionObjective(specification.objective, specification.modality)

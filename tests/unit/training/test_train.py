@@ -257,6 +257,33 @@ def test_weights_that_are_not_finite_are_never_kept(packed, tmp_path):
     assert not (tmp_path / "run" / "weights.safetensors").exists()
 
 
+def test_a_frozen_networks_statistics_are_not_computed_anew(packed, tmp_path):
+    frozen = {"name": "flow_regression", "action_weight": 0.0, "freeze": True}
+    specification = tiny_training(packed, objective=frozen, motion="exact", recipe={"reestimate_batch_norm": 2})
+    with pytest.raises(UserError, match="reestimate_batch_norm"):
+        train(specification, packed.root, tmp_path / "run", 0)
+
+
+def test_a_compiled_network_learns_the_same(packed, tmp_path, monkeypatch):
+    compiled: list[object] = []
+    original = torch.compile
+
+    def traced(module, **settings):
+        compiled.append(module)
+        # Traced as for any compiler, then run as it is: what a compiler would make of it takes minutes.
+        return original(module, backend="eager", **settings)
+
+    plain = tiny_training(packed, recipe={"steps": 3})
+    train(plain, packed.root, tmp_path / "plain", 0)
+    monkeypatch.setattr(torch, "compile", traced)
+    fast = plain.model_copy(update={"hardware": plain.hardware.model_copy(update={"compile": True})})
+    train(fast, packed.root, tmp_path / "compiled", 0)
+    assert len(compiled) == 1
+    one, other = (load_weights(tmp_path / name / "weights.safetensors")[0] for name in ("plain", "compiled"))
+    assert one.keys() == other.keys()
+    assert all(torch.allclose(one[name], other[name], rtol=1e-4, atol=1e-5) for name in one)
+
+
 def test_skipped_steps_leave_no_trace(packed, tmp_path, monkeypatch):
     specification = tiny_training(packed, recipe={"maximum_skipped_steps": 1, "steps": 4})
     original = Trainer._forward
