@@ -9,7 +9,7 @@ from torch import nn
 
 from pipeline_lib.configuration.specification import TrainingSpecification
 from pipeline_lib.errors import UserError
-from pipeline_lib.training.networks import load_network
+from pipeline_lib.training.networks import choose_device, load_network
 from pipeline_lib.training.weights import load_metadata
 
 
@@ -38,18 +38,6 @@ class TrainedNetwork:
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=mixed):
             logits: torch.Tensor = self.network(clip_BCTHW)
         return logits.float().cpu()
-
-
-def choose_device(wanted: str) -> torch.device:
-    """The device of a name (``auto``, ``cpu``, ``cuda``).
-
-    Raises:
-        UserError: ``cuda`` is asked for and there is none.
-    """
-    available = torch.cuda.is_available()
-    if wanted == "cuda" and not available:
-        raise UserError("hardware.device is cuda, but PyTorch finds no CUDA device here; use auto or cpu.")
-    return torch.device("cuda" if available and wanted != "cpu" else "cpu")
 
 
 def load_trained(path: Path, wanted_device: str | None = None) -> TrainedNetwork:

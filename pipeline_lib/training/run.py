@@ -31,24 +31,12 @@ from pipeline_lib.training.checkpoints import Checkpoints
 from pipeline_lib.training.code import objective_module, training_modules
 from pipeline_lib.training.distribution import Ranks, joined
 from pipeline_lib.training.metrics_log import MetricsLog
-from pipeline_lib.training.networks import build_network, grouped, initialise, load_network, source_path
+from pipeline_lib.training.networks import build_network, choose_device, grouped, initialise, load_network, source_path
 from pipeline_lib.training.objectives.base import EndpointForward, TrainingObjective
 from pipeline_lib.training.signals import EXIT_INTERRUPTED, stop_requests
 from pipeline_lib.training.trainer import Trainer, TrainingInterruptedError, place
 from pipeline_lib.training.validation import Validation
 from pipeline_lib.training.weights import load_metadata, save_weights
-
-
-def choose_device(name: str) -> torch.device:
-    """The device of the hardware section.
-
-    Raises:
-        UserError: ``cuda`` is asked for and there is none.
-    """
-    available = torch.cuda.is_available()
-    if name == "cuda" and not available:
-        raise UserError("hardware.device: cuda, but torch sees no GPU here; use auto or cpu")
-    return torch.device("cuda" if available and name != "cpu" else "cpu")
 
 
 def prepare_torch(specification: TrainingSpecification, device: torch.device) -> None:
