@@ -29,7 +29,7 @@ def test_a_finished_run_has_nothing_to_do(project: Project) -> None:
 
 
 def test_another_weight_reruns_that_distillation_and_what_follows_from_it(project: Project) -> None:
-    project.edit("workflow/experiments/demo.yaml", "weight: 0.1", "weight: 0.5")
+    project.edit("workflow/experiments/demo.yaml", "weight: 100.0", "weight: 50.0")
     outcome = project.plan("demo")
     assert made(outcome) == D3D_AND_FOLLOWERS
     assert outcome.jobs["distill"] == 1
@@ -43,7 +43,7 @@ def test_an_ensemble_follows_its_members(project: Project) -> None:
     )
     assert made(project.plan("demo")) == {"evaluations/rgb_flow_demo/1-0/two_clips", "report"}
     project.succeed("demo")
-    project.edit("workflow/experiments/demo.yaml", "weight: 0.1", "weight: 0.5")
+    project.edit("workflow/experiments/demo.yaml", "weight: 100.0", "weight: 50.0")
     assert made(project.plan("demo")) == D3D_AND_FOLLOWERS | {"evaluations/rgb_flow_demo/1-0/two_clips"}
 
 
