@@ -126,8 +126,7 @@ def generated_trial(
 ) -> Trial:
     """A generated set of the configuration (the demo's unless named), with a larger validation list."""
     configuration = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
-    experiments = yaml.safe_load((REPOSITORY / "workflow/experiments/demo.yaml").read_text())
-    experiment = experiments["teacher_demo"]
+    experiment = yaml.safe_load((REPOSITORY / "workflow/experiments/demo.yaml").read_text())["teacher_demo"]
     dataset = Dataset.model_validate(configuration["datasets"][dataset_name or experiment["dataset"]])
     assert dataset.generated is not None
     sizes = {"num_validation": num_validation, "num_train": num_train or dataset.generated.num_train}

@@ -30,12 +30,20 @@ class Schedule(Section):
     base_rate: float = Field(gt=0)
     """Rate at the recipe's global batch."""
     milestones: list[int] = []
-    """Steps at which the rate is multiplied by ``factor``."""
+    """Steps at which the rate is multiplied by ``factor``; of ``step`` alone."""
     factor: float = 0.1
     restarts: list[int] = []
-    """Steps at which the rate starts at ``base_rate`` again (I3D's flow schedule)."""
+    """Steps at which the rate starts at ``base_rate`` again (I3D's flow schedule); of ``step`` alone."""
     warmup_steps: int = Field(default=0, ge=0)
     warmup_start_rate: float = Field(default=0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _cosine_has_no_steps(self) -> "Schedule":
+        # A recipe that is changed to cosine would keep them, and nothing would read them.
+        for name in ("milestones", "restarts"):
+            if self.name == "cosine" and getattr(self, name):
+                raise ValueError(f"{name}: {getattr(self, name)} belong to the schedule `step`; with cosine set []")
+        return self
 
 
 class Sampling(Section):

@@ -55,6 +55,11 @@ MISTAKES: list[tuple[dict[str, Any], str, tuple[str, ...]]] = [
     (demo(stage="distil"), "experiments.d3d_demo.stage", ("'distil'", "`distill`")),
     (demo(recipe_changes={"steps": "3"}), "experiments.d3d_demo.recipe_changes.steps", ("'3'", "integer")),
     ({"recipes": {"demo_rgb": {"sampling": {"crop": 100}}}}, "recipes.demo_rgb.sampling", ("100", "short_side")),
+    (
+        {"recipes": {"demo_rgb": {"schedule": {"name": "cosine"}}}},
+        "recipes.demo_rgb.schedule",
+        ("milestones", "cosine"),
+    ),
     ({"recipes": {"demo_rgb": {"sampling": {"area": [0.3, 2]}}}}, "recipes.demo_rgb.sampling", ("area", "2.0")),
     # names that do not exist
     (demo(teacher="teacher_dmo"), "experiments.d3d_demo.teacher", ("`teacher_dmo`", "`teacher_demo`")),
