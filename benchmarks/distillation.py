@@ -373,21 +373,22 @@ def measure(trial: Trial, root: Path, clock: Clock, variants: bool) -> Iterator[
 
 
 def summarise(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Mean and spread of every network, and the paired differences to the baseline with their 95 % t intervals."""
+    """Mean and spread of every network, and the paired differences with their 95 % t intervals."""
     summary: dict[str, Any] = {"num_runs": len(records), "runs": list(records)}
     networks = ("baseline", "teacher", *STUDENTS)
     for kind in (*networks, "rgb_flow", *(f"{network}_on_train" for network in networks)):
         values = np.array([record[kind] for record in records])
         spread = float(values.std(ddof=1)) if len(values) > 1 else None
         summary[kind] = {"mean": round(float(values.mean()), 2), "standard_deviation": spread and round(spread, 2)}
-    for student in STUDENTS:
-        differences = np.array([record[student] - record["baseline"] for record in records])
+    pairs = [*((student, "baseline") for student in STUDENTS), ("mixed4f", "teacher"), ("mixed4f", "d3d")]
+    for first, second in pairs:
+        differences = np.array([record[first] - record[second] for record in records])
         mean = float(differences.mean())
         interval = None
         if len(differences) > 1:
             half = float(stats.t.ppf(0.975, len(differences) - 1) * differences.std(ddof=1) / np.sqrt(len(differences)))
             interval = [round(mean - half, 2), round(mean + half, 2)]
-        summary[f"{student}_minus_baseline"] = {"mean": round(mean, 2), "interval_95": interval}
+        summary[f"{first}_minus_{second}"] = {"mean": round(mean, 2), "interval_95": interval}
     return summary
 
 
@@ -458,7 +459,10 @@ def main() -> int:
         if records:
             results[trial.name] = summarise(records) | {
                 "recipe": trial.rgb_recipe.model_dump(mode="json"),
-                "distillation": trial.distillation.model_dump(mode="json"),
+                "distillation": {
+                    name: objective.model_dump(mode="json")
+                    for name, objective in zip(STUDENTS, (trial.distillation, MIXED_4F), strict=True)
+                },
                 "dataset": trial.dataset.model_dump(
                     mode="json", exclude_defaults=True, exclude={"videos", "annotations"}
                 ),
