@@ -50,10 +50,10 @@ from pipeline_lib.configuration.training import Recipe  # noqa: E402
 from pipeline_lib.evaluation.ensemble import evaluate_ensemble  # noqa: E402
 from pipeline_lib.evaluation.results import read_metrics  # noqa: E402
 from pipeline_lib.evaluation.runner import evaluate  # noqa: E402
-from pipeline_lib.flow.extraction import extract_motion  # noqa: E402
+from pipeline_lib.flow.motion_stage import extract_motion  # noqa: E402
+from pipeline_lib.generation.stage import generate  # noqa: E402
 from pipeline_lib.manifests.build import build_manifest  # noqa: E402
-from pipeline_lib.media.extraction import extract_frames  # noqa: E402
-from pipeline_lib.media.generation import generate  # noqa: E402
+from pipeline_lib.media.frames_stage import extract_frames  # noqa: E402
 from pipeline_lib.training.run import train  # noqa: E402
 
 FOLDS = 4

@@ -16,7 +16,7 @@ from pipeline_lib.configuration.data import Motion
 from pipeline_lib.flow.endpoint_error import endpoint_error
 from pipeline_lib.flow.film import compute, read_video
 from pipeline_lib.flow.quantisation import encode_image, round_trip, stack_channels
-from pipeline_lib.flow.tvl1 import create
+from pipeline_lib.flow.tvl1.method import create
 
 QUALITIES = (50, 75, 85, 90, 95, 98, 100)
 

@@ -15,8 +15,8 @@ from tvl1 import MEDIA, frames_of
 
 from pipeline_lib.configuration.data import Motion
 from pipeline_lib.configuration.specification import MotionSpecification
-from pipeline_lib.flow.extraction import extract_motion
 from pipeline_lib.flow.methods import create_method
+from pipeline_lib.flow.motion_stage import extract_motion
 from pipeline_lib.media.shards import ShardPart
 
 

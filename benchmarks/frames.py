@@ -19,8 +19,8 @@ from common import emit, say
 
 from pipeline_lib.configuration.data import FrameFormat
 from pipeline_lib.configuration.specification import FramesSpecification
-from pipeline_lib.media.extraction import extract_frames
 from pipeline_lib.media.ffmpeg import ffmpeg_executable, ffmpeg_version
+from pipeline_lib.media.frames_stage import extract_frames
 from pipeline_lib.media.shards import Shard
 
 MEDIA = Path(os.environ.get("PIPELINE_MEDIA", Path(__file__).resolve().parent.parent.parent / "shared" / "media"))

@@ -46,7 +46,7 @@ from pipeline_lib.configuration.training import Recipe  # isort: skip
 from pipeline_lib.evaluation.results import read_metrics  # isort: skip
 from pipeline_lib.evaluation.retrieval import retrieve  # isort: skip
 from pipeline_lib.evaluation.runner import evaluate  # isort: skip
-from pipeline_lib.flow.strength import measure_strength  # isort: skip
+from pipeline_lib.flow.strength_stage import measure_strength  # isort: skip
 from pipeline_lib.models.catalogue import resolve  # isort: skip
 from pipeline_lib.training.run import train  # isort: skip
 

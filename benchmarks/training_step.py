@@ -30,7 +30,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline_lib.models.catalogue import resolve
-from pipeline_lib.models.importing.sources import SOURCES, convert
+from pipeline_lib.models.importing.publishers import SOURCES, convert
 
 NUM_CLASSES = 400
 # Differences of the losses, as shares of the first: of any step, and of the mean over all. In float64 both networks

@@ -12,7 +12,7 @@ import simplejpeg
 from pipeline_lib.artefacts.layout import Layout, shard_names
 from pipeline_lib.configuration.specification import TrainingSpecification
 from pipeline_lib.flow.quantisation import Quantisation
-from pipeline_lib.flow.strength import measure_strength
+from pipeline_lib.flow.strength_stage import measure_strength
 from pipeline_lib.media.shards import ShardPart
 
 CLASSES = ("down", "left", "right", "up")

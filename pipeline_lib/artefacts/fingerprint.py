@@ -95,7 +95,7 @@ def closure(modules: Iterable[str]) -> list[str]:
     """The modules and everything that they import inside the package, sorted.
 
     Args:
-        modules: full names (``pipeline_lib.flow.extraction``).
+        modules: full names (``pipeline_lib.flow.motion_stage``).
 
     Raises:
         ValueError: a name is no module of the package, or a file uses a relative import.

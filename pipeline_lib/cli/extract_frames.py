@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from pipeline_lib.configuration.specification import FramesSpecification
-    from pipeline_lib.media.extraction import extract_frames
+    from pipeline_lib.media.frames_stage import extract_frames
 
     specification = FramesSpecification.model_validate_json(options.specification)
     extract_frames(specification, options.videos, options.output, options.threads, options.maximum_reject_share)

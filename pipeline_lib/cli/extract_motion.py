@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from pipeline_lib.configuration.specification import MotionSpecification
-    from pipeline_lib.flow.extraction import extract_motion
+    from pipeline_lib.flow.motion_stage import extract_motion
 
     specification = MotionSpecification.model_validate_json(options.specification)
     extract_motion(specification, options.frames, options.output, max(1, options.threads), options.maximum_reject_share)

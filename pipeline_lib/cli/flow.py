@@ -55,9 +55,9 @@ def _fields(options: argparse.Namespace, name: str, parameters: dict[str, Any], 
     import os
 
     from pipeline_lib.configuration.data import Motion
-    from pipeline_lib.flow.extraction import choose_device
     from pipeline_lib.flow.film import compute
     from pipeline_lib.flow.methods import create_method
+    from pipeline_lib.flow.motion_stage import choose_device
 
     kind = Motion(method=name, gap=options.gap, parameters=parameters)  # type: ignore[arg-type]
     device = choose_device(options.device, name)

@@ -18,7 +18,7 @@ def run(options: argparse.Namespace) -> int:
 
     from pipeline_lib.configuration.specification import ManifestSpecification
     from pipeline_lib.errors import UserError
-    from pipeline_lib.media.generation import generate
+    from pipeline_lib.generation.stage import generate
 
     try:
         specification = ManifestSpecification.model_validate_json(options.specification)

@@ -12,7 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from pipeline_lib.flow.strength import measure_strength
+    from pipeline_lib.flow.strength_stage import measure_strength
 
     measure_strength(options.motion, options.output)
     return 0

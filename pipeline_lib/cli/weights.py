@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _list() -> int:
-    from pipeline_lib.models.importing.sources import SOURCES
+    from pipeline_lib.models.importing.publishers import SOURCES
 
     for name, source in SOURCES.items():
         how = "inflated from 2D" if source.two_dimensional else "converted"
@@ -50,7 +50,7 @@ def _import(options: argparse.Namespace) -> int:
     from pipeline_lib.artefacts.digest import file_digest
     from pipeline_lib.artefacts.layout import Layout
     from pipeline_lib.models.importing.checkpoint_files import read_checkpoint
-    from pipeline_lib.models.importing.sources import address, check_digest, classes, convert, find_source, variant
+    from pipeline_lib.models.importing.publishers import address, check_digest, classes, convert, find_source, variant
     from pipeline_lib.training.weights import save_weights
 
     name, network, named_modality = variant(options.source)

@@ -12,7 +12,7 @@ import pandas as pd
 
 from pipeline_lib.artefacts.digest import digest
 from pipeline_lib.artefacts.layout import Layout, shard_names
-from pipeline_lib.clips.strength import Strengths, read_strengths
+from pipeline_lib.clips.motion_strength import Strengths, read_strengths
 from pipeline_lib.errors import UserError
 from pipeline_lib.media.shards import Shard
 

@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 
 from pipeline_lib.clips.colours import draw_colours
 from pipeline_lib.clips.dataset import Batch, ClipReader, video_of_sample
+from pipeline_lib.clips.motion_strength import strong_starts
 from pipeline_lib.clips.sampling import (
     AUGMENTATION,
     COLOURS,
@@ -25,7 +26,6 @@ from pipeline_lib.clips.sampling import (
     latest_start,
     random_request,
 )
-from pipeline_lib.clips.strength import strong_starts
 from pipeline_lib.configuration.training import Sampling
 
 NUM_VIEWS = 2

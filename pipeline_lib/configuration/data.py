@@ -8,7 +8,7 @@ from pipeline_lib.configuration.base import Section
 
 
 class Generated(Section):
-    """Parameters of the generated data set (pipeline_lib/media/generated.py)."""
+    """Parameters of the generated data set (pipeline_lib/generation/videos.py)."""
 
     family: Literal["motions", "trajectories"] = "motions"
     """Which classes and textures: the demo's own, or the second set that plays UCF101's part."""

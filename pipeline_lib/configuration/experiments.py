@@ -7,7 +7,7 @@ from pydantic import Field, field_validator
 from pipeline_lib.configuration.base import Section
 
 PUBLISHERS = ("torchvision/", "slim/", "pyslowfast/", "maclr/", "kylemin/")
-"""How the names of public weights start (pipeline_lib/models/importing/sources.py lists them)."""
+"""How the names of public weights start (pipeline_lib/models/importing/publishers.py lists them)."""
 
 
 class Model(Section):

@@ -7,10 +7,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from pipeline_lib.configuration.merging import read_sources
 from pipeline_lib.configuration.messages import validation_message
 from pipeline_lib.configuration.references import check_references
 from pipeline_lib.configuration.root import Configuration
-from pipeline_lib.configuration.sources import read_sources
 
 CONFIGURATION_FILE = Path("config.yaml")
 

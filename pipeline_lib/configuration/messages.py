@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from pipeline_lib.configuration.sources import Key, Sources
+from pipeline_lib.configuration.merging import Key, Sources
 from pipeline_lib.errors import UserError
 
 MAXIMUM_SHOWN = 12

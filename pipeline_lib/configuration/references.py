@@ -7,9 +7,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from pipeline_lib.configuration.experiments import Distillation, Ensemble, Experiment, MotionDistillation
+from pipeline_lib.configuration.merging import Key, Sources
 from pipeline_lib.configuration.messages import nearest, one_message, problem_of
 from pipeline_lib.configuration.root import Configuration
-from pipeline_lib.configuration.sources import Key, Sources
 from pipeline_lib.configuration.training import Recipe, merged
 
 IMPORTED = "imported/"

@@ -11,16 +11,9 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from pipeline_lib.artefacts.stages import METHODS
 from pipeline_lib.configuration.data import Motion
 from pipeline_lib.flow.quantisation import Quantisation
-
-METHODS = {
-    "tvl1": "pipeline_lib.flow.tvl1",
-    "farneback": "pipeline_lib.flow.farneback",
-    "raft": "pipeline_lib.flow.raft",
-    "flow_edges": "pipeline_lib.flow.flow_edges",
-    "frame_difference": "pipeline_lib.flow.frame_difference",
-}
 
 
 class MotionMethod(Protocol):
@@ -68,7 +61,7 @@ def source_method(kind: Motion) -> str | None:
 
 def stage_modules(kind: Motion) -> list[str]:
     """The modules that the stage runs for a motion kind: their closure is its fingerprint."""
-    modules = ["pipeline_lib.flow.extraction", METHODS[kind.method]]
+    modules = ["pipeline_lib.flow.motion_stage", METHODS[kind.method]]
     source = source_method(kind)
     if source in METHODS:
         modules.append(METHODS[source])

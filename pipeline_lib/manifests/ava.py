@@ -7,8 +7,8 @@ from pathlib import Path
 
 from pipeline_lib.configuration.data import Dataset
 from pipeline_lib.errors import UserError
+from pipeline_lib.manifests.annotation_files import DOCUMENT, annotation, named_sources, number
 from pipeline_lib.manifests.schema import Box, ListedClip, Listing
-from pipeline_lib.manifests.sources import DOCUMENT, annotation, named_sources, number
 
 # The 15 minutes of each film that are annotated (AVA, section 3: from the 15th to the 30th minute); keyframes are the
 # seconds 902 to 1798, and the margin gives each of them its clip.

@@ -21,6 +21,7 @@ from pipeline_lib.artefacts.provenance import Sidecar, distribution_versions, pr
 from pipeline_lib.configuration.data import Dataset
 from pipeline_lib.configuration.specification import ManifestSpecification
 from pipeline_lib.errors import UserError
+from pipeline_lib.manifests.annotation_files import check_sources, source_digests
 from pipeline_lib.manifests.cache import ProbeCache
 from pipeline_lib.manifests.filters import apply_filter, filter_identity
 from pipeline_lib.manifests.importers import read_listing
@@ -38,7 +39,6 @@ from pipeline_lib.manifests.schema import (
     reject_unusable,
     subset_columns,
 )
-from pipeline_lib.manifests.sources import check_sources, source_digests
 
 MODULES = ("pipeline_lib.manifests.build",)
 # What the digest is over: everything that decides what is trained on, nothing that depends on where the files lie.

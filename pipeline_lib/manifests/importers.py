@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pipeline_lib.configuration.data import Dataset
 from pipeline_lib.errors import UserError
 from pipeline_lib.manifests import ava, kinetics, something, splits, sports1m, tables, tubes
+from pipeline_lib.manifests.annotation_files import DOCUMENT
 from pipeline_lib.manifests.schema import Listing
-from pipeline_lib.manifests.sources import DOCUMENT
 
 IMPORTERS: dict[str, Callable[[Dataset], Listing]] = {
     "kinetics": kinetics.read,

@@ -10,8 +10,15 @@ from pathlib import Path
 
 from pipeline_lib.configuration.data import Dataset
 from pipeline_lib.errors import UserError
+from pipeline_lib.manifests.annotation_files import (
+    CLASS_LIST,
+    annotation,
+    class_list,
+    named_sources,
+    number,
+    sniff_rows,
+)
 from pipeline_lib.manifests.schema import ListedClip, Listing
-from pipeline_lib.manifests.sources import CLASS_LIST, annotation, class_list, named_sources, number, sniff_rows
 
 _SUBSETS = {
     "train": "train",

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from pipeline_lib.configuration.data import Dataset
 from pipeline_lib.errors import UserError
+from pipeline_lib.manifests.annotation_files import DOCUMENT, annotation, named_sources
 from pipeline_lib.manifests.schema import ListedClip, Listing
-from pipeline_lib.manifests.sources import DOCUMENT, annotation, named_sources
 
 _UCF101_GROUP = re.compile(r"_g(\d+)_c\d+$")
 # HMDB51's flag: 1 is training, 2 is testing, 0 is unused in that split (the readme of its split files).

@@ -4,8 +4,8 @@ import re
 
 from pipeline_lib.configuration.data import Dataset
 from pipeline_lib.errors import UserError
+from pipeline_lib.manifests.annotation_files import DOCUMENT, annotation, named_sources
 from pipeline_lib.manifests.schema import ListedClip, Listing
-from pipeline_lib.manifests.sources import DOCUMENT, annotation, named_sources
 
 _LINE = re.compile(r"^\S*[?&/](?:v=|v/)?([\w-]{11})\S*\s+(\d+(?:\s*,\s*\d+)*)$")
 

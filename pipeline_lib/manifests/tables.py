@@ -7,9 +7,16 @@ from pathlib import Path
 
 from pipeline_lib.configuration.data import Dataset
 from pipeline_lib.errors import UserError
+from pipeline_lib.manifests.annotation_files import (
+    CLASS_LIST,
+    annotation,
+    class_list,
+    named_sources,
+    number,
+    sniff_rows,
+)
 from pipeline_lib.manifests.matching import VIDEO_ENDINGS, is_hidden, split_ending
 from pipeline_lib.manifests.schema import ListedClip, Listing, subset_columns
-from pipeline_lib.manifests.sources import CLASS_LIST, annotation, class_list, named_sources, number, sniff_rows
 
 _SUBSETS = {
     "train": "train",

@@ -13,8 +13,8 @@ import numpy as np
 
 from pipeline_lib.configuration.data import Dataset
 from pipeline_lib.errors import UserError
+from pipeline_lib.manifests.annotation_files import DOCUMENT, annotation, named_sources
 from pipeline_lib.manifests.schema import Box, ListedClip, Listing
-from pipeline_lib.manifests.sources import DOCUMENT, annotation, named_sources
 
 # What a pickle of dictionaries, lists, strings and arrays needs; anything else could run code of the file's choosing.
 _ALLOWED = {

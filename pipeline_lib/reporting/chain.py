@@ -17,7 +17,7 @@ from pipeline_lib.artefacts.provenance import sidecar_path
 from pipeline_lib.errors import UserError
 from pipeline_lib.evaluation.results import read_metrics
 from pipeline_lib.evaluation.scores import read_scores
-from pipeline_lib.media.extraction import read_shard_list, videos_digest
+from pipeline_lib.media.frames_stage import read_shard_list, videos_digest
 from pipeline_lib.media.shards import Shard
 from pipeline_lib.reporting.weights_header import read_header
 

@@ -62,7 +62,7 @@ def test_flow_code_reruns_flow_and_what_follows_but_no_frames(project: Project) 
     [
         "pipeline_lib/flow/quantisation.py",
         "pipeline_lib/training/trainer.py",
-        "pipeline_lib/media/extraction.py",
+        "pipeline_lib/media/frames_stage.py",
         "pipeline_lib/models/inception3d.py",
     ],
 )

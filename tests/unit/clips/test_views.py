@@ -10,8 +10,8 @@ from packed_set import PackedSet, make_packed_set, measure_strengths
 from pipeline_lib.clips.batches import to_network_input
 from pipeline_lib.clips.dataset import ClipReader
 from pipeline_lib.clips.index import ClipIndex, build_index, kept_share
+from pipeline_lib.clips.motion_strength import Strengths, clip_strength, strong_starts
 from pipeline_lib.clips.sampling import frame_indices
-from pipeline_lib.clips.strength import Strengths, clip_strength, strong_starts
 from pipeline_lib.clips.views import MotionViews, PairedClips
 from pipeline_lib.configuration.training import Sampling
 from pipeline_lib.errors import UserError

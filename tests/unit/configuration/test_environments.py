@@ -41,7 +41,7 @@ def _training() -> list[str]:
         INCEPTION,
         RESNET,
         SLOW,
-        "pipeline_lib.models.importing.sources",
+        "pipeline_lib.models.importing.publishers",
     ]
 
 

@@ -80,7 +80,7 @@ def test_the_closures_are_the_pinned_ones(closures: dict[str, list[str]]) -> Non
 
 def test_frames_know_neither_flow_nor_networks(closures: dict[str, list[str]]) -> None:
     assert rooms(closures["frames"]) <= {"artefacts", "media"}
-    assert "media.generated" not in closures["frames"]
+    assert "generation.videos" not in closures["frames"]
     assert "media.shards" in closures["frames"]
 
 
@@ -92,17 +92,17 @@ def test_manifests_know_neither_frames_nor_flow_nor_networks(closures: dict[str,
 def test_flow_knows_its_own_method_and_no_network_or_training(closures: dict[str, list[str]], method: str) -> None:
     modules = closures[f"motion {method}"]
     assert rooms(modules) <= {"artefacts", "media", "flow"}
-    assert f"flow.{method}" in modules
-    assert "media.extraction" not in modules
-    others = {f"flow.{other}" for other in METHODS if other != method}
+    assert stages.METHODS[method].removeprefix("pipeline_lib.") in modules
+    assert "media.frames_stage" not in modules
+    others = {stages.METHODS[other].removeprefix("pipeline_lib.") for other in METHODS if other != method}
     # Flow edges are made from a flow; RAFT's by default.
-    assert others & set(modules) == ({"flow.raft"} if method == "flow_edges" else set())
+    assert others & set(modules) == ({"flow.raft.method"} if method == "flow_edges" else set())
 
 
 def test_flow_edges_know_the_flow_that_they_are_made_from() -> None:
     modules = closure(stages.motion_modules("flow_edges", {"source": "farneback"}))
     assert "pipeline_lib.flow.farneback" in modules
-    assert "pipeline_lib.flow.tvl1" not in modules
+    assert "pipeline_lib.flow.tvl1.method" not in modules
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_an_objective_is_covered_only_where_it_is_used(closures: dict[str, list[
 def test_training_reads_clips_and_computes_no_flow(closures: dict[str, list[str]]) -> None:
     for stage, modules in (of_kind(closures, "train") | of_kind(closures, "evaluate")).items():
         assert not rooms(modules) & {"manifests", "flow", "reporting", "analysis"}, stage
-        assert "media.extraction" not in modules
+        assert "media.frames_stage" not in modules
     for stage, modules in of_kind(closures, "train").items():
         assert "evaluation" not in rooms(modules), stage
 

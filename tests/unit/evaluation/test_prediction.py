@@ -20,8 +20,8 @@ from pipeline_lib.errors import UserError
 from pipeline_lib.evaluation.metrics import softmax
 from pipeline_lib.evaluation.prediction import predict
 from pipeline_lib.evaluation.runner import batch_requests, crop_places
-from pipeline_lib.flow.extraction import extract_motion
-from pipeline_lib.media.extraction import extract_frames
+from pipeline_lib.flow.motion_stage import extract_motion
+from pipeline_lib.media.frames_stage import extract_frames
 from pipeline_lib.media.shards import Shard
 
 FORMAT = FrameFormat(short_side=48, jpeg_quality=90)

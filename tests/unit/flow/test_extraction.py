@@ -11,8 +11,8 @@ import torch
 from flow_material import moving_frames, specification, textured, write_frames_shard
 
 from pipeline_lib.errors import UserError
-from pipeline_lib.flow import extraction
-from pipeline_lib.flow.extraction import extract_motion, motion_images
+from pipeline_lib.flow import motion_stage as extraction
+from pipeline_lib.flow.motion_stage import extract_motion, motion_images
 from pipeline_lib.flow.quantisation import Quantisation, decode_image
 from pipeline_lib.media.shards import Shard
 

@@ -17,18 +17,18 @@ from torchvision.models.optical_flow.raft import CorrBlock
 from pipeline_lib.configuration.data import Generated, Motion
 from pipeline_lib.errors import UserError
 from pipeline_lib.flow.endpoint_error import endpoint_error
-from pipeline_lib.flow.extraction import extract_motion
 from pipeline_lib.flow.flo import read_flo
 from pipeline_lib.flow.flow_edges import create as create_edges
 from pipeline_lib.flow.flow_edges import sobel_magnitude
 from pipeline_lib.flow.methods import create_method
+from pipeline_lib.flow.motion_stage import extract_motion
 from pipeline_lib.flow.quantisation import Quantisation, decode_image
-from pipeline_lib.flow.raft import RAFT, RAFTParameters, create, pad_frames
-from pipeline_lib.flow.raft_lookup import CorrelationPyramid
-from pipeline_lib.flow.raft_weights import from_original, load_weights
-from pipeline_lib.flow.strength import measure_strength
-from pipeline_lib.media.generated import Scene, draw_scene, render, true_flow
-from pipeline_lib.media.motion_classes import CLASSES, Pose
+from pipeline_lib.flow.raft.lookup import CorrelationPyramid
+from pipeline_lib.flow.raft.method import RAFT, RAFTParameters, create, pad_frames
+from pipeline_lib.flow.raft.weights import from_original, load_weights
+from pipeline_lib.flow.strength_stage import measure_strength
+from pipeline_lib.generation.motion_classes import CLASSES, Pose
+from pipeline_lib.generation.videos import Scene, draw_scene, render, true_flow
 from pipeline_lib.media.shards import Shard
 
 CPU = torch.device("cpu")

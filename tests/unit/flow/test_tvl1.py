@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from pipeline_lib.configuration.data import Generated
 from pipeline_lib.flow.endpoint_error import endpoint_error, summarise
 from pipeline_lib.flow.flo import read_flo
-from pipeline_lib.flow.median_network import median_filter
-from pipeline_lib.flow.tvl1 import opencv_object
-from pipeline_lib.flow.tvl1_cpu import TVL1
-from pipeline_lib.flow.tvl1_parameters import TVL1Parameters, level_sizes
-from pipeline_lib.flow.tvl1_torch import median_5x5, pyramid, resize_linear, tvl1, tvl1_from_pyramids, warp_cubic
-from pipeline_lib.media.generated import draw_scene, render, true_flow
+from pipeline_lib.flow.tvl1.cpu import TVL1
+from pipeline_lib.flow.tvl1.median_network import median_filter
+from pipeline_lib.flow.tvl1.method import opencv_object
+from pipeline_lib.flow.tvl1.parameters import TVL1Parameters, level_sizes
+from pipeline_lib.flow.tvl1.torch_solver import median_5x5, pyramid, resize_linear, tvl1, tvl1_from_pyramids, warp_cubic
+from pipeline_lib.generation.videos import draw_scene, render, true_flow
 
 OPENCV, FIXED = TVL1Parameters(mode="opencv"), TVL1Parameters()
 GreyClip = Callable[[str, int, int, int], np.ndarray]

@@ -16,20 +16,21 @@ import torch
 from flow_material import moving_frames
 
 from pipeline_lib.configuration.data import Motion
-from pipeline_lib.flow import tvl1_gpu, tvl1_triton
-from pipeline_lib.flow.extraction import motion_images
-from pipeline_lib.flow.tvl1 import TVL1OnGPU
-from pipeline_lib.flow.tvl1_gpu import BLOCK, TILES, Tile
-from pipeline_lib.flow.tvl1_parameters import TVL1Parameters
-from pipeline_lib.flow.tvl1_torch import tvl1
+from pipeline_lib.flow.motion_stage import motion_images
+from pipeline_lib.flow.tvl1 import gpu as tvl1_gpu
+from pipeline_lib.flow.tvl1 import triton_solver as tvl1_triton
+from pipeline_lib.flow.tvl1.gpu import BLOCK, TILES, Tile
+from pipeline_lib.flow.tvl1.method import TVL1OnGPU
+from pipeline_lib.flow.tvl1.parameters import TVL1Parameters
+from pipeline_lib.flow.tvl1.torch_solver import tvl1
 
 # Triton decides at import whether it compiles or interprets: the interpreter needs a process of its own.
 _SCRIPT = """
 import sys
 import torch
 from pipeline_lib.configuration.data import Motion
-from pipeline_lib.flow import tvl1_gpu
-from pipeline_lib.flow.tvl1 import TVL1OnGPU
+from pipeline_lib.flow.tvl1 import gpu as tvl1_gpu
+from pipeline_lib.flow.tvl1.method import TVL1OnGPU
 
 case = torch.load(sys.argv[1])
 tvl1_gpu.TILES = (tvl1_gpu.Tile(**case["tile"]),)
@@ -90,7 +91,7 @@ from pathlib import Path
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from pipeline_lib.flow import tvl1_triton
+from pipeline_lib.flow.tvl1 import triton_solver as tvl1_triton
 
 kernel, signature, constants, warps, capability = json.loads(sys.argv[1])
 source = ASTSource(getattr(tvl1_triton, kernel), signature, constants)
@@ -156,7 +157,7 @@ def test_running_out_of_memory_gives_the_graphs_back(
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 def test_captured_graph_equals_the_definition_on_a_gpu() -> None:
-    from pipeline_lib.flow.tvl1_gpu import BatchedTVL1
+    from pipeline_lib.flow.tvl1.gpu import BatchedTVL1
 
     device = torch.device("cuda")
     solver = BatchedTVL1(4, 120, 160, 1, TVL1Parameters(), device)

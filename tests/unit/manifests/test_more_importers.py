@@ -19,8 +19,8 @@ from pipeline_lib.manifests.ava import read_action_list
 from pipeline_lib.manifests.build import build_manifest
 from pipeline_lib.manifests.importers import read_listing
 from pipeline_lib.manifests.schema import Box
-from pipeline_lib.media.extraction import extract_frames
 from pipeline_lib.media.ffmpeg import ffmpeg_executable
+from pipeline_lib.media.frames_stage import extract_frames
 from pipeline_lib.media.shards import Shard
 
 

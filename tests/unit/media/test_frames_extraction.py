@@ -17,10 +17,10 @@ import simplejpeg
 from pipeline_lib.configuration.data import FrameFormat
 from pipeline_lib.configuration.specification import FramesSpecification
 from pipeline_lib.errors import UserError
-from pipeline_lib.media import extraction
+from pipeline_lib.media import frames_stage as extraction
 from pipeline_lib.media.decoder import DecodingOptions, decode_video
-from pipeline_lib.media.extraction import extract_frames, extract_video
 from pipeline_lib.media.ffmpeg import ffmpeg_executable, ffmpeg_version
+from pipeline_lib.media.frames_stage import extract_frames, extract_video
 from pipeline_lib.media.shards import Shard
 
 

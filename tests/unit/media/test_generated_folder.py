@@ -13,8 +13,8 @@ from pipeline_lib.artefacts.digest import file_digest
 from pipeline_lib.configuration.data import Dataset, Generated
 from pipeline_lib.configuration.specification import ManifestSpecification
 from pipeline_lib.errors import UserError
-from pipeline_lib.media.generated import draw_scene, render, true_flow
-from pipeline_lib.media.generation import encode, generate
+from pipeline_lib.generation.stage import encode, generate
+from pipeline_lib.generation.videos import draw_scene, render, true_flow
 
 SMALL = Generated(num_train=24, num_validation=8, num_frames=6, seed=3)
 
@@ -98,7 +98,7 @@ def test_marker_lists_every_file_and_comes_last(folder: Path, tmp_path: Path, mo
             raise KeyboardInterrupt
         encode(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("pipeline_lib.media.generation.encode", failing)
+    monkeypatch.setattr("pipeline_lib.generation.stage.encode", failing)
     with pytest.raises(KeyboardInterrupt):
         generate("second", SMALL, output)
     assert not (output / "generated.json").exists() and not list(output.glob("*.csv"))

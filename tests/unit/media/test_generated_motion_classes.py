@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pipeline_lib.media.motion_classes import CLASSES, MAXIMUM_RADIUS, MINIMUM_RADIUS, pose
+from pipeline_lib.generation.motion_classes import CLASSES, MAXIMUM_RADIUS, MINIMUM_RADIUS, pose
 
 HEIGHT, WIDTH, NUM_FRAMES = 64, 80, 20
 ALL = [label for labels in CLASSES.values() for label in labels]

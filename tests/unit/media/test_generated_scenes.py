@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline_lib.configuration.data import Generated
-from pipeline_lib.media.generated import draw_scene, label_index, render, render_frame, true_flow
-from pipeline_lib.media.motion_classes import CLASSES
-from pipeline_lib.media.textures import PATTERNS, SHAPES, mask, outline, pattern
+from pipeline_lib.generation.motion_classes import CLASSES
+from pipeline_lib.generation.textures import PATTERNS, SHAPES, mask, outline, pattern
+from pipeline_lib.generation.videos import draw_scene, label_index, render, render_frame, true_flow
 
 
 @pytest.mark.parametrize("family", ["motions", "trajectories"])

@@ -7,8 +7,8 @@ import torch
 from scipy import stats
 
 from pipeline_lib.configuration.data import Generated
-from pipeline_lib.media.generated import draw_scene, label_index, render_frame
-from pipeline_lib.media.motion_classes import CLASSES
+from pipeline_lib.generation.motion_classes import CLASSES
+from pipeline_lib.generation.videos import draw_scene, label_index, render_frame
 
 SIDE = 40
 Labelled = tuple[torch.Tensor, torch.Tensor]

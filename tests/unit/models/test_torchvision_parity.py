@@ -9,7 +9,7 @@ import torchvision
 from torch import Tensor, nn
 
 from pipeline_lib.models.catalogue import resolve
-from pipeline_lib.models.importing.sources import SOURCES, TORCHVISION_VIDEO, convert
+from pipeline_lib.models.importing.publishers import SOURCES, TORCHVISION_VIDEO, convert
 from pipeline_lib.models.network import VideoNetwork
 
 SIZES = {

@@ -23,7 +23,7 @@ from pipeline_lib.models.catalogue import resolve
 from pipeline_lib.models.importing import names
 from pipeline_lib.models.importing.checkpoint_files import read_checkpoint
 from pipeline_lib.models.importing.conversion import fit, inflate, rename
-from pipeline_lib.models.importing.sources import SOURCES, check_digest, convert, variant
+from pipeline_lib.models.importing.publishers import SOURCES, check_digest, convert, variant
 from pipeline_lib.models.network import VideoNetwork
 from pipeline_lib.training.networks import build_network, initialise, source_path
 from pipeline_lib.training.weights import load_metadata, load_weights

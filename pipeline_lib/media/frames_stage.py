@@ -20,7 +20,7 @@ from pipeline_lib.media.decoder import DecodingError, DecodingOptions, decode_vi
 from pipeline_lib.media.ffmpeg import ffmpeg_version
 from pipeline_lib.media.shards import Shard, ShardPart
 
-MODULES = ("pipeline_lib.media.extraction",)
+MODULES = ("pipeline_lib.media.frames_stage",)
 
 
 @dataclass(frozen=True)

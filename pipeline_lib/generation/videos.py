@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline_lib.configuration.data import Generated
-from pipeline_lib.media.motion_classes import CLASSES, MAXIMUM_RADIUS, Pose, pose
-from pipeline_lib.media.textures import PATTERNS, SHAPES, Floats, colourise, mask, pattern
+from pipeline_lib.generation.motion_classes import CLASSES, MAXIMUM_RADIUS, Pose, pose
+from pipeline_lib.generation.textures import PATTERNS, SHAPES, Floats, colourise, mask, pattern
 
 SUBSETS = ("train", "validation")
 FRAME_RATES = (12, 15, 24, 25, 30)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from pipeline_lib.flow.tvl1_parameters import CUBIC_A, FLT_EPSILON
+from pipeline_lib.flow.tvl1.parameters import CUBIC_A, FLT_EPSILON
 
 MARGIN = 4
 

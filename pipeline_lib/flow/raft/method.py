@@ -24,9 +24,9 @@ from pipeline_lib.configuration.data import Motion
 from pipeline_lib.flow.methods import pair_indices
 from pipeline_lib.flow.parameters import parse
 from pipeline_lib.flow.quantisation import Quantisation
-from pipeline_lib.flow.raft_lookup import CorrelationPyramid
-from pipeline_lib.flow.raft_update import UpdateStep
-from pipeline_lib.flow.raft_weights import load_weights
+from pipeline_lib.flow.raft.lookup import CorrelationPyramid
+from pipeline_lib.flow.raft.update import UpdateStep
+from pipeline_lib.flow.raft.weights import load_weights
 
 # The encoders halve the sides three times, and the coarsest of four correlation levels needs two values a side: below
 # 128 px torchvision refuses (older versions gave NaN, pytorch/vision#7338).

@@ -12,9 +12,9 @@ from pipeline_lib.configuration.data import Motion
 from pipeline_lib.flow.methods import pair_indices
 from pipeline_lib.flow.parameters import parse
 from pipeline_lib.flow.quantisation import Quantisation
-from pipeline_lib.flow.tvl1_cpu import TVL1
-from pipeline_lib.flow.tvl1_parameters import TVL1Parameters, level_sizes
-from pipeline_lib.flow.tvl1_torch import pyramid, tvl1_from_pyramids
+from pipeline_lib.flow.tvl1.cpu import TVL1
+from pipeline_lib.flow.tvl1.parameters import TVL1Parameters, level_sizes
+from pipeline_lib.flow.tvl1.torch_solver import pyramid, tvl1_from_pyramids
 
 
 def opencv_object(parameters: TVL1Parameters) -> "cv2.optflow.DualTVL1OpticalFlow":  # type: ignore[name-defined]
@@ -132,7 +132,7 @@ class TVL1OnGPU:
     def _solver(self, num_frames: int, height: int, width: int, gap: int) -> Callable[[torch.Tensor], torch.Tensor]:
         """The captured graph for calls of this shape. Each holds its memory: the last few are kept."""
         # Here, since Triton is absent where there is no GPU to use.
-        from pipeline_lib.flow.tvl1_gpu import BatchedTVL1
+        from pipeline_lib.flow.tvl1.gpu import BatchedTVL1
 
         key = (num_frames, height, width, gap)
         if key not in self._batched:

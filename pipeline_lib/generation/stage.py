@@ -19,12 +19,12 @@ from pipeline_lib.artefacts.progress import Progress
 from pipeline_lib.artefacts.provenance import distribution_versions, provenance
 from pipeline_lib.configuration.data import Generated
 from pipeline_lib.errors import UserError
+from pipeline_lib.generation.videos import SUBSETS, Scene, draw_scene, render, true_flow
 from pipeline_lib.media.ffmpeg import ffmpeg_executable, ffmpeg_version
-from pipeline_lib.media.generated import SUBSETS, Scene, draw_scene, render, true_flow
 
 MARKER = "generated.json"
 """Written last, with the digest of every other file: a folder without it is not complete."""
-MODULES = ("pipeline_lib.media.generation",)
+MODULES = ("pipeline_lib.generation.stage",)
 """What the fingerprint of a generated data set covers."""
 
 # One thread and no version strings: the bytes depend on the frames and on the encoder alone.

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import torch
 
-from pipeline_lib.flow.tvl1_parameters import FLT_EPSILON, TVL1Parameters
-from pipeline_lib.flow.tvl1_torch import pyramid, resize_linear
-from pipeline_lib.flow.tvl1_triton import iterate_tiles, prepare_warp
+from pipeline_lib.flow.tvl1.parameters import FLT_EPSILON, TVL1Parameters
+from pipeline_lib.flow.tvl1.torch_solver import pyramid, resize_linear
+from pipeline_lib.flow.tvl1.triton_solver import iterate_tiles, prepare_warp
 
 
 @dataclass(frozen=True)
