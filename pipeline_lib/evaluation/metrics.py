@@ -62,15 +62,13 @@ def hits(probabilities: np.ndarray, targets: Sequence[Sequence[int]], k: int) ->
     return found
 
 
-def wilson_interval(num_correct: int, num_trials: int, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson's score interval of a proportion (95 % by default), within [0, 1]."""
-    if num_trials == 0:
-        return 0.0, 1.0
-    share = num_correct / num_trials
-    scale = 1 + z * z / num_trials
-    centre = (share + z * z / (2 * num_trials)) / scale
-    half = z * np.sqrt(share * (1 - share) / num_trials + z * z / (4 * num_trials**2)) / scale
-    return max(0.0, float(centre - half)), min(1.0, float(centre + half))
+def wilson_interval(num_correct: int, num_trials: int) -> tuple[float, float]:
+    """Wilson's 95 % score interval of a proportion, within [0, 1]."""
+    # Imported here: scipy.stats takes seconds to load, and most commands only read figures.
+    from scipy.stats import binomtest
+
+    interval = binomtest(num_correct, num_trials).proportion_ci(0.95, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray, num_bins: int) -> float:
@@ -181,10 +179,11 @@ class Evaluation:
     @cached_property
     def confusion(self) -> np.ndarray:
         """Counts int64 (num_classes, num_classes): row = label, column = prediction."""
-        matrix = np.zeros((len(self.scores.classes),) * 2, dtype=np.int64)
-        for labels, prediction in zip(self.scores.targets, self.predictions, strict=True):
-            for label in labels:
-                matrix[label, prediction] += 1
+        from sklearn.metrics import confusion_matrix
+
+        labels = np.concatenate(self.scores.targets)
+        predictions = np.repeat(self.predictions, [len(targets) for targets in self.scores.targets])
+        matrix: np.ndarray = confusion_matrix(labels, predictions, labels=range(len(self.scores.classes)))
         return matrix
 
     @property
