@@ -3,6 +3,9 @@
 Snakemake's own triggers do not see an edit to a module behind ``python -m``. Each rule therefore carries the
 hash of the syntax trees, docstrings stripped, of its stage's modules and of everything that these import inside
 ``pipeline_lib``: an edit to the code reruns the stage, an edit to a comment or a docstring reruns nothing.
+
+A module that reads files of the package (a page, a style sheet) names those beside it in a constant
+``DATA_FILES = ("page.html.j2", ...)``: their bytes count as its code.
 """
 
 import ast
@@ -63,10 +66,14 @@ def strip_docstrings(tree: ast.Module) -> ast.Module:
 
 
 @cache
-def _parsed(path: Path, _mtime_ns: int, _size: int) -> tuple[str, frozenset[str]]:
-    """Hash of a file's syntax tree, and the package's modules that it names in imports."""
+def _parsed(path: Path, _mtime_ns: int, _size: int) -> tuple[str, frozenset[str], tuple[Path, ...]]:
+    """Hash of a file's syntax tree, the package's modules that it imports, and its data files."""
     tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
     imported: set[str] = set()
+    data_files: list[Path] = []
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "DATA_FILES" for t in node.targets):
+            data_files = [path.parent / name for name in ast.literal_eval(node.value)]
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             imported.update(alias.name for alias in node.names)
@@ -78,12 +85,11 @@ def _parsed(path: Path, _mtime_ns: int, _size: int) -> tuple[str, frozenset[str]
                 f"{path}:{node.lineno}: relative import; write the full name, or the fingerprint misses it"
             )
     text = ast.dump(strip_docstrings(tree), include_attributes=False)
-    return hashlib.sha256(text.encode()).hexdigest(), frozenset(
-        name for name in imported if module_file(name) is not None
-    )
+    modules = frozenset(name for name in imported if module_file(name) is not None)
+    return hashlib.sha256(text.encode()).hexdigest(), modules, tuple(data_files)
 
 
-def _parse(module: str) -> tuple[str, frozenset[str]]:
+def _parse(module: str) -> tuple[str, frozenset[str], tuple[Path, ...]]:
     path = module_file(module)
     if path is None:
         raise ValueError(f"{module} is no module of {PACKAGE}")
@@ -112,6 +118,10 @@ def closure(modules: Iterable[str]) -> list[str]:
 
 
 def code_fingerprint(modules: Iterable[str]) -> str:
-    """SHA-256 (64 hexadecimal digits) over the syntax trees of the closure of ``modules``."""
-    text = "\n".join(f"{module} {_parse(module)[0]}" for module in closure(modules))
-    return hashlib.sha256(text.encode()).hexdigest()
+    """SHA-256 (64 hexadecimal digits) over the syntax trees of the closure of ``modules``, and their data files."""
+    lines = []
+    for module in closure(modules):
+        code, _, data_files = _parse(module)
+        lines.append(f"{module} {code}")
+        lines += [f"{module} {file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}" for file in data_files]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -4,12 +4,12 @@ Equal artefacts give equal bytes: no dates, hosts or random ids on the page.
 """
 
 import json
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import numpy as np
-from markupsafe import Markup
 
 from pipeline_lib.artefacts.atomic import write_bytes
 from pipeline_lib.artefacts.provenance import LIBRARY_VERSION
@@ -21,9 +21,10 @@ from pipeline_lib.reporting import figures
 from pipeline_lib.reporting.collect import Report, Result, collect
 from pipeline_lib.reporting.compare import Comparison, compare, teacher_distances
 from pipeline_lib.reporting.flow_pictures import colour_wheel_picture, galleries
-from pipeline_lib.reporting.style import STYLE
 from pipeline_lib.reporting.tables import FIGURES, result_tables, signed
-from pipeline_lib.reporting.template import TEMPLATE
+
+DATA_FILES = ("page.html.j2", "page.css")
+"""The page and its style sheet, beside this module; the fingerprint covers them."""
 
 MAXIMUM_CONFUSION_CLASSES = 24
 NUM_CONFUSED_PAIRS = 15
@@ -160,19 +161,28 @@ def _shard_records(report: Report) -> list[tuple[str, dict[str, Any]]]:
     return records
 
 
+def _data_file(name: str) -> str | None:
+    """The text of one of the data files; None for another name."""
+    return (resources.files(__package__) / name).read_text("utf-8") if name in DATA_FILES else None
+
+
 def page(report: Report) -> str:
     """The report as HTML."""
     comparisons = compare(report)
     versions, origins = _origins(report)
     num_classes = {dataset.name: len(dataset.classes) for dataset in report.datasets}
     environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.FunctionLoader(_data_file),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        undefined=jinja2.StrictUndefined,
     )
     shown = galleries(report)
-    return environment.from_string(TEMPLATE).render(
+    return environment.get_template("page.html.j2").render(
         title=report.specification.title,
         notes=report.specification.notes,
-        style=Markup(STYLE),
         cards=_cards(report, comparisons),
         tables=result_tables(report),
         figures=FIGURES,

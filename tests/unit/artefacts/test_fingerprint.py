@@ -60,6 +60,26 @@ def test_only_code_changes_the_fingerprint(package: Path, name: str, old: str, n
     assert (code_fingerprint(STAGE) != before) is changes
 
 
+def test_an_edit_to_a_data_file_changes_the_fingerprint_of_those_that_read_it(package: Path) -> None:
+    (package / "deep.py").write_text('DATA_FILES = ("page.css",)\nvalue = 1\n')
+    (package / "page.css").write_text("a {}")
+    before, other = code_fingerprint(STAGE), code_fingerprint(["pipeline_lib.other"])
+    (package / "page.css").write_text("b {}")
+    assert code_fingerprint(STAGE) != before
+    assert code_fingerprint(["pipeline_lib.other"]) == other
+
+
+def test_every_file_of_the_package_that_is_no_module_is_a_data_file_of_one() -> None:
+    folder = fingerprint.PACKAGE_FOLDER
+    named = {
+        file
+        for path in folder.rglob("*.py")
+        for file in fingerprint._parse(".".join(("pipeline_lib", *path.relative_to(folder).with_suffix("").parts)))[2]
+    }
+    found = {path for path in folder.rglob("*.*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    assert found == named and found
+
+
 def test_the_fingerprint_survives_moving_the_repository(
     package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
