@@ -15,7 +15,7 @@ from tvl1 import MEDIA
 from pipeline_lib.configuration.data import Motion
 from pipeline_lib.flow.endpoint_error import endpoint_error
 from pipeline_lib.flow.film import compute, read_video
-from pipeline_lib.flow.quantisation import encode_image, round_trip, stack_channels
+from pipeline_lib.flow.quantisation import decode_image, encode_image, stack_channels
 from pipeline_lib.flow.tvl1.method import create
 
 QUALITIES = (50, 75, 85, 90, 95, 98, 100)
@@ -44,9 +44,10 @@ def main() -> None:
         lengths.append(np.linalg.norm(fields, axis=1).ravel())
         images = stack_channels(quantised).numpy()
         for quality in QUALITIES:
-            decoded = round_trip(torch.from_numpy(fields), method.quantisation, quality)
-            errors[quality].append(endpoint_error(decoded, fields)[kept])
-            sizes[quality] += [len(encode_image(image, quality)) for image in images]
+            jpegs = [encode_image(image, quality) for image in images]
+            decoded = np.stack([decode_image(jpeg, fields.shape[-2]) for jpeg in jpegs])
+            errors[quality].append(endpoint_error(method.quantisation.dequantise(decoded), fields)[kept])
+            sizes[quality] += [len(jpeg) for jpeg in jpegs]
     table = {
         str(quality): {
             "mean_px": round(float(np.concatenate(errors[quality]).mean()), 4),

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from pipeline_lib.clips.sampling import frame_indices, latest_start
+from pipeline_lib.clips.sampling import latest_start
 from pipeline_lib.errors import UserError
 
 
@@ -52,11 +52,6 @@ def strong_starts(strengths: np.ndarray, num_frames: int, stride: int, threshold
     means = windows.mean(axis=0, dtype=np.float64)
     strong = np.flatnonzero(means > threshold)
     return strong if len(strong) else np.array([int(means.argmax())])
-
-
-def clip_strength(strengths: np.ndarray, start: int, num_frames: int, stride: int) -> float:
-    """Mean strength of one clip's frames, in [0, 1]; a video shorter than the clip loops."""
-    return float(strengths[frame_indices(start, num_frames, stride, len(strengths))].mean(dtype=np.float64))
 
 
 def read_strengths(

@@ -96,12 +96,6 @@ class MotionDistillation(Section):
         return self.losses != ["visual"]
 
 
-class Source(Section):
-    """An experiment whose trained weights another one starts from or learns from."""
-
-    experiment: str
-
-
 Objective = Annotated[Classification | Distillation | FlowRegression | MotionDistillation, Field(discriminator="name")]
 
 

@@ -85,10 +85,6 @@ class Quantisation:
         clipped: np.ndarray = np.clip(values, -1.0 if self.zero else 0.0, 1.0)
         return clipped
 
-    def image_height(self, height: int) -> int:
-        """Rows of the stored image for frames of ``height`` rows."""
-        return len(self.channels) * padded(height)
-
 
 def stack_channels(quantised: torch.Tensor) -> torch.Tensor:
     """(N, C, H, W) uint8 to images (N, C · padded(H), W): channels stacked, the last row repeated into the padding.
@@ -129,19 +125,3 @@ def decode_image(jpeg: bytes | memoryview, height: int) -> np.ndarray:
     """One motion frame's JPEG to bytes (C, H, W) uint8."""
     image = simplejpeg.decode_jpeg(jpeg, colorspace="GRAY", fastdct=False)[..., 0]
     return unstack_channels(image, height)
-
-
-def flip_horizontally(quantised: np.ndarray) -> np.ndarray:
-    """Mirror quantised flow (…, 2, H, W): columns reversed and u negated (q → 256 − q, clipped to a byte)."""
-    mirrored = np.ascontiguousarray(quantised[..., ::-1])
-    u = mirrored[..., 0, :, :].astype(np.int16)
-    mirrored[..., 0, :, :] = np.minimum(256 - u, 255)
-    return mirrored
-
-
-def round_trip(values: torch.Tensor, quantisation: Quantisation, quality: int) -> np.ndarray:
-    """What a reader gets back for ``values`` (N, C, H, W): quantised, compressed, decoded, in ``unit``."""
-    images = stack_channels(quantisation.quantise(values)).cpu().numpy()
-    height = values.shape[-2]
-    decoded = np.stack([decode_image(encode_image(image, quality), height) for image in images])
-    return quantisation.dequantise(decoded)

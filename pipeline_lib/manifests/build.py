@@ -60,18 +60,6 @@ def reason_code(reason: str) -> str:
     return reason.partition(":")[0]
 
 
-def _locate_generated(specification: ManifestSpecification, output: Path) -> ManifestSpecification:
-    """Fill in where the generated videos lie, ``media/{dataset}`` beside ``manifests``, unless it is configured."""
-    dataset = specification.dataset
-    if dataset.format != "generated" or dataset.videos:
-        return specification
-    folder = output.parent.parent / "media" / specification.name
-    lists = {key: str(folder / f"{key}.csv") for key in ("train", "validation")}
-    return specification.model_copy(
-        update={"dataset": dataset.model_copy(update={"annotations": lists, "videos": [str(folder)]})}
-    )
-
-
 def _probe_all(
     dataset: Dataset, paths: Sequence[str], cache_file: Path, num_workers: int
 ) -> tuple[dict[str, Probe], int]:
@@ -295,7 +283,6 @@ def build_manifest(specification: ManifestSpecification, output: Path, num_worke
         UserError: annotations or videos are not configured or do not exist, a file is not in its format, or more
             clips are unusable than the configuration allows.
     """
-    specification = _locate_generated(specification, output)
     name, dataset = specification.name, specification.dataset
     sidecar = Sidecar()
     output.mkdir(parents=True, exist_ok=True)

@@ -12,8 +12,6 @@ from pipeline_lib.manifests.schema import Listing
 IMPORTERS: dict[str, Callable[[Dataset], Listing]] = {
     "kinetics": kinetics.read,
     "table": tables.read_table,
-    # The generated set writes a table beside its videos.
-    "generated": tables.read_table,
     "folder": tables.read_folder,
     "ucf101": splits.read_ucf101,
     "hmdb51": splits.read_hmdb51,

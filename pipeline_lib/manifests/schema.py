@@ -13,7 +13,6 @@ from pipeline_lib.errors import UserError
 ACCEPTED = "accepted"
 REJECTED = "rejected"
 MISSING = "missing"
-STATUSES = (ACCEPTED, REJECTED, MISSING)
 SUBSETS = ("train", "validation", "")
 
 

@@ -9,7 +9,6 @@ Knuth, The Art of Computer Programming 3, 5.3.4).
 
 from typing import Any
 
-import numpy as np
 from numba import njit
 
 _OPTIONS: dict[str, Any] = {"nogil": True, "fastmath": True, "cache": True, "error_model": "numpy"}
@@ -97,10 +96,3 @@ def median_5x5(source, target, columns):  # type: ignore[no-untyped-def]
                 (columns[3, x], columns[3, x + 1], columns[3, x + 2], columns[3, x + 3], columns[3, x + 4]),
                 (columns[4, x], columns[4, x + 1], columns[4, x + 2], columns[4, x + 3], columns[4, x + 4]),
             )
-
-
-def median_filter(image: np.ndarray) -> np.ndarray:
-    """5×5 median of one float32 (H, W) image, borders repeated."""
-    target = np.empty_like(image)
-    median_5x5(image, target, np.empty((5, image.shape[1] + 4), np.float32))
-    return target

@@ -172,32 +172,19 @@ def pyramid(frames: torch.Tensor, parameters: TVL1Parameters) -> list[torch.Tens
     return levels
 
 
-def tvl1(first: torch.Tensor, second: torch.Tensor, parameters: TVL1Parameters | None = None) -> torch.Tensor:
-    """TV-L1 flow of a batch of pairs.
-
-    Args:
-        first: grey frames (B, 1, H, W), values 0 … 255, any dtype.
-        second: the frames that the flow leads to, the same shape.
-        parameters: None takes the defaults; ``mode`` chooses the rule for the iterations.
-
-    Returns:
-        float32 (B, 2, H, W): (u, v) in pixels.
-
-    Raises:
-        ValueError: the shapes differ or are no (B, 1, H, W), a side is below 16 px, or a value is not finite.
-    """
-    parameters = parameters or TVL1Parameters()
-    if first.shape != second.shape or first.ndim != 4 or first.shape[1] != 1:
-        raise ValueError(f"pairs of shapes {tuple(first.shape)} and {tuple(second.shape)}; wanted (B, 1, H, W)")
-    if not (torch.isfinite(first).all() and torch.isfinite(second).all()):
-        raise ValueError("frames with values that are not finite")
-    return tvl1_from_pyramids(pyramid(first, parameters), pyramid(second, parameters), parameters)
-
-
 def tvl1_from_pyramids(
     first: list[torch.Tensor], second: list[torch.Tensor], parameters: TVL1Parameters
 ) -> torch.Tensor:
-    """As ``tvl1``, from the pyramids of the frames: consecutive pairs share them."""
+    """TV-L1 flow of a batch of pairs.
+
+    Args:
+        first: ``pyramid`` of B grey frames. Consecutive pairs share their frames' pyramids.
+        second: ``pyramid`` of the frames that the flow leads to.
+        parameters: ``mode`` chooses the rule for the iterations.
+
+    Returns:
+        float32 (B, 2, H, W): (u, v) in pixels.
+    """
     level = _level_opencv if parameters.mode == "opencv" else _level_fixed
     u = torch.zeros_like(first[-1][:, :2])
     for index in reversed(range(len(first))):

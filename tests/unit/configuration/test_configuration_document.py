@@ -15,7 +15,7 @@ MODELS = {
     for module in (data, download, experiments, root, training)
     for model in vars(module).values()
     if isinstance(model, type) and issubclass(model, BaseModel) and model.__module__ == module.__name__
-} - {experiments.Model, experiments.Source}
+} - {experiments.Model}
 
 
 def document(repository: Path) -> str:

@@ -6,10 +6,23 @@ from pathlib import Path
 import cv2
 import numpy as np
 import simplejpeg
+import torch
 
 from pipeline_lib.configuration.data import Motion
 from pipeline_lib.configuration.specification import MotionSpecification
+from pipeline_lib.flow.tvl1.parameters import TVL1Parameters
+from pipeline_lib.flow.tvl1.torch_solver import pyramid, tvl1_from_pyramids
 from pipeline_lib.media.shards import ShardPart
+
+
+def read_flo(path: Path) -> np.ndarray:
+    """The true flow of a pair, float32 (2, H, W), from Middlebury's .flo file."""
+    return np.ascontiguousarray(cv2.readOpticalFlow(str(path)).transpose(2, 0, 1))
+
+
+def defined_tvl1(first: torch.Tensor, second: torch.Tensor, parameters: TVL1Parameters) -> torch.Tensor:
+    """TV-L1 by its definition: grey frames (B, 1, H, W) to flow (B, 2, H, W)."""
+    return tvl1_from_pyramids(pyramid(first, parameters), pyramid(second, parameters), parameters)
 
 
 def read_clip(path: Path, short_side: int, start: int, count: int) -> np.ndarray:

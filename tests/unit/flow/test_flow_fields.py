@@ -1,38 +1,10 @@
-"""Reading, colouring and comparing flow fields."""
-
-from pathlib import Path
+"""Colouring and comparing flow fields."""
 
 import numpy as np
 import pytest
 
-from pipeline_lib.errors import UserError
 from pipeline_lib.flow.colour import colour_wheel, flow_to_rgb
 from pipeline_lib.flow.endpoint_error import endpoint_error, summarise
-from pipeline_lib.flow.flo import read_flo, write_flo
-
-
-@pytest.mark.media
-def test_flo_of_flying_chairs_reads_as_opencv_does(media: Path, tmp_path: Path) -> None:
-    import cv2
-
-    path = media / "flow_pairs" / "0flow.flo"
-    flow = read_flo(path)
-    assert flow.shape == (2, 384, 512)
-    np.testing.assert_array_equal(flow, cv2.readOpticalFlow(str(path)).transpose(2, 0, 1))
-    write_flo(tmp_path / "copy.flo", flow)
-    assert (tmp_path / "copy.flo").read_bytes() == path.read_bytes()
-
-
-def test_flo_refuses_what_is_none(tmp_path: Path) -> None:
-    (tmp_path / "a.flo").write_bytes(b"GIF89a-------")
-    with pytest.raises(UserError, match="PIEH"):
-        read_flo(tmp_path / "a.flo")
-    write_flo(tmp_path / "b.flo", np.zeros((2, 4, 5), np.float32))
-    (tmp_path / "b.flo").write_bytes((tmp_path / "b.flo").read_bytes()[:-4])
-    with pytest.raises(UserError, match="5×4"):
-        read_flo(tmp_path / "b.flo")
-    with pytest.raises(UserError, match="missing"):
-        read_flo(tmp_path / "missing.flo")
 
 
 def test_endpoint_error_closed_form() -> None:

@@ -10,9 +10,7 @@ from pipeline_lib.flow.quantisation import (
     Quantisation,
     decode_image,
     encode_image,
-    flip_horizontally,
     padded,
-    round_trip,
     stack_channels,
     unstack_channels,
 )
@@ -46,7 +44,9 @@ def test_error_is_at_most_half_a_step_and_negation_is_exact(bound: float, number
 def test_zero_motion_decodes_to_exactly_zero(height: int, width: int, channels: int, quality: int) -> None:
     quantisation = Quantisation(("u", "v")[:channels], 20.0)
     values = torch.zeros(1, channels, height, width)
-    assert np.abs(round_trip(values, quantisation, quality)).max() == 0
+    (image,) = stack_channels(quantisation.quantise(values)).numpy()
+    decoded = decode_image(encode_image(image, quality), height)
+    assert np.abs(quantisation.dequantise(decoded)).max() == 0
 
 
 @settings(max_examples=20, deadline=None)
@@ -62,14 +62,6 @@ def test_channels_do_not_mix(height: int, width: int) -> None:
     quantised[:, 0] = 128
     jpeg = encode_image(stack_channels(quantised).numpy()[0], 30)
     assert np.array_equal(decode_image(jpeg, height)[0], np.full((height, width), 128))
-
-
-def test_flip_mirrors_and_negates_u_alone() -> None:
-    values = torch.randn(2, 9, 13) * 8
-    flipped = FLOW.dequantise(flip_horizontally(FLOW.quantise(values).numpy()))
-    plain = FLOW.dequantise(FLOW.quantise(values).numpy())
-    np.testing.assert_array_equal(flipped[0], -plain[0][:, ::-1])
-    np.testing.assert_array_equal(flipped[1], plain[1][:, ::-1])
 
 
 def test_not_a_number_is_refused() -> None:

@@ -11,13 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import torchvision
-from flow_material import moving_frames, specification, textured, write_frames_shard
+from flow_material import moving_frames, read_flo, specification, textured, write_frames_shard
 from torchvision.models.optical_flow.raft import CorrBlock
 
 from pipeline_lib.configuration.data import Generated, Motion
 from pipeline_lib.errors import UserError
 from pipeline_lib.flow.endpoint_error import endpoint_error
-from pipeline_lib.flow.flo import read_flo
 from pipeline_lib.flow.flow_edges import create as create_edges
 from pipeline_lib.flow.flow_edges import sobel_magnitude
 from pipeline_lib.flow.methods import create_method

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from flow_material import moving_frames
+from flow_material import defined_tvl1, moving_frames
 
 from pipeline_lib.configuration.data import Motion
 from pipeline_lib.flow.motion_stage import motion_images
@@ -22,7 +22,6 @@ from pipeline_lib.flow.tvl1 import triton_solver as tvl1_triton
 from pipeline_lib.flow.tvl1.gpu import BLOCK, TILES, Tile
 from pipeline_lib.flow.tvl1.method import TVL1OnGPU
 from pipeline_lib.flow.tvl1.parameters import TVL1Parameters
-from pipeline_lib.flow.tvl1.torch_solver import tvl1
 
 # Triton decides at import whether it compiles or interprets: the interpreter needs a process of its own.
 _SCRIPT = """
@@ -52,7 +51,7 @@ def interpreted(
     frames = frames[:, None].float()
     reach = abs(gap)
     first, second = (frames[:-reach], frames[reach:]) if gap > 0 else (frames[reach:], frames[:-reach])
-    return torch.load(folder / "flow.pt"), tvl1(first, second, TVL1Parameters(**values))
+    return torch.load(folder / "flow.pt"), defined_tvl1(first, second, TVL1Parameters(**values))
 
 
 def noisy(frames: np.ndarray) -> torch.Tensor:
@@ -169,5 +168,5 @@ def test_captured_graph_equals_the_definition_on_a_gpu() -> None:
         for tile in TILES:
             other = BatchedTVL1(4, 120, 160, 1, TVL1Parameters(), device, tile)(frames)
             torch.testing.assert_close(flow, other, atol=1e-3, rtol=0)
-        difference = flow - tvl1(frames[:-1], frames[1:], TVL1Parameters())
+        difference = flow - defined_tvl1(frames[:-1], frames[1:], TVL1Parameters())
         assert difference.norm(dim=1).mean() < 0.01
