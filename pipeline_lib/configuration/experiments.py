@@ -64,7 +64,7 @@ class FlowRegression(Section):
 
 
 class MotionDistillation(Section):
-    """MoDist's contrastive objectives between a visual and a motion pathway (004, section 3.1); no label is used."""
+    """MoDist's contrastive objectives between a visual and a motion pathway (its section 3.1); no label is used."""
 
     name: Literal["modist"] = "modist"
     losses: list[Literal["visual", "motion", "cross"]] = Field(default=["visual", "motion", "cross"], min_length=1)
@@ -164,7 +164,7 @@ class Protocol(Section):
     """How a trained network is evaluated."""
 
     num_clips: int | Literal["all_frames"] = 10
-    """Uniformly spaced clips per video, or one clip of all frames (002)."""
+    """Uniformly spaced clips per video, or one clip of all frames, as S3D-G and D3D are evaluated."""
     num_crops: Literal[1, 3] = 1
     num_frames: int | None = None
     """Frames per clip; null takes the recipe's."""

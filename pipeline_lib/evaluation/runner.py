@@ -71,7 +71,7 @@ def video_requests(
     crop = protocol.crop or sampling.crop
     num_frames = protocol.num_frames or sampling.num_frames
     if protocol.num_clips == "all_frames":
-        # 002: one clip of all frames. A video shorter than a training clip loops, as in training.
+        # S3D-G and D3D: one clip of all frames. A video shorter than a training clip loops, as in training.
         num_frames = max(num_frames, len(range(0, total, sampling.stride)))
         starts = [0]
     else:

@@ -34,7 +34,7 @@ for _k in range(11):
         _INCEPTIONS[f"top_heavy_{_family}_k{_k}"] = _options | {"first_temporal_layer": _k}
         _INCEPTIONS[f"bottom_heavy_{_family}_k{_k}"] = _options | {"last_temporal_layer": _k}
 
-# 003, Fig. 1 and §3.4: kinds of conv1 … conv5. MCx is 2D from group x on, rMCx before it; MC1 would be f-R2D.
+# Kinds of conv1 … conv5 (R(2+1)D, Figure 1, section 3.4). MCx is 2D from group x on, rMCx before; MC1 would be f-R2D.
 _KINDS: dict[str, list[str]] = {"r2d": ["2d"] * 5, "f_r2d": ["2d"] * 5}
 for _x in range(2, 6):
     _KINDS[f"mc{_x}"] = ["3d"] * (_x - 1) + ["2d"] * (6 - _x)
@@ -48,14 +48,14 @@ for _depth in (18, 34):
         _RESNETS[f"{_name}_{_depth}"] = {"kinds": _kinds, "depth": _depth} | (
             {"fold_time": True} if _name == "r2d" else {}
         )
-    # The widths that §3.5's formula gives each convolution; the plain name follows torchvision's public weights.
+    # Widths by the formula of section 3.5 per convolution; the plain name follows torchvision's public weights.
     _RESNETS[f"r2plus1d_{_depth}_per_convolution"] = {
         "kinds": _KINDS["r2plus1d"],
         "depth": _depth,
         "width_rule": "per_convolution",
     }
 
-# 004, Table 1. The motion pathway's default reads frame by frame, as the table's kernels (1×7²) and widths say.
+# MoDist, Table 1. The motion pathway's default reads frame by frame, as the table's kernels (1×7²) and widths say.
 _MODIST: dict[str, Any] = {"stem_kernel": 5, "stem_temporal_stride": 2, "temporal_kernels": [1, 1, 3, 3]}
 _MOTION: dict[str, Any] = {"depth": 50, "temporal_kernels": [1, 1, 1, 1], "width": 8, "dropout": 0.0}
 _SLOWS: dict[str, dict[str, Any]] = {
@@ -81,9 +81,9 @@ def names() -> Iterator[str]:
 def resolve(name: str) -> tuple[str, dict[str, Any]]:
     """The module whose ``build(num_classes, in_channels, **options)`` makes the network, and the options.
 
-    Top- and bottom-heavy networks (002, Fig. 2): K counts the layers from the pixels, 0 (stem) … 10
+    Top- and bottom-heavy networks (S3D-G, Figure 2): K counts the layers from the pixels, 0 (stem) … 10
     (``Mixed_5c``). ``top_heavy_*_kK`` has layers K … 10 in 3D, ``bottom_heavy_*_kK`` layers 0 … K; layer K itself
-    always is 3D. ``fast_s3d`` is the top-heavy S3D with its top two layers in 3D (§4.4), so K = 9.
+    always is 3D. ``fast_s3d`` is the top-heavy S3D with its top two layers in 3D (section 4.4), so K = 9.
 
     Raises:
         UserError: no such network; the message names those that sound alike.

@@ -84,24 +84,26 @@ _COMPARED: tuple[Row, ...] = (
         options={"branch_2_kernel": 1},
         counting="weights",
         paper={"parameters_m": 12.06, "gmacs": 107.89},
-        source="002 Table 2",
+        source="S3D-G, Table 2",
         note="the paper counted a 1×1×1 second convolution in branch 2 and no normalisation",
     ),
-    Row("i3d", 64, 224, paper={"parameters_m": 12.06, "gmacs": 107.89}, source="002 Table 2", note="as published"),
+    Row("i3d", 64, 224, paper={"parameters_m": 12.06, "gmacs": 107.89}, source="S3D-G, Table 2", note="as published"),
     Row("i2d", 64, 224),
-    Row("s3d", 64, 224, paper={"parameters_m": 8.77, "gmacs": 66.38}, source="002 Table 2", note=_NOT_REPRODUCED),
-    Row("s3d_slim", 64, 224, paper={"parameters_m": 8.77, "gmacs": 66.38}, source="002 Table 2", note=_NOT_REPRODUCED),
+    Row("s3d", 64, 224, paper={"parameters_m": 8.77, "gmacs": 66.38}, source="S3D-G, Table 2", note=_NOT_REPRODUCED),
+    Row(
+        "s3d_slim", 64, 224, paper={"parameters_m": 8.77, "gmacs": 66.38}, source="S3D-G, Table 2", note=_NOT_REPRODUCED
+    ),
     Row(
         "s3d_four_branches",
         64,
         224,
         paper={"parameters_m": 8.77, "gmacs": 66.38},
-        source="002 Table 2",
+        source="S3D-G, Table 2",
         note=f"footnote 5's network; {_NOT_REPRODUCED}",
     ),
-    Row("s3dg", 64, 224, paper={"parameters_m": 11.56, "gmacs": 71.38}, source="002 Table 2", note=_NOT_REPRODUCED),
+    Row("s3dg", 64, 224, paper={"parameters_m": 11.56, "gmacs": 71.38}, source="S3D-G, Table 2", note=_NOT_REPRODUCED),
     Row("nl_s3dg", 64, 224),
-    Row("fast_s3d", 64, 224, paper={"gmacs": 43.47}, source="002 §4.4", note=_NOT_REPRODUCED),
+    Row("fast_s3d", 64, 224, paper={"gmacs": 43.47}, source="S3D-G, section 4.4", note=_NOT_REPRODUCED),
 )
 
 
@@ -109,7 +111,7 @@ def rows() -> list[Row]:
     """Every row of the table: the comparisons, then each other network once at its family's usual input."""
     table = list(_COMPARED)
     table += [
-        Row(name, 8, 112, counting="weights", paper={"parameters_m": millions}, source="003 Table 2")
+        Row(name, 8, 112, counting="weights", paper={"parameters_m": millions}, source="R(2+1)D, Table 2")
         for name, millions in _TABLE_2.items()
     ]
     shown = {row.name for row in table}

@@ -1,4 +1,6 @@
-"""Optical-flow decoders on hidden features (000 §3.1, Fig. 3; 001 Fig. 4), and their flow representation.
+"""Decoders of optical flow from hidden features, and how they represent flow.
+
+D3D, section 3.1 and Figure 3; its supplement, Figure 4.
 
 No decoder has a temporal kernel: what it finds about motion is in the features already.
 """
@@ -24,7 +26,7 @@ class FlowDecoder(nn.Module):
         kind: ``simple`` is one 3×(1×1×1) layer; ``spatial`` two C×(1×3×3) layers, then that; ``pwc`` six 1×3×3
             layers with 128, 128, 96, 64, 32 and 3 channels, PWC-Net's flow estimator without cost volume and warping.
         in_channels: C, channels of the features.
-        dense: PWC-Net's dense connections (Sun et al., PWC-Net, §3): each layer also sees the inputs of all before.
+        dense: PWC-Net's dense connections (Sun et al., PWC-Net, section 3): each layer sees all earlier inputs too.
 
     Raises:
         UserError: an unknown kind.
@@ -42,7 +44,7 @@ class FlowDecoder(nn.Module):
         else:
             raise UserError(f"decoder {kind!r} is none of simple, spatial, pwc")
         self.dense = dense and kind == "pwc"
-        # PWC-Net's activation is a leaky ReLU of slope 0.1; 000 names none for the Spatial decoder.
+        # PWC-Net's activation is a leaky ReLU of slope 0.1; D3D names none for the Spatial decoder.
         self.slope = 0.1 if kind == "pwc" else 0.0
         self.hidden = nn.ModuleList()
         channels = in_channels
@@ -90,10 +92,10 @@ def endpoint_channels(network: VideoNetwork, endpoint: str) -> int:
 
 
 class FlowPredictor(nn.Module):
-    """A network up to an endpoint, and a decoder on it: predicts the flow of a clip (000, Fig. 2).
+    """A network up to an endpoint, and a decoder on it: predicts the flow of a clip (D3D, Figure 2).
 
     Args:
-        network: the network; its parameters train along unless the caller freezes them (§3.2 does both).
+        network: the network; its parameters train along unless the caller freezes them (section 3.2 does both).
         endpoint: where the decoder attaches; the papers' "3A" is ``MaxPool_3a_3x3``.
         kind: see ``FlowDecoder``.
 

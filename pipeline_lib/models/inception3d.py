@@ -1,4 +1,4 @@
-"""The Inception-3D family (002: I3D, I2D, top- and bottom-heavy, S3D, S3D-G; 001: non-local S3D-G), from one table.
+"""The Inception-3D family of S3D-G's paper and the non-local S3D-G of D3D's supplement, from one table.
 
 Layer K of Fig. 2 counts the eleven spatio-temporal layers from the pixels up: 0 is the stem, 1 is ``Conv2d_2c_3x3``,
 2 … 10 are the nine Mixed blocks. ``first_temporal_layer`` and ``last_temporal_layer`` are both inclusive: a layer
@@ -62,7 +62,7 @@ class Convention:
 
 
 class SpatioTemporalLayer(nn.Module):
-    """One convolutional layer: 2D, full 3D, or spatial then temporal (002 §4.4); then, if asked, a gate (§4.6).
+    """One convolutional layer: 2D, full 3D, or spatial then temporal (S3D-G, section 4.4), then a gate if wanted (4.6).
 
     Args:
         in_channels: channels of the input.
@@ -134,7 +134,7 @@ class Branch(nn.Module):
 
 
 class Mixed(nn.Module):
-    """An Inception block (002, Fig. 3): four branches side by side, concatenated over the channels."""
+    """An Inception block (S3D-G, Figure 3): four branches side by side, concatenated over the channels."""
 
     def __init__(
         self,
@@ -251,7 +251,7 @@ def build(
         branch_2_kernel: side of branch 2's second convolution; 1 is how the paper counted I3D's 12.06 M.
         gating: S3D-G's feature gating after ``Conv2d_2c_3x3`` and at the end of each branch.
         gate_bias: a bias in the gate, as in the paper's equation and not in the released code.
-        non_local: non-local blocks right before ``Mixed_5b`` and ``Mixed_5c`` (001 §4).
+        non_local: non-local blocks right before ``Mixed_5b`` and ``Mixed_5c`` (D3D's supplement, section 4).
         variant: ``torchvision`` has a separable 7-tap stem, temporal normalisation with scale, and symmetric padding.
         padding: overrides the variant's: ``same`` is TensorFlow's, which slim's released weights need.
         norm_scale: overrides whether normalisation has a scale; torchvision's 2D Inception v1 needs it.

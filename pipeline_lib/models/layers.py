@@ -173,7 +173,7 @@ def batch_norm(channels: int, *, eps: float, momentum: float, scale: bool = True
 
 
 class SelfGate(nn.Module):
-    """Feature gating of S3D-G (002, §4.6): x · σ(W · mean over (T, H, W) of x), per channel.
+    """Feature gating of S3D-G (section 4.6): x · σ(W · mean over (T, H, W) of x), per channel.
 
     ``bias`` is the paper's equation; the released code has none (slim ``s3dg.py``, self_gating).
     """

@@ -89,7 +89,7 @@ class VideoNetwork(nn.Module):
         if self._rescales:
             clip_BCTHW = clip_BCTHW * self.input_scale.view(-1, 1, 1, 1) + self.input_shift.view(-1, 1, 1, 1)
         if self.num_frames is not None:
-            # 003 §3.1: the frames are read as channels, 3L × H × W.
+            # R(2+1)D, section 3.1: the frames are read as channels, 3L × H × W.
             return clip_BCTHW.flatten(1, 2).unsqueeze(2)
         return clip_BCTHW
 
@@ -166,7 +166,7 @@ class FeatureHead(nn.Module):
 
 
 class ProjectionHead(nn.Module):
-    """Linear layers with ReLUs between them, from pooled features to an embedding (004, §4.1: 128 dimensions).
+    """Linear layers with ReLUs between them, from pooled features to an embedding (MoDist, section 4.1: 128 values).
 
     Args:
         in_features: channels of the features.
@@ -197,9 +197,9 @@ class ProjectionHead(nn.Module):
 class PooledHead(nn.Module):
     """Global average over time and space, dropout, then linear layers with ReLUs between them.
 
-    One layer is the classifier of R(2+1)D (003, Table 1) and SlowFast. More make a projection head for contrastive
-    learning: MoDist (004, §4.1) projects both pathways to 128; its depth is not printed, CVRL's has three hidden
-    layers (Qian et al., Spatiotemporal Contrastive Video Representation Learning, §3.2).
+    One layer is the classifier of R(2+1)D (its Table 1) and SlowFast. More make a projection head for contrastive
+    learning: MoDist (section 4.1) projects both pathways to 128; its depth is not printed, CVRL's has three hidden
+    layers (Qian et al., Spatiotemporal Contrastive Video Representation Learning, section 3.2).
 
     Args:
         in_features: channels of the last stage.

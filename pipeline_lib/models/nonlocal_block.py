@@ -1,4 +1,4 @@
-"""The non-local block, as D3D's supplement (001 §4) puts it into S3D-G."""
+"""The non-local block, as D3D's supplement (section 4) puts it into S3D-G."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -7,10 +7,10 @@ from torch import Tensor, nn
 class NonLocal(nn.Module):
     """x + W · softmax(θ(x)ᵀ φ(x)) g(x) over all positions in time and space (embedded Gaussian).
 
-    Wang et al., Non-local Neural Networks, §3.3, with 001's two differences: no batch normalisation inside, and no
-    sub-sampling of φ and g. The inner width is half the input's; the last layer starts at zero, so that the block
-    starts as the identity (their §4.1 starts its normalisation's scale at zero to the same end). The scores are
-    not divided by √channels, as in the original embedded Gaussian.
+    Wang et al., Non-local Neural Networks, section 3.3, with the supplement's two differences: no batch normalisation
+    inside, and no sub-sampling of φ and g. The inner width is half the input's. The last layer starts at zero, so that
+    the block starts as the identity (Wang et al., section 4.1, start its normalisation's scale at zero for the same
+    reason). The scores are not divided by √channels, as in the original embedded Gaussian.
     """
 
     def __init__(self, channels: int) -> None:

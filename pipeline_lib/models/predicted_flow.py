@@ -1,6 +1,6 @@
 """A temporal stream on flow that the first layers of a 3D CNN predict from RGB, trained end to end.
 
-000 §4.1, "Flow as a Learnable Input Representation"; Table 6, "S3D-G with 3D CNN flow".
+D3D, section 4.1, "Flow as a Learnable Input Representation"; Table 6, "S3D-G with 3D CNN flow".
 """
 
 from typing import Literal
@@ -25,7 +25,7 @@ class FlowFromFirstLayers(nn.Module):
     Args:
         network: the layers behind the endpoint are left out.
         endpoint: "3A" in the paper.
-        kind: of the decoder: the "Simple" one in §4.1, the "PWC" one in §5.6.
+        kind: of the decoder: the "Simple" one in section 4.1, the "PWC" one in section 5.6.
 
     Raises:
         UserError: no such endpoint.

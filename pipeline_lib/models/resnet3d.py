@@ -1,8 +1,8 @@
-"""The ResNet-3D family of R(2+1)D (003): R2D, f-R2D, MCx, rMCx, R3D, R(2+1)D at 18 and 34 layers, from one table.
+"""The ResNet-3D family of R(2+1)D's paper: R2D, f-R2D, MCx, rMCx, R3D, R(2+1)D at 18 and 34 layers, from one table.
 
 What varies is the kind of the convolutions per group (Fig. 1). Blocks, widths and strides are Table 1's: the stem
 strides over space only; conv3_1, conv4_1 and conv5_1 stride over space, and over time where the group convolves
-over time (§4.1: with 2D convolutions "downsampling becomes only spatial").
+over time (section 4.1: with 2D convolutions "downsampling becomes only spatial").
 """
 
 from collections.abc import Sequence
@@ -24,12 +24,12 @@ STEM_MIDDLE = 45
 
 
 def middle_width(in_channels: int, out_channels: int, t: int = 3, d: int = 3) -> int:
-    """M of §3.5: the (2+1)D pair then has about as many weights as the t×d×d convolution that it replaces."""
+    """M of section 3.5: the (2+1)D pair then has about as many weights as the t×d×d convolution that it replaces."""
     return (t * d * d * in_channels * out_channels) // (d * d * in_channels + t * out_channels)
 
 
 class Convolution(nn.Module):
-    """A 2D, 3D or (2+1)D convolution with its normalisations; between the (2+1)D halves lies a ReLU (§3.5).
+    """A 2D, 3D or (2+1)D convolution with its normalisations; between the (2+1)D halves lies a ReLU (section 3.5).
 
     Args:
         in_channels: channels of the input.
@@ -87,7 +87,7 @@ class Convolution(nn.Module):
 
 
 class BasicBlock(nn.Module):
-    """relu(x + F(x)) with two convolutions (003, equation 1); the shortcut projects where the shape changes."""
+    """relu(x + F(x)) with two convolutions (R(2+1)D, equation 1); the shortcut projects where the shape changes."""
 
     def __init__(
         self,
@@ -162,11 +162,11 @@ def build(
         in_channels: 3 for RGB, 2 for flow.
         kinds: ``2d``, ``3d`` or ``2plus1d`` for conv1, conv2_x … conv5_x.
         depth: 18 or 34 layers.
-        fold_time: R2D (§3.1): the frames are the first layer's channels and no time is left behind it.
+        fold_time: R2D (section 3.1): the frames are the first layer's channels and no time is left behind it.
         num_frames: frames of a clip, for R2D only: its first layer is as wide as the clip is long.
-        width_rule: M of the (2+1)D pairs, per block as in torchvision or per convolution as in §3.5.
+        width_rule: M of the (2+1)D pairs, per block as in torchvision or per convolution as in section 3.5.
         width: channels of the stem and conv2_x; the later groups double it. Less than 64 is for demonstrations.
-        dropout: probability of dropping a feature before the classifier, in [0, 1); 003 has none.
+        dropout: probability of dropping a feature before the classifier, in [0, 1); R(2+1)D has none.
         batch_norm_momentum: weight of a new batch in the running statistics.
         batch_norm_eps: torchvision's; VMZ has 1e-3.
 

@@ -1,4 +1,4 @@
-"""Slow-only ResNets: MoDist's visual and motion pathways (004, Table 1) and PySlowFast's Slow-R50, from one table.
+"""Slow-only ResNets: MoDist's visual and motion pathways (MoDist, Table 1) and PySlowFast's Slow-R50, from one table.
 
 What varies: the stem's temporal kernel and stride, the temporal kernel per group, the width, the depth, and whether
 the motion pathway reads its frames stacked or one by one.
@@ -94,10 +94,10 @@ def build(
         num_classes: width of the logits, or of the embedding where ``num_hidden`` makes the head a projection; ≥ 1.
         in_channels: channels of a frame.
         depth: 18 (basic blocks) or 50 (bottlenecks).
-        stem_kernel: temporal kernel of conv1, odd: 5 in MoDist (§3.3), 1 in PySlowFast.
+        stem_kernel: temporal kernel of conv1, odd: 5 in MoDist (section 3.3), 1 in PySlowFast.
         stem_temporal_stride: 2 in MoDist's Table 1, 1 in PySlowFast.
         temporal_kernels: temporal kernel of res2 … res5, odd; 3 in res4 and res5 of both.
-        width: channels of conv1 and inside res2: 64, or 8 for the motion pathway (1/8, §3.3).
+        width: channels of conv1 and inside res2: 64, or 8 for the motion pathway (1/8, section 3.3).
         frames: ``clip`` convolves over a clip. ``stacked`` reads the frames as channels of one image (the text:
             "stacking 16 motion frames"); ``per_frame`` runs the 2D network on each frame and averages (Table 1's
             1×7² kernels). Both need ``temporal_kernels`` of 1.

@@ -112,7 +112,7 @@ def _differences_from_paper(result: Result, trainings: dict[str, dict[str, Any]]
     metadata = trainings.get(f"{result.name}/{run.split}-{run.seed}", {})
     specification = metadata.get("specification", {})
     network = specification.get("model", {}).get("name", "")
-    # I3D, S3D-G and D3D start from Inception-v1 trained on ImageNet (002, Table 4); R(2+1)D starts at random.
+    # I3D, S3D-G and D3D start from Inception-v1 trained on ImageNet (S3D-G, Table 4); R(2+1)D starts at random.
     if any(family in network for family in INFLATED_FAMILIES) and not specification.get("initialise_from"):
         reasons.append("random initialisation, where the paper starts from inflated ImageNet weights")
     planned, steps = result.experiment.paper.get("steps"), specification.get("recipe", {}).get("steps")

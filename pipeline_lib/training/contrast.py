@@ -1,4 +1,4 @@
-"""Instance contrast: InfoNCE against memory banks that know which video each negative came from (MoDist §3.1)."""
+"""InfoNCE against memory banks that know which video each negative came from (MoDist, section 3.1)."""
 
 import torch
 import torch.nn.functional as F

@@ -109,7 +109,7 @@ def fit(
 
 
 def inflate(tensors: Mapping[str, Tensor], network: VideoNetwork) -> dict[str, Tensor]:
-    """Fill a 3D network from a 2D one under the same names, I3D's way (002 §4.3).
+    """Fill a 3D network from a 2D one under the same names, I3D's way (S3D-G, section 4.3).
 
     A k×k kernel is repeated over the t frames of its 3D kernel and divided by t, so that a clip of equal frames gives
     the image's features away from the clip's ends. Temporal convolutions become the identity (slim's centre
@@ -152,7 +152,7 @@ def _inflate_one(tensor: Tensor, reference: Tensor) -> Tensor:
     if tensor.shape[2:] != reference.shape[2:]:
         return tensor
     if reference.dim() == 5 and tensor.shape[1] != reference.shape[1] and reference.shape[1] % tensor.shape[1] == 0:
-        # R2D folds the frames into channels (003 §3.1): the same filter for each frame, and their mean.
+        # R2D folds the frames into channels (R(2+1)D, section 3.1): the same filter for each frame, and their mean.
         folds = reference.shape[1] // tensor.shape[1]
         return tensor.repeat(1, folds, *[1] * 3) / folds if tensor.shape[0] == reference.shape[0] else tensor
     if tensor.shape[1:] == reference.shape[1:]:
@@ -164,7 +164,7 @@ def _inflate_one(tensor: Tensor, reference: Tensor) -> Tensor:
 
 
 def average_stem(state: Mapping[str, Tensor], in_channels: int, stem: str) -> dict[str, Tensor]:
-    """A stem for another modality: the mean over the input channels, for each new channel (TSN; 000 §5.3 for flow).
+    """A stem for another modality: the mean over the input channels, for each new one (TSN; flow: D3D, section 5.3).
 
     Args:
         state: state dictionary or tensors under our names.

@@ -227,7 +227,7 @@ def test_modist_has_the_shapes_of_table_1() -> None:
 
 
 def test_the_motion_pathway_is_an_eighth_of_resnet_50() -> None:
-    """Counted from torchvision's ResNet-50, whose every width is divided by 8 (004, §3.3)."""
+    """Counted from torchvision's ResNet-50, whose every width is divided by 8 (MoDist, section 3.3)."""
     expected = 256 * 128 + 128
     for name, parameter in torchvision.models.resnet50().named_parameters():
         if name == "conv1.weight":
@@ -271,7 +271,7 @@ def with_statistics(network: VideoNetwork) -> VideoNetwork:
 
 def test_networks_without_temporal_filters_are_blind_to_the_arrow_of_time() -> None:
     assert reversal_difference(with_statistics(small("f_r2d_18"))) < 1e-5
-    # Odd lengths stay even-handed only without temporal strides and pooling (002, footnote 4).
+    # Odd lengths stay even-handed only without temporal strides and pooling (S3D-G, footnote 4).
     assert reversal_difference(with_statistics(small("i2d", temporal_stride=False)), 7) < 1e-5
     assert reversal_difference(with_statistics(small("i2d"))) > 1e-4
 
@@ -423,7 +423,7 @@ def test_torchvisions_counts() -> None:
 
 
 def test_table_2_of_r2plus1d() -> None:
-    table = [row for row in rows() if row.source == "003 Table 2"]
+    table = [row for row in rows() if row.source == "R(2+1)D, Table 2"]
     assert len(table) == 12
     for row in table:
         found = count(row.name, row.num_frames, row.side, counting=row.counting).parameters / 1e6
