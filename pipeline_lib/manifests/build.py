@@ -26,7 +26,7 @@ from pipeline_lib.manifests.cache import ProbeCache
 from pipeline_lib.manifests.filters import apply_filter, filter_identity
 from pipeline_lib.manifests.importers import read_listing
 from pipeline_lib.manifests.matching import FileIndex, match
-from pipeline_lib.manifests.pool import ProbePool
+from pipeline_lib.manifests.pool import probe_each
 from pipeline_lib.manifests.probing import Probe, file_identity
 from pipeline_lib.manifests.schema import (
     ACCEPTED,
@@ -86,15 +86,12 @@ def _probe_all(
         num_cached = len(result)
         if waiting:
             with Progress("probing", len(identity), "videos", initial=num_cached) as progress:
-
-                def report(path: str, probe: Probe) -> None:
+                for path, probe in probe_each(waiting, num_workers, decode, dataset.probe_seconds):
                     result[path] = probe
                     # A time-out may be the machine's fault: it is tried again by the next run.
                     if not probe.problem.startswith("probing timed out"):
                         cache.store(path, *identity[path], probe)
                     progress.advance()
-
-                ProbePool(num_workers, decode, dataset.probe_seconds).run(waiting, report)
     return result, num_cached
 
 

@@ -1,123 +1,115 @@
 """Probing many files in processes that can be killed: a hostile file can hang or crash a decoder."""
 
-import json
-import os
-import selectors
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterable
-from contextlib import suppress
-from dataclasses import dataclass, field
+import math
+import multiprocessing
+import resource
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from multiprocessing.connection import Connection
+from multiprocessing.pool import ThreadPool
+from pathlib import Path
+from queue import SimpleQueue
+from threading import Lock
 
-from pipeline_lib.manifests import probing_worker
-from pipeline_lib.manifests.probing import Probe
+from pipeline_lib.manifests.probing import Probe, probe_file
+
+# A hostile file may declare a frame of gigabytes; 8K video decodes in far less than this.
+_MEMORY_BYTES = 6 << 30
+# Workers are forked from a process that has imported the decoders: a new one takes milliseconds.
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload([__name__])
+# Starting a process also looks after those that have ended: in two threads at a time, one would miss an exit status.
+_LOCK = Lock()
+
+ProbeFunction = Callable[[Path, bool], Probe]
 
 
-@dataclass
 class _Worker:
-    process: subprocess.Popen
-    path: str = ""
-    deadline: float = 0.0
-    received: bytearray = field(default_factory=bytearray)
+    """A probing process, asked by one thread at a time."""
+
+    def __init__(self, decode: bool, seconds: float, probe: ProbeFunction) -> None:
+        self.seconds = seconds
+        self.pipe, other_end = _CONTEXT.Pipe()
+        arguments = (other_end, decode, seconds, probe)
+        self.process = _CONTEXT.Process(target=_answer_requests, args=arguments, daemon=True)
+        with _LOCK, closing(other_end):
+            self.process.start()
+
+    def ask(self, path: str) -> tuple[Probe, bool]:
+        """What is in a file, or what became of the process over it; and whether it can be asked again."""
+        try:
+            self.pipe.send(path)
+            if self.pipe.poll(self.seconds):
+                return self.pipe.recv(), True
+            return Probe(problem=f"probing timed out: no answer within {self.seconds:g} s"), False
+        except (EOFError, OSError):
+            with _LOCK:
+                self.process.join(self.seconds)
+            status = self.process.exitcode or 0
+            how = f"signal {-status}" if status < 0 else f"exit status {status}"
+            return Probe(problem=f"undecodable: the decoder crashed ({how})"), False
+
+    def stop(self) -> None:
+        """Kill the process, whatever it does."""
+        with _LOCK:
+            self.process.kill()
+            self.process.join()
+        self.pipe.close()
 
 
-class ProbePool:
-    """Probes files in worker processes, each file under a time limit.
+def probe_each(
+    paths: Iterable[str], num_workers: int, decode: bool, seconds: float, probe: ProbeFunction = probe_file
+) -> Iterator[tuple[str, Probe]]:
+    """Probe files, and yield each with what was found as it finishes, in any order.
 
     Args:
-        num_workers: processes.
+        paths: files or folders of frames.
+        num_workers: processes at a time.
         decode: decode every frame, or only the first.
         seconds: time limit per file; the process that exceeds it is killed and replaced.
-        command: the worker's command line; tests put one in that hangs.
+        probe: what looks at a file; a function of a module, since other processes call it.
     """
+    num_workers = max(1, num_workers)
+    idle: SimpleQueue[_Worker | None] = SimpleQueue()
+    for _ in range(num_workers):
+        idle.put(None)
 
-    def __init__(self, num_workers: int, decode: bool, seconds: float, command: tuple[str, ...] | None = None) -> None:
-        self.num_workers = max(1, num_workers)
-        self.decode = decode
-        self.seconds = seconds
-        self.command = command or (sys.executable, "-m", probing_worker.__name__)
+    def probe_one(path: str) -> tuple[str, Probe]:
+        worker = idle.get() or _Worker(decode, seconds, probe)
+        found, usable = worker.ask(path)
+        if not usable:
+            worker.stop()
+        idle.put(worker if usable else None)
+        return path, found
 
-    def _start(self) -> _Worker:
-        process = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
-        return _Worker(process)
+    try:
+        with ThreadPool(num_workers) as threads:
+            yield from threads.imap_unordered(probe_one, paths)
+    finally:
+        while not idle.empty():
+            worker = idle.get()
+            if worker is not None:
+                worker.stop()
 
-    def _give(self, worker: _Worker, path: str) -> None:
-        worker.path = path
-        worker.deadline = time.monotonic() + self.seconds
-        worker.received.clear()
-        request = json.dumps({"path": path, "decode": self.decode, "seconds": self.seconds})
-        assert worker.process.stdin is not None
-        # A worker that died idle is seen as the end of its output, and its file reported.
-        with suppress(BrokenPipeError):
-            worker.process.stdin.write(request.encode() + b"\n")
 
-    @staticmethod
-    def _stop(worker: _Worker) -> None:
-        worker.process.kill()
-        worker.process.wait()
-        for stream in (worker.process.stdin, worker.process.stdout):
-            if stream is not None:
-                stream.close()
-
-    def run(self, paths: Iterable[str], report: Callable[[str, Probe], None]) -> None:
-        """Probe all paths; call ``report(path, probe)`` for each as it finishes, in any order.
-
-        Args:
-            paths: files or folders of frames.
-            report: called in the calling thread.
-        """
-        waiting = iter(paths)
-        selector = selectors.DefaultSelector()
-        busy: set[int] = set()
-        workers: dict[int, _Worker] = {}
-
-        def start_next(worker: _Worker | None) -> None:
-            path = next(waiting, None)
-            if path is None:
-                if worker is not None:
-                    self._stop(worker)
-                return
-            worker = worker or self._start()
-            assert worker.process.stdout is not None
-            descriptor = worker.process.stdout.fileno()
-            workers[descriptor] = worker
-            selector.register(descriptor, selectors.EVENT_READ)
-            busy.add(descriptor)
-            self._give(worker, path)
-
-        def release(descriptor: int) -> _Worker:
-            selector.unregister(descriptor)
-            busy.discard(descriptor)
-            return workers.pop(descriptor)
-
+def _answer_requests(pipe: Connection, decode: bool, seconds: float, probe: ProbeFunction) -> None:
+    """The life of a probing process: a path in, a probe out, until the other end is closed."""
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, resource.RLIM_INFINITY))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # Should the parent be killed while a decoder hangs here, the alarm ends this process.
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    while True:
         try:
-            for _ in range(self.num_workers):
-                start_next(None)
-            while busy:
-                nearest = min(workers[descriptor].deadline for descriptor in busy)
-                for key, _ in selector.select(max(nearest - time.monotonic(), 0) + 0.01):
-                    worker = workers[key.fd]
-                    piece = os.read(key.fd, 1 << 16)
-                    worker.received += piece
-                    if worker.received.endswith(b"\n"):
-                        release(key.fd)
-                        report(worker.path, Probe(**json.loads(worker.received)))
-                        start_next(worker)
-                    elif not piece:
-                        release(key.fd)
-                        self._stop(worker)
-                        status = worker.process.returncode
-                        how = f"signal {-status}" if status < 0 else f"exit status {status}"
-                        report(worker.path, Probe(problem=f"undecodable: the decoder crashed ({how})"))
-                        start_next(None)
-                now = time.monotonic()
-                for descriptor in [d for d in busy if workers[d].deadline <= now]:
-                    worker = release(descriptor)
-                    self._stop(worker)
-                    report(worker.path, Probe(problem=f"probing timed out: no answer within {self.seconds:g} s"))
-                    start_next(None)
-        finally:
-            for worker in list(workers.values()):
-                self._stop(worker)
-            selector.close()
+            path = pipe.recv()
+        except EOFError:
+            return
+        signal.alarm(math.ceil(seconds) + 5)
+        try:
+            found = probe(Path(path), decode)
+        except FileNotFoundError:
+            found = Probe(problem="missing: it vanished while it was probed")
+        except (OSError, MemoryError, ValueError, ArithmeticError) as error:
+            found = Probe(problem=f"undecodable: {type(error).__name__}: {error}")
+        signal.alarm(0)
+        pipe.send(found)

@@ -103,11 +103,10 @@ def test_same_content_gives_same_bytes_and_probes_nothing_again(
     before = {path: path.read_bytes() for path in built.rglob("*") if path.suffix in (".json", ".parquet")}
     before = {path: content for path, content in before.items() if not path.name.endswith(".run.json")}
 
-    class NoPool:
-        def __init__(self, *_: object) -> None:
-            raise AssertionError("probed again")
+    def probe_nothing(*_: object) -> None:
+        raise AssertionError("probed again")
 
-    monkeypatch.setattr(build, "ProbePool", NoPool)
+    monkeypatch.setattr(build, "probe_each", probe_nothing)
     build_manifest(_specification(sample), built, 2)
     assert {path: path.read_bytes() for path in before} == before
 

@@ -1,14 +1,16 @@
 """Single files: what is found, and processes that hang or crash."""
 
 import json
+import multiprocessing
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from hostile_decoder import hostile_probe
 
 from pipeline_lib.manifests.cache import ProbeCache
-from pipeline_lib.manifests.pool import ProbePool
+from pipeline_lib.manifests.pool import probe_each
 from pipeline_lib.manifests.probing import Probe, probe_file
 from pipeline_lib.media.ffmpeg import ffmpeg_executable
 
@@ -78,37 +80,35 @@ def test_files_that_are_no_videos(tmp_path: Path, content: bytes, problem: str) 
         assert str(tmp_path) not in probe.problem
 
 
-WORKER = """
-import json, os, sys, time
-for line in sys.stdin:
-    request = json.loads(line)
-    if "hang" in request["path"]:
-        time.sleep(60)
-    if "crash" in request["path"]:
-        os.abort()
-    print(json.dumps({"num_frames": len(request["path"])}), flush=True)
-"""
-
-
-def test_hanging_and_crashing_decoders_cost_one_file_each() -> None:
-    pool = ProbePool(2, True, 1.0, (sys.executable, "-c", WORKER))
-    probes: dict[str, Probe] = {}
-    paths = ["a", "hang1", "bb", "crash1", "ccc", "hang2", "crash2", "dddd"]
-    pool.run(paths, lambda path, probe: probes.__setitem__(path, probe))
+@pytest.mark.parametrize("num_workers", [1, 4])
+def test_hanging_and_crashing_decoders_cost_one_file_each(num_workers: int) -> None:
+    paths = [
+        "a",
+        "hang1",
+        "bb",
+        "crash1",
+        "exit1",
+        "ccc",
+        "hang2",
+        "crash2",
+        "dddd",
+        *(f"crash{i}" for i in range(3, 30)),
+    ]
+    probes = dict(probe_each(paths, num_workers, True, 2.0, hostile_probe))
     assert set(probes) == set(paths)
     assert [probes[path].num_frames for path in ("a", "bb", "ccc", "dddd")] == [1, 2, 3, 4]
-    for path in ("hang1", "hang2"):
-        assert probes[path].problem == "probing timed out: no answer within 1 s"
-    for path in ("crash1", "crash2"):
-        assert probes[path].problem == "undecodable: the decoder crashed (signal 6)"
+    problems = {"h": "probing timed out: no answer within 2 s", "e": "undecodable: the decoder crashed (exit status 3)"}
+    problems["c"] = "undecodable: the decoder crashed (signal 6)"
+    for path in set(paths) - {"a", "bb", "ccc", "dddd"}:
+        assert probes[path].problem == problems[path[0]]
+    assert multiprocessing.active_children() == []
 
 
-def test_real_workers_answer_what_the_function_finds(tmp_path: Path) -> None:
+def test_probing_processes_find_what_the_function_finds(tmp_path: Path) -> None:
     good, bad = _make(tmp_path / "good.mp4", "-c:v", "mpeg4"), tmp_path / "bad.mp4"
     bad.write_bytes(b"nothing")
-    probes: dict[str, Probe] = {}
     names = [str(good), str(bad), str(tmp_path / "absent.mp4")]
-    ProbePool(2, True, 30.0).run(names, lambda path, probe: probes.__setitem__(path, probe))
+    probes = dict(probe_each(names, 2, True, 30.0))
     assert probes[str(good)] == probe_file(good, True) and probes[str(bad)] == probe_file(bad, True)
     assert probes[names[2]].problem.startswith("missing")
 
