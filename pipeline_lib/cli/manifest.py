@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-HELP = "list a data set's clips, look for their files, and say which are usable and why others are not"
+HELP = "list a data set's videos, look for their files, and say which are usable and why the others are not"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     build.add_argument("--threads", type=int, default=1, help="probing processes")
     check = actions.add_parser("check", help="print the table of a manifest: counts, reasons, examples")
     check.add_argument("manifest", type=Path, help="folder manifests/{dataset}")
-    check.add_argument("--reason", help="list every clip with this reason (e.g. 'truncated')")
+    check.add_argument("--reason", help="list every video with this reason (e.g. 'truncated')")
     check.add_argument("--limit", type=int, default=3, help="examples per reason")
 
 

@@ -22,16 +22,16 @@ class Generated(Section):
 
 
 class Filter(Section):
-    """Which of the listed clips belong to the data set: a list of ids, classes, or counts drawn with a seed."""
+    """Which of the listed videos belong to the data set: a list of ids, classes, or counts drawn with a seed."""
 
     ids: str | None = None
-    """File with one clip id (or YouTube id) a line; only these are kept."""
+    """File with one video id (or YouTube id) a line; only these are kept."""
     classes: str | None = None
-    """File with one class name a line (Mini-Kinetics-200); only clips of these are kept."""
+    """File with one class name a line (Mini-Kinetics-200); only videos of these are kept."""
     per_class: dict[Literal["train", "validation"], int] = {}
-    """At most so many clips of each class and list, drawn with ``seed``."""
+    """At most so many videos of each class and list, drawn with ``seed``."""
     total: dict[Literal["train", "validation"], int] = {}
-    """At most so many clips of each list, drawn with ``seed``."""
+    """At most so many videos of each list, drawn with ``seed``."""
     seed: int = 0
 
 
@@ -73,7 +73,7 @@ class Dataset(Section):
     probe: Literal["decode", "headers", "none"] = "decode"
     """``decode`` decodes every frame of every video, ``headers`` opens it only, ``none`` trusts the list."""
     on_decode_error: Literal["reject", "keep"] = "reject"
-    """What becomes of a clip whose decoding reports an error."""
+    """What becomes of a video whose decoding reports an error."""
     probe_seconds: float = Field(default=120.0, gt=0)
     """Time limit for probing one file, after which it is rejected."""
     minimum_frames: int = Field(default=8, ge=1)

@@ -1,4 +1,4 @@
-"""Where a data set's annotations and videos lie, and one clear message where they do not."""
+"""Where a data set's annotations and videos lie, and one message that lists everything that is not there."""
 
 import csv
 from collections import Counter
@@ -16,15 +16,15 @@ CLASS_LIST = "labels"
 
 
 def check_sources(name: str, dataset: Dataset) -> None:
-    """Check that everything that the configuration must name is named and exists.
+    """Check that the configuration names everything that the format needs, and that it all exists.
 
     Args:
         name: the data set's key under ``datasets``.
         dataset: its configuration.
 
     Raises:
-        UserError: one message with every key that is not set or whose path does not exist, what was looked for
-            there, and the document that explains it.
+        UserError: one message lists every key that is not set or whose path does not exist, with what was looked
+            for there, and the document that explains the keys.
     """
     problems: list[str] = []
     required = REQUIRED_LISTS[dataset.format]
@@ -34,21 +34,21 @@ def check_sources(name: str, dataset: Dataset) -> None:
         full = f"datasets.{name}.annotations.{key}"
         if path is None or not path.strip():
             if key in required:
-                problems.append(f"{full} is not set; it shall be the path of {wanted}")
+                problems.append(f"{full} is not set; it must be the path of {wanted}")
         elif not Path(path).exists():
             problems.append(f"{full}: {path} does not exist (looked for {wanted} at {Path(path).absolute()})")
     if dataset.format == "table" and not any(dataset.annotations.values()):
         problems.append(
-            f"datasets.{name}.annotations.train is not set; it shall be the path of a CSV with path,label[,subset]"
+            f"datasets.{name}.annotations.train is not set; it must be the path of a CSV with path,label[,subset]"
         )
-    # A list that is trusted needs no files (probe: none without video folders).
+    # With `probe: none` and no video folders the list is trusted, and no file is looked for.
     if not dataset.videos and dataset.probe != "none":
-        problems.append(f"datasets.{name}.videos is not set; it shall list the folders that hold the videos")
+        problems.append(f"datasets.{name}.videos is not set; it must list the folders that hold the videos")
     for key in ("videos", "replacements"):
         for index, folder in enumerate(getattr(dataset, key)):
             if not Path(folder).is_dir():
                 problems.append(
-                    f"datasets.{name}.{key}[{index}]: {folder} is no folder (looked for videos in "
+                    f"datasets.{name}.{key}[{index}]: {folder} is not a folder (looked for videos in "
                     f"{Path(folder).absolute()})"
                 )
     for key in ("ids", "classes"):
@@ -67,7 +67,7 @@ def sniff_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[s
     """Rows of a CSV with a header, with their line numbers.
 
     Raises:
-        UserError: the file is no text, or a column is missing; the message names the columns found.
+        UserError: the file is not text, or a column is missing; the message names the columns found.
     """
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
@@ -83,14 +83,14 @@ def sniff_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[s
             for row in reader:
                 yield reader.line_num, {key: (value or "").strip() for key, value in row.items() if key is not None}
     except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} is no readable CSV ({error}); {DOCUMENT} shows the format.") from error
+        raise UserError(f"{path} is not a readable CSV ({error}); {DOCUMENT} shows the format.") from error
 
 
 def named_sources(paths: Sequence[Path]) -> dict[str, Path]:
     """Annotation files by the names under which a manifest records them.
 
-    The name alone where it is unique: the folder differs between machines. Lists of one name have their folder's
-    before it, and a number behind it where that is not enough.
+    A unique name stands alone, because folders differ between machines. Files of the same name get their folder's name
+    in front, and a number behind if that is not enough.
     """
     distinct = list(dict.fromkeys(paths))
     times = Counter(path.name for path in distinct)
@@ -114,7 +114,7 @@ def annotation(dataset: Dataset, key: str) -> Path:
     """Path of one annotation list, which ``check_sources`` has found to exist."""
     path = dataset.annotations[key]
     if path is None:
-        raise UserError(f"annotations.{key} is not set; {DOCUMENT} says what it shall name.")
+        raise UserError(f"annotations.{key} is not set; {DOCUMENT} says what it must name.")
     return Path(path)
 
 
@@ -122,7 +122,7 @@ def class_list(dataset: Dataset) -> list[str] | None:
     """The classes that ``annotations.labels`` lists, one a line in the order of the file; None where it is not set.
 
     Raises:
-        UserError: the file is no text or is empty.
+        UserError: the file is not text or is empty.
     """
     if not dataset.annotations.get(CLASS_LIST):
         return None
@@ -130,10 +130,10 @@ def class_list(dataset: Dataset) -> list[str] | None:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is no text file; it shall have one class name a line.") from error
+        raise UserError(f"{path} is not a text file; it must have one class name a line.") from error
     classes = [line.strip() for line in lines if line.strip()]
     if not classes:
-        raise UserError(f"{path} lists no class; it shall have one class name a line.")
+        raise UserError(f"{path} lists no class; it must have one class name a line.")
     return classes
 
 
@@ -141,7 +141,7 @@ def number(text: str, path: Path, line: int, column: str) -> float:
     """A number in an annotation file.
 
     Raises:
-        UserError: it is none; the message names file, line and column.
+        UserError: it is not a number; the message names file, line and column.
     """
     try:
         return float(text)

@@ -1,4 +1,4 @@
-"""AVA v2.1 and v2.2: keyframe boxes with actions, excluded timestamps, one manifest row per film."""
+"""AVA v2.1 and v2.2: keyframes with boxes and actions, excluded timestamps, one manifest row per film."""
 
 import csv
 import re
@@ -8,10 +8,10 @@ from pathlib import Path
 from pipeline_lib.configuration.data import Dataset
 from pipeline_lib.errors import UserError
 from pipeline_lib.manifests.annotation_files import DOCUMENT, annotation, named_sources, number
-from pipeline_lib.manifests.schema import Box, ListedClip, Listing
+from pipeline_lib.manifests.schema import Box, ListedVideo, Listing
 
 # The 15 minutes of each film that are annotated (AVA, section 3: from the 15th to the 30th minute); keyframes are the
-# seconds 902 to 1798, and the margin gives each of them its clip.
+# seconds 902 to 1798, and the margin leaves room for the clip around each.
 SEGMENT_START = 900.0
 SEGMENT_END = 1801.0
 
@@ -48,9 +48,9 @@ def _rows(path: Path, columns: int) -> list[tuple[int, list[str]]]:
 def read(dataset: Dataset) -> Listing:
     """Read ``ava_{train,val}_v2.x.csv``: video_id, timestamp, x1, y1, x2, y2 (in [0, 1]), action_id, person_id.
 
-    Boxes of actions that the action list leaves out are left out: the list of the 2018 challenge holds the 60
-    evaluated classes. ``annotations.excluded_train`` and ``excluded_validation`` may name the lists of excluded
-    timestamps: no box of such a second is used. Films are called after the YouTube id, whole or cut to the 15 minutes.
+    A box whose action is not in the action list is dropped: the list of the 2018 challenge holds the 60 evaluated
+    classes. ``annotations.excluded_train`` and ``excluded_validation`` may name lists of excluded timestamps: a box at
+    such a timestamp is dropped. A film's file is named by its YouTube id; it is whole or cut to the 15 minutes.
 
     Raises:
         UserError: a file is not in the format; the message names file and line.
@@ -82,8 +82,8 @@ def read(dataset: Dataset) -> Listing:
             person = int(number(row[7], path, line, "person_id")) if len(row) > 7 and row[7] else -1
             boxes.append(Box(video, subset, time, x1, y1, x2, y2, actions[action], person))
             found.add(actions[action])
-    clips = [
-        ListedClip(video, tuple(sorted(names)), (subset,), (video,), SEGMENT_START, SEGMENT_END, trim=True)
+    videos = [
+        ListedVideo(video, tuple(sorted(names)), (subset,), (video,), SEGMENT_START, SEGMENT_END, trim=True)
         for (video, subset), names in sorted(labels.items())
     ]
-    return Listing(clips, named_sources(paths), sorted(actions.values()), boxes, sorted(excluded))
+    return Listing(videos, named_sources(paths), sorted(actions.values()), boxes, sorted(excluded))

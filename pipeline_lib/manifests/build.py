@@ -1,4 +1,4 @@
-"""The manifest stage: annotations and videos in, one validated table with a status and a reason per clip out."""
+"""The manifest stage: annotations and videos in, one validated table with a status and a reason per video out."""
 
 import hashlib
 import json
@@ -33,7 +33,7 @@ from pipeline_lib.manifests.schema import (
     MISSING,
     REJECTED,
     Box,
-    ListedClip,
+    ListedVideo,
     Listing,
     manifest_schema,
     reject_unusable,
@@ -41,12 +41,12 @@ from pipeline_lib.manifests.schema import (
 )
 
 MODULES = ("pipeline_lib.manifests.build",)
-# What the digest is over: everything that decides what is trained on, nothing that depends on where the files lie.
+# The digest covers everything that decides what is trained on, and nothing that depends on where the files lie.
 _DIGEST_COLUMNS = ("id", "labels", "group", "start", "end", "num_frames", "frames_per_second", "height", "width")
 
 
 def _libavcodec() -> str:
-    """Version of the decoders that PyAV brings along: not those of the ffmpeg command."""
+    """Version of the decoders inside PyAV, which are not those of the ffmpeg command."""
     return ".".join(str(part) for part in av.library_versions["libavcodec"])
 
 
@@ -95,12 +95,12 @@ def _probe_all(
     return result, num_cached
 
 
-def _judge(clip: ListedClip, path: str, probe: Probe | None, dataset: Dataset) -> tuple[str, str]:
-    """Status and reason of one clip."""
-    if clip.reason:
-        return REJECTED, clip.reason
+def _judge(video: ListedVideo, path: str, probe: Probe | None, dataset: Dataset) -> tuple[str, str]:
+    """Status and reason of one video."""
+    if video.reason:
+        return REJECTED, video.reason
     if not path:
-        return MISSING, f"missing: no file called {clip.names[0]} in the video folders"
+        return MISSING, f"missing: no file called {video.names[0]} in the video folders"
     if probe is None:
         return ACCEPTED, ""
     if probe.problem and not (probe.usable and dataset.on_decode_error == "keep"):
@@ -108,10 +108,13 @@ def _judge(clip: ListedClip, path: str, probe: Probe | None, dataset: Dataset) -
     if probe.num_frames is not None and probe.num_frames < dataset.minimum_frames:
         plural = "" if probe.num_frames == 1 else "s"
         return REJECTED, f"too short: {probe.num_frames} frame{plural}, {dataset.minimum_frames} are needed"
-    if clip.trim and clip.start and dataset.format != "ava" and probe.num_frames and probe.frames_per_second:
+    if video.trim and video.start and dataset.format != "ava" and probe.num_frames and probe.frames_per_second:
         seconds = probe.num_frames / probe.frames_per_second
-        if seconds <= clip.start:
-            return REJECTED, f"too short: the file ends at {seconds:.1f} s, the clip begins at {clip.start:g} s"
+        if seconds <= video.start:
+            return (
+                REJECTED,
+                f"too short: the file ends at {seconds:.1f} s, the video's part begins at {video.start:g} s",
+            )
     short_side = min(probe.height or 0, probe.width or 0)
     if probe.usable and short_side < dataset.minimum_short_side:
         size = f"{probe.width}×{probe.height}"
@@ -119,45 +122,45 @@ def _judge(clip: ListedClip, path: str, probe: Probe | None, dataset: Dataset) -
     return ACCEPTED, ""
 
 
-def _reject_same_files(clips: Sequence[ListedClip], paths: Sequence[str]) -> list[ListedClip]:
-    """Reject a clip whose file already stands for an earlier clip (unless each takes another interval of it)."""
+def _reject_same_files(videos: Sequence[ListedVideo], paths: Sequence[str]) -> list[ListedVideo]:
+    """Reject a video whose file already belongs to an earlier one, unless each takes its own interval of the file."""
     owner: dict[str, str] = {}
     result = []
-    for clip, path in zip(clips, paths, strict=True):
-        if path and not clip.reason and not clip.trim:
+    for video, path in zip(videos, paths, strict=True):
+        if path and not video.reason and not video.trim:
             if path in owner:
-                clip = clip._replace(reason=f"duplicate clip: its file is already that of {owner[path]}")
+                video = video._replace(reason=f"duplicate video: its file is already that of {owner[path]}")
             else:
-                owner[path] = clip.id
-        result.append(clip)
+                owner[path] = video.id
+        result.append(video)
     return result
 
 
 def _columns(
-    clips: Sequence[ListedClip], paths: Sequence[str], probes: dict[str, Probe], dataset: Dataset
+    videos: Sequence[ListedVideo], paths: Sequence[str], probes: dict[str, Probe], dataset: Dataset
 ) -> dict[str, list[Any]]:
     names = shard_names(dataset.num_shards)
     nothing = Probe()
     columns: dict[str, list[Any]] = {field.name: [] for field in manifest_schema(dataset.num_splits)}
     subsets = subset_columns(dataset.num_splits)
-    for clip, path in zip(clips, paths, strict=True):
+    for video, path in zip(videos, paths, strict=True):
         probe = probes.get(path)
-        status, reason = _judge(clip, path, probe, dataset)
+        status, reason = _judge(video, path, probe, dataset)
         probe = probe or nothing
-        columns["id"].append(clip.id)
+        columns["id"].append(video.id)
         columns["path"].append(path)
-        columns["labels"].append(clip.labels)
-        for name, subset in zip(subsets, clip.subsets, strict=True):
+        columns["labels"].append(video.labels)
+        for name, subset in zip(subsets, video.subsets, strict=True):
             columns[name].append(subset)
-        columns["group"].append(clip.group)
-        columns["start"].append(clip.start)
-        columns["end"].append(clip.end)
+        columns["group"].append(video.group)
+        columns["start"].append(video.start)
+        columns["end"].append(video.end)
         columns["num_frames"].append(probe.num_frames)
         columns["frames_per_second"].append(probe.frames_per_second)
         columns["height"].append(probe.height)
         columns["width"].append(probe.width)
         columns["content_digest"].append(probe.content_digest)
-        columns["shard"].append(names[shard_index(clip.id, dataset.num_shards)])
+        columns["shard"].append(names[shard_index(video.id, dataset.num_shards)])
         columns["status"].append(status)
         columns["reason"].append(reason)
     return columns
@@ -166,7 +169,8 @@ def _columns(
 def manifest_digest(columns: dict[str, list[Any]], num_splits: int, identity: Any) -> str:
     """SHA-256 over the rows that decide what is trained on and evaluated, and over the filter.
 
-    Paths, modification times and the number of shards are no part of it: the same data elsewhere has the same digest.
+    Paths, modification times and the number of shards are not part of it, so that the same data has the same digest on
+    every machine.
     """
     names = (*_DIGEST_COLUMNS[2:], *subset_columns(num_splits), "content_digest", "status", "reason")
     hasher = hashlib.sha256(json.dumps(identity, sort_keys=True).encode())
@@ -203,33 +207,33 @@ def _write_boxes(path: Path, boxes: Sequence[Box], accepted: set[str]) -> None:
 
 
 def _shard_lists(
-    columns: dict[str, list[Any]], clips: Sequence[ListedClip], dataset: Dataset, name: str
+    columns: dict[str, list[Any]], listed: Sequence[ListedVideo], dataset: Dataset, name: str
 ) -> Iterable[tuple[str, dict[str, Any]]]:
     """What the frames stage gets for each shard: accepted videos only, no labels, sorted by id."""
     rows: dict[str, list[int]] = defaultdict(list)
     for index, status in enumerate(columns["status"]):
         if status == ACCEPTED:
             rows[columns["shard"][index]].append(index)
-    # One shard's list at a time: all of them at once would be the largest thing in memory.
+    # One shard's list at a time, because all of them together would need more memory than anything else here.
     for shard in shard_names(dataset.num_shards):
-        videos = [_shard_video(columns, index, clips[index], dataset) for index in rows.get(shard, [])]
+        videos = [_shard_video(columns, index, listed[index], dataset) for index in rows.get(shard, [])]
         yield shard, {"dataset": name, "shard": shard, "videos": videos}
 
 
-def _shard_video(columns: dict[str, list[Any]], index: int, clip: ListedClip, dataset: Dataset) -> dict[str, Any]:
+def _shard_video(columns: dict[str, list[Any]], index: int, listed: ListedVideo, dataset: Dataset) -> dict[str, Any]:
     keys = ("id", "path", "content_digest", "num_frames", "frames_per_second", "height", "width")
     video = {key: columns[key][index] for key in keys}
     video["digest"] = video.pop("content_digest")
-    if clip.trim and clip.start is not None and clip.end is not None:
+    if listed.trim and listed.start is not None and listed.end is not None:
         frames, rate = video["num_frames"], video["frames_per_second"]
         # AVA's films are often kept cut to the annotated minutes already.
-        if not (dataset.format == "ava" and frames and rate and frames / rate < clip.end - clip.start + 2):
-            video |= {"start": clip.start, "end": clip.end}
+        if not (dataset.format == "ava" and frames and rate and frames / rate < listed.end - listed.start + 2):
+            video |= {"start": listed.start, "end": listed.end}
     return video
 
 
 def _check_share(name: str, dataset: Dataset, columns: dict[str, list[Any]]) -> None:
-    """Fail with the counts when more of the listed clips than allowed are unusable.
+    """Fail when a larger share of the listed videos is unusable than the configuration allows.
 
     Raises:
         UserError: the message counts the reasons and shows an example of each.
@@ -244,14 +248,14 @@ def _check_share(name: str, dataset: Dataset, columns: dict[str, list[Any]]) -> 
     }
     lines = [f"  - {count} × {code}, e.g. {example[code]}" for code, count in counted.most_common()]
     raise UserError(
-        f"{name}: {total - accepted} of {total} listed clips are unusable ({share:.0%}; "
+        f"{name}: {total - accepted} of {total} listed videos are unusable ({share:.0%}; "
         f"datasets.{name}.maximum_reject_share allows {dataset.maximum_reject_share:.0%}):\n"
         + "\n".join(lines)
         + f"\nLooked in {', '.join(dataset.videos) or 'no folder'}. docs/manifests.md explains the reasons."
     )
 
 
-def list_clips(name: str, dataset: Dataset) -> tuple[Listing, list[ListedClip]]:
+def list_videos(name: str, dataset: Dataset) -> tuple[Listing, list[ListedVideo]]:
     """Read the annotations, mark what is unusable, apply the filter; sorted by id.
 
     Raises:
@@ -259,10 +263,10 @@ def list_clips(name: str, dataset: Dataset) -> tuple[Listing, list[ListedClip]]:
     """
     check_sources(name, dataset)
     listing = read_listing(dataset)
-    if not listing.clips:
-        raise UserError(f"{name}: the annotations list no clip ({', '.join(listing.sources) or 'no file'}).")
-    clips = reject_unusable(listing.clips, dataset.num_splits, listing.classes)
-    return listing, sorted(apply_filter(clips, dataset.filter), key=lambda clip: clip.id)
+    if not listing.videos:
+        raise UserError(f"{name}: the annotations list no video ({', '.join(listing.sources) or 'no file'}).")
+    videos = reject_unusable(listing.videos, dataset.num_splits, listing.classes)
+    return listing, sorted(apply_filter(videos, dataset.filter), key=lambda video: video.id)
 
 
 def build_manifest(specification: ManifestSpecification, output: Path, num_workers: int) -> dict[str, Any]:
@@ -278,33 +282,33 @@ def build_manifest(specification: ManifestSpecification, output: Path, num_worke
 
     Raises:
         UserError: annotations or videos are not configured or do not exist, a file is not in its format, or more
-            clips are unusable than the configuration allows.
+            videos are unusable than ``maximum_reject_share`` allows.
     """
     name, dataset = specification.name, specification.dataset
     sidecar = Sidecar()
     output.mkdir(parents=True, exist_ok=True)
     with artefact_lock(output / "manifest.parquet"):
-        listing, clips = list_clips(name, dataset)
+        listing, videos = list_videos(name, dataset)
         num_files = 0
         if dataset.probe == "none" and not dataset.videos:
-            paths = [clip.names[0] if "." in clip.names[0] else f"{clip.names[0]}.mp4" for clip in clips]
+            paths = [video.names[0] if "." in video.names[0] else f"{video.names[0]}.mp4" for video in videos]
         else:
             index = FileIndex(dataset.videos, folders=listing.folders_of_frames)
             replacements = None
             if dataset.replacements:
                 replacements = FileIndex(dataset.replacements, folders=listing.folders_of_frames)
             num_files = index.num_files
-            paths = match(clips, index, replacements)
-        clips = _reject_same_files(clips, paths)
+            paths = match(videos, index, replacements)
+        videos = _reject_same_files(videos, paths)
         probes: dict[str, Probe] = {}
         num_cached = 0
         if dataset.probe != "none":
-            wanted = [path for path, clip in zip(paths, clips, strict=True) if path and not clip.reason]
+            wanted = [path for path, video in zip(paths, videos, strict=True) if path and not video.reason]
             probes, num_cached = _probe_all(dataset, wanted, output / ".probes.sqlite", num_workers)
-        columns = _columns(clips, paths, probes, dataset)
+        columns = _columns(videos, paths, probes, dataset)
         _check_share(name, dataset, columns)
         identity = filter_identity(dataset.filter)
-        classes = listing.classes or sorted({label for clip in clips for label in clip.labels})
+        classes = listing.classes or sorted({label for video in videos for label in video.labels})
         annotations = source_digests(listing.sources)
         record = provenance(
             "manifest",
@@ -321,8 +325,8 @@ def build_manifest(specification: ManifestSpecification, output: Path, num_worke
             "dataset": name,
             "format": dataset.format,
             "digest": manifest_digest(columns, dataset.num_splits, identity),
-            "num_listed": len(listing.clips),
-            "num_left_by_filter": len(clips),
+            "num_listed": len(listing.videos),
+            "num_left_by_filter": len(videos),
             "status": dict(sorted(Counter(columns["status"]).items())),
             "subsets": _counts(columns, dataset.num_splits),
             "reasons": dict(sorted(Counter(reason_code(reason) for reason in columns["reason"] if reason).items())),
@@ -333,7 +337,7 @@ def build_manifest(specification: ManifestSpecification, output: Path, num_worke
             "excluded_times": sorted([id, time] for id, time in listing.excluded_times),
             "provenance": record,
         }
-        for shard, content in _shard_lists(columns, clips, dataset, name):
+        for shard, content in _shard_lists(columns, videos, dataset, name):
             write_shard_list(output / "shards" / f"{shard}.json", content)
         if listing.boxes:
             accepted = {id for id, status in zip(columns["id"], columns["status"], strict=True) if status == ACCEPTED}
@@ -343,7 +347,7 @@ def build_manifest(specification: ManifestSpecification, output: Path, num_worke
     sidecar.write(
         output / "summary.json",
         {
-            "listed": len(clips),
+            "listed": len(videos),
             "files_found": num_files,
             "probed": len(probes) - num_cached,
             "cached": num_cached,

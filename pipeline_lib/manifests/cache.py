@@ -13,7 +13,7 @@ _COMMIT_SECONDS = 2.0
 
 
 class ProbeCache:
-    """A table of probes by path, valid while the file's size and modification time stay as they were.
+    """A table of probes by path; a probe is valid while the file keeps its size and modification time.
 
     Args:
         path: the SQLite file; made if it does not exist, made anew if it cannot be read.
@@ -48,7 +48,7 @@ class ProbeCache:
         return {path: (size, mtime_ns, Probe(**json.loads(text))) for path, size, mtime_ns, text in rows}
 
     def store(self, path: str, size: int, mtime_ns: int, probe: Probe) -> None:
-        """Remember a probe; it is on disk two seconds later at the latest, if more are stored."""
+        """Remember a probe. Probes are written to disk every two seconds, so that a kill loses few."""
         self._connection.execute(
             "INSERT OR REPLACE INTO probes VALUES (?, ?, ?, ?)", (path, size, mtime_ns, json.dumps(probe.to_json()))
         )

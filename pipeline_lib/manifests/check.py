@@ -1,4 +1,4 @@
-"""The readable table of a manifest: what is usable, and what is not for which reason."""
+"""A manifest as text: how many videos are usable, and why the others are not."""
 
 import json
 from pathlib import Path
@@ -23,11 +23,11 @@ def check_table(folder: Path, reason: str | None = None, limit: int = 3) -> str:
 
     Args:
         folder: ``manifests/{dataset}``, or a manifest.parquet in it.
-        reason: list every clip with this reason instead of examples of each.
+        reason: list every video with this reason instead of examples of each.
         limit: examples per reason.
 
     Raises:
-        UserError: there is no manifest, or no clip has the reason.
+        UserError: there is no manifest, or no video has the reason.
     """
     folder = folder.parent if folder.name == "manifest.parquet" else folder
     try:
@@ -42,10 +42,10 @@ def check_table(folder: Path, reason: str | None = None, limit: int = 3) -> str:
         chosen = [row for row in bad if reason_code(row["reason"]) == reason]
         if not chosen:
             known = ", ".join(sorted(summary["reasons"])) or "none"
-            raise UserError(f"no clip of {folder} has the reason {reason!r}; there are: {known}.")
+            raise UserError(f"no video of {folder} has the reason {reason!r}; there are: {known}.")
         return "\n".join(f"{row['id']}\t{row['path']}\t{row['reason']}" for row in chosen)
     lines = [
-        f"{summary['dataset']} ({summary['format']}): {table.num_rows} clips of {len(summary['classes'])} classes",
+        f"{summary['dataset']} ({summary['format']}): {table.num_rows} videos of {len(summary['classes'])} classes",
         f"digest {summary['digest']}",
         "",
     ]
@@ -56,7 +56,7 @@ def check_table(folder: Path, reason: str | None = None, limit: int = 3) -> str:
             rows.append([f"{split} {subset}", *(str(counts[status]) for status in statuses)])
     lines += _grid(rows)
     if bad:
-        lines += ["", *_grid([["reason", "clips"], *([code, str(n)] for code, n in summary["reasons"].items())]), ""]
+        lines += ["", *_grid([["reason", "videos"], *([code, str(n)] for code, n in summary["reasons"].items())]), ""]
         shown: dict[str, int] = {}
         for row in bad:
             code = reason_code(row["reason"])

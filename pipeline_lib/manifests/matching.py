@@ -1,4 +1,4 @@
-"""Finding the listed clips among the files that lie on disk."""
+"""Finding the listed videos among the files that lie on disk."""
 
 import os
 from collections import defaultdict
@@ -7,17 +7,17 @@ from os.path import normpath
 from pathlib import Path
 
 from pipeline_lib.errors import UserError
-from pipeline_lib.manifests.schema import ListedClip
+from pipeline_lib.manifests.schema import ListedVideo
 
 VIDEO_ENDINGS = frozenset({".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".flv", ".wmv", ".3gp"})
 YOUTUBE_ID_LENGTH = 11
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a name is to be passed over.
+    """Whether a file or folder is skipped because of its name.
 
-    Hidden ones, among them the ``._*`` files that macOS leaves beside each copied file, and the folder in which a file
-    system keeps what it found damaged, which only root may read.
+    Skipped are hidden names, among them the ``._*`` files that macOS leaves beside each copied file, and
+    ``lost+found``, in which a file system keeps damaged files and which only root may read.
     """
     return name.startswith(".") or name == "lost+found"
 
@@ -32,12 +32,12 @@ def split_ending(name: str) -> tuple[str, str]:
 
 
 def _walk(root: str) -> Iterable[tuple[str, bool]]:
-    """Paths below a folder that are videos (False) or folders (True), sorted within each folder.
+    """Paths of the videos (False) and folders (True) below a folder, sorted within each folder.
 
-    Links to folders are followed, except to one that holds them: that would have no end.
+    Links to folders are followed, except a link to a folder that contains it, which would never end.
 
     Raises:
-        UserError: a folder cannot be read; a data set that is half seen would be half missing.
+        UserError: a folder cannot be read. Skipping it would count its videos as missing.
     """
     waiting = [root]
     while waiting:
@@ -92,7 +92,7 @@ class FileIndex:
         self._by_prefix: dict[str, list[str]] | None = None
 
     def find(self, name: str, labels: Sequence[str] = ()) -> str | None:
-        """Path of a clip by a relative path (with or without its ending) or a bare name, or None.
+        """Path of a video by a relative path (with or without its ending) or a bare name, or None.
 
         A relative path must match as a whole, at the end of a file's path. Of several files with one bare name, the
         one in a folder called like a label is preferred, then the first in the order of the roots.
@@ -118,7 +118,7 @@ class FileIndex:
         return candidates[0] if candidates else None
 
     def find_by_youtube_id(self, youtube_id: str) -> str | None:
-        """The one file whose name begins with a YouTube id (11 characters); None where there are none or several."""
+        """The file whose name begins with a YouTube id (11 characters); None if there is none, or more than one."""
         if self._by_prefix is None:
             self._by_prefix = defaultdict(list)
             for stem, paths in self._by_stem.items():
@@ -127,29 +127,30 @@ class FileIndex:
         return found[0] if len(found) == 1 else None
 
 
-def match(clips: Sequence[ListedClip], videos: FileIndex, replacements: FileIndex | None = None) -> list[str]:
-    """Paths of the clips, in their order; empty where nothing was found.
+def match(listed: Sequence[ListedVideo], files: FileIndex, replacements: FileIndex | None = None) -> list[str]:
+    """Paths of the videos, in their order; empty where nothing was found.
 
-    A clip's first name is looked for, then the others. A replacement is preferred to the file that it replaces: by the
-    clip's first name, or by the first 11 characters of it where one replacement and one listed clip have them.
+    A video's names are tried in their order. A replacement is preferred to the file that it replaces. It is found by
+    the video's first name, or by the first 11 characters of it if exactly one replacement and one listed video have
+    them.
 
     Args:
-        clips: listed clips.
-        videos: what lies on disk.
+        listed: the videos to find.
+        files: what lies in the video folders.
         replacements: what lies in the folders of replacements.
     """
     times_prefix: dict[str, int] = defaultdict(int)
-    for clip in clips:
-        times_prefix[clip.names[0][:YOUTUBE_ID_LENGTH]] += 1
+    for video in listed:
+        times_prefix[video.names[0][:YOUTUBE_ID_LENGTH]] += 1
     result = []
-    for clip in clips:
+    for video in listed:
         path = None
         if replacements is not None:
-            path = replacements.find(clip.names[0], clip.labels)
-            if path is None and times_prefix[clip.names[0][:YOUTUBE_ID_LENGTH]] == 1:
-                path = replacements.find_by_youtube_id(clip.names[0])
-        for name in clip.names:
+            path = replacements.find(video.names[0], video.labels)
+            if path is None and times_prefix[video.names[0][:YOUTUBE_ID_LENGTH]] == 1:
+                path = replacements.find_by_youtube_id(video.names[0])
+        for name in video.names:
             if path is None:
-                path = videos.find(name, clip.labels)
+                path = files.find(name, video.labels)
         result.append(path or "")
     return result

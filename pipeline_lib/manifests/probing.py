@@ -1,7 +1,7 @@
 """What is in one video file: its frames, rate and size, or the reason why it cannot be used.
 
-Probing goes through PyAV, since the ffmpeg that a wheel ships has no ffprobe. It decodes with one thread and packet by
-packet, so that an error over which the ffmpeg command goes on is seen as well.
+Probing uses PyAV, because the ffmpeg of the package imageio-ffmpeg comes without ffprobe. It decodes with one thread
+and packet by packet, so that it also sees errors over which the ffmpeg command goes on.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ import av
 import av.logging
 from av.stream import Disposition
 
-# Formats by which libavformat takes text, still pictures or subtitles for something that it can open.
+# libavformat opens text, still pictures and subtitles as these formats.
 _NO_VIDEO_FORMATS = frozenset(
     {"tty", "image2", "image2pipe", "srt", "webvtt", "ass", "lrc", "subviewer", "concat", "hls"}
 )
@@ -25,8 +25,8 @@ _HEAD_BYTES = 1 << 16
 class Probe:
     """What probing found.
 
-    ``num_frames`` frames decode (None where they were not decoded); ``height`` and ``width`` are as displayed, pixels;
-    ``problem`` is empty, or ``reason: detail``; ``usable`` says whether anything was decoded in spite of it.
+    ``num_frames`` counts the frames that decode (None if they were not decoded); ``height`` and ``width`` are as
+    displayed, pixels; ``problem`` is empty, or ``reason: detail``; ``usable`` says whether anything was decoded.
     """
 
     num_frames: int | None = None
@@ -43,7 +43,7 @@ class Probe:
 
 
 def _boxes(path: Path, size: int) -> tuple[set[bytes], bool]:
-    """Types of an MP4's top-level boxes, and whether the last one goes on behind the end of the file."""
+    """Types of an MP4's top-level boxes, and whether the last one is longer than the file."""
     types: set[bytes] = set()
     position = 0
     with open(path, "rb") as file:
@@ -94,7 +94,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _content_digest(path: Path, size: int, whole: bool) -> str:
-    """SHA-256 of the bytes, or of size, first and last 64 KiB where the file is not read as a whole."""
+    """SHA-256 of the whole file, or else of its size and its first and last 64 KiB."""
     with open(path, "rb") as file:
         if whole:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -129,8 +129,8 @@ def probe_file(path: Path, decode: bool) -> Probe:
         decode: decode every frame; otherwise only the first.
 
     Returns:
-        Never raises for a bad file: the reason stands in ``problem`` (``empty``, ``not a video``, ``no video stream``,
-        ``undecodable``, ``damaged packet``, ``truncated``).
+        What was found. A bad file raises nothing: its reason stands in ``problem`` (``empty``, ``not a video``, ``no
+        video stream``, ``undecodable``, ``damaged packet``, ``truncated``).
     """
     av.logging.set_level(None)
     if path.is_dir():
@@ -210,7 +210,7 @@ def _decode(
         return Probe(content_digest=digest, problem=f"undecodable: {detail}")
     if decode:
         cut = _truncation(container, size, path, head, num_frames, declared, last_end)
-        # A file that ends too early says so in its last packet as well: the cause is the better reason.
+        # A truncated file also has a damaged last packet; the truncation is the cause.
         problem = cut or problem
     return Probe(
         num_frames if decode else None,
@@ -232,10 +232,10 @@ def _truncation(
     declared: int,
     last_end: float,
 ) -> str:
-    """Whether much less was decoded than the container declares; the reason, or an empty string.
+    """The reason if much less was decoded than the container declares, else an empty string.
 
-    One frame less than declared is a damaged packet's doing or a rounding, not a truncation; containers without a
-    frame count declare a duration, whose last second may belong to the sound alone.
+    One frame less than declared comes from a damaged packet or from rounding and is not a truncation. Containers
+    without a frame count declare a duration, whose last second may have sound only.
     """
     if _is_mp4(head) and _boxes(path, size)[1]:
         return f"truncated: {num_frames} of {declared} frames decode" if declared else "truncated: the file ends early"
@@ -249,6 +249,6 @@ def _truncation(
 
 
 def file_identity(path: Path) -> tuple[int, int]:
-    """Size in bytes and modification time in ns: what tells the cache that a file has changed."""
+    """Size in bytes and modification time in ns; if either differs, the file has changed."""
     status = path.stat()
     return status.st_size, status.st_mtime_ns

@@ -1,4 +1,4 @@
-"""The one manifest schema of all data sets: its columns, its statuses and what must hold of its rows."""
+"""The manifest's schema, the same for all data sets: columns, statuses, and what every row must satisfy."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -16,13 +16,13 @@ MISSING = "missing"
 SUBSETS = ("train", "validation", "")
 
 
-class ListedClip(NamedTuple):
-    """A clip as an annotation file lists it, before anything is looked for on disk.
+class ListedVideo(NamedTuple):
+    """A video as an annotation file lists it, before anything is looked for on disk.
 
-    ``subsets`` has one entry per split (``train``, ``validation`` or empty). ``names`` are what the file may be called,
-    in order of preference: a path relative to one of the video folders, or a bare name without ending. ``start`` and
-    ``end`` are seconds in the source video; ``trim`` says that the file on disk is that source video, of which only
-    the interval belongs to the clip. ``reason`` is empty, or says why the clip cannot be used whatever lies on disk.
+    ``subsets`` has one entry per split (``train``, ``validation`` or empty). ``names`` are the possible
+    names of its file, in order of preference: a path relative to one of the video folders, or a bare name without
+    ending. ``start`` and ``end`` are seconds in the source; ``trim`` says that the file on disk is the whole source, of
+    which the video is only this interval. ``reason`` is empty, or says why the video is unusable whatever lies on disk.
     """
 
     id: str
@@ -57,12 +57,12 @@ class Box(NamedTuple):
 class Listing:
     """What an importer found in the annotation files.
 
-    ``sources`` are the files that were read, by the names under which the manifest records them; ``classes`` is the
-    official list of classes where there is one, else None (the classes are those that occur). ``folders_of_frames``
-    says that a clip is a folder of images rather than a file.
+    ``sources`` are the files that were read, by the names under which the manifest records them. ``classes`` is the
+    official list of classes, or None if there is none: the classes are then those that occur. ``folders_of_frames``
+    says that a video is a folder of images rather than a file.
     """
 
-    clips: list[ListedClip]
+    videos: list[ListedVideo]
     sources: dict[str, Path]
     classes: list[str] | None = None
     boxes: list[Box] = field(default_factory=list)
@@ -71,7 +71,7 @@ class Listing:
 
 
 def subset_columns(num_splits: int) -> list[str]:
-    """Names of the columns that hold each split's list of a clip: ``subset_1``, ``subset_2`` and so on."""
+    """Names of the columns that hold each split's list of a video: ``subset_1``, ``subset_2`` and so on."""
     return [f"subset_{split}" for split in range(1, num_splits + 1)]
 
 
@@ -103,47 +103,47 @@ def manifest_schema(num_splits: int) -> pa.Schema:
     )
 
 
-def reject_unusable(clips: Sequence[ListedClip], num_splits: int, classes: Sequence[str] | None) -> list[ListedClip]:
-    """Mark duplicate clips and unknown labels, so that each id is unique and each label known.
+def reject_unusable(videos: Sequence[ListedVideo], num_splits: int, classes: Sequence[str] | None) -> list[ListedVideo]:
+    """Mark duplicate videos and unknown labels, so that each id is unique and each label known.
 
-    The first of several rows with one id stays; each later one gets ``#2``, ``#3`` … behind its id and the reason
-    ``duplicate clip``. The same video with other intervals has another id and is another clip.
+    The first of several rows with one id stays. Each later one gets ``#2``, ``#3`` … behind its id and the reason
+    ``duplicate video``. Another interval of the same source has another id: it is another video.
 
     Args:
-        clips: as the importer gave them.
-        num_splits: how many subsets each clip must have.
+        videos: as the importer gave them.
+        num_splits: how many subsets each video must have.
         classes: the official classes; None accepts every label.
 
     Raises:
-        UserError: a clip names a subset that is none, or no label, or the wrong number of splits.
+        UserError: a video has no id, an unknown subset, or the wrong number of splits.
     """
     known = None if classes is None else frozenset(classes)
-    first: dict[str, ListedClip] = {}
+    first: dict[str, ListedVideo] = {}
     again: Counter[str] = Counter()
-    result: list[ListedClip] = []
-    for clip in clips:
-        if not clip.id:
-            raise UserError(f"a listed clip has no id (labels {list(clip.labels)}); see docs/manifests.md")
-        if len(clip.subsets) != num_splits or any(subset not in SUBSETS for subset in clip.subsets):
+    result: list[ListedVideo] = []
+    for video in videos:
+        if not video.id:
+            raise UserError(f"a listed video has no id (labels {list(video.labels)}); see docs/manifests.md")
+        if len(video.subsets) != num_splits or any(subset not in SUBSETS for subset in video.subsets):
             raise UserError(
-                f"{clip.id}: lists {list(clip.subsets)} for {num_splits} split(s); each must be one of "
+                f"{video.id}: lists {list(video.subsets)} for {num_splits} split(s); each must be one of "
                 f"{list(SUBSETS)}. "
                 "Set num_splits and the annotation lists as docs/manifests.md says."
             )
-        if clip.id in first:
-            again[clip.id] += 1
-            earlier = first[clip.id]
+        if video.id in first:
+            again[video.id] += 1
+            earlier = first[video.id]
             where = "/".join(subset for subset in earlier.subsets if subset) or "no list"
-            note = f"duplicate clip: listed before in {where} as {', '.join(earlier.labels)}"
-            result.append(clip._replace(id=f"{clip.id}#{again[clip.id] + 1}", reason=note))
+            note = f"duplicate video: listed before in {where} as {', '.join(earlier.labels)}"
+            result.append(video._replace(id=f"{video.id}#{again[video.id] + 1}", reason=note))
             continue
-        first[clip.id] = clip
-        if not clip.reason:
-            if not clip.labels:
-                clip = clip._replace(reason="unknown label: none is given")
+        first[video.id] = video
+        if not video.reason:
+            if not video.labels:
+                video = video._replace(reason="unknown label: none is given")
             elif known is not None:
-                unknown = [label for label in clip.labels if label not in known]
+                unknown = [label for label in video.labels if label not in known]
                 if unknown:
-                    clip = clip._replace(reason=f"unknown label: {', '.join(unknown)}")
-        result.append(clip)
+                    video = video._replace(reason=f"unknown label: {', '.join(unknown)}")
+        result.append(video)
     return result

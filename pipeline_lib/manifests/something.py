@@ -8,7 +8,7 @@ from typing import Any
 from pipeline_lib.configuration.data import Dataset
 from pipeline_lib.errors import UserError
 from pipeline_lib.manifests.annotation_files import DOCUMENT, annotation, named_sources
-from pipeline_lib.manifests.schema import ListedClip, Listing
+from pipeline_lib.manifests.schema import ListedVideo, Listing
 
 _LISTS = ("train", "validation")
 
@@ -16,13 +16,13 @@ _LISTS = ("train", "validation")
 def read_v1(dataset: Dataset) -> Listing:
     """Read ``something-something-v1-{train,validation}.csv``: an id, a semicolon, the label.
 
-    ``annotations.labels`` may name ``something-something-v1-labels.csv``, one class a line. A clip is a folder of
-    images called after its id.
+    ``annotations.labels`` may name ``something-something-v1-labels.csv``, one class a line. A video is a folder of
+    images named by its id.
 
     Raises:
         UserError: a line is not ``id;label``.
     """
-    clips = []
+    videos = []
     paths = []
     for key in _LISTS:
         path = annotation(dataset, key)
@@ -31,20 +31,20 @@ def read_v1(dataset: Dataset) -> Listing:
             for line, row in enumerate(csv.reader(file, delimiter=";"), 1):
                 if len(row) != 2 or not row[0].strip():
                     raise UserError(f"{path}:{line}: {';'.join(row)!r} is not 'id;label'. {DOCUMENT} shows the format.")
-                clips.append(ListedClip(row[0].strip(), (row[1].strip(),), (key,), (row[0].strip(),)))
+                videos.append(ListedVideo(row[0].strip(), (row[1].strip(),), (key,), (row[0].strip(),)))
     classes = None
     if dataset.annotations.get("labels"):
         path = annotation(dataset, "labels")
         paths.append(path)
         classes = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    return Listing(clips, named_sources(paths), classes, folders_of_frames=True)
+    return Listing(videos, named_sources(paths), classes, folders_of_frames=True)
 
 
 def _json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(f"{path} is no JSON ({error}). {DOCUMENT} shows the format.") from error
+        raise UserError(f"{path} is not JSON ({error}). {DOCUMENT} shows the format.") from error
 
 
 def read_v2(dataset: Dataset) -> Listing:
@@ -56,7 +56,7 @@ def read_v2(dataset: Dataset) -> Listing:
     Raises:
         UserError: the JSON has another form.
     """
-    clips = []
+    videos = []
     paths = []
     for key in _LISTS:
         path = annotation(dataset, key)
@@ -64,14 +64,14 @@ def read_v2(dataset: Dataset) -> Listing:
         try:
             for entry in _json(path):
                 label = entry["template"].replace("[", "").replace("]", "")
-                clips.append(ListedClip(str(entry["id"]), (label,), (key,), (str(entry["id"]),)))
+                videos.append(ListedVideo(str(entry["id"]), (label,), (key,), (str(entry["id"]),)))
         except (KeyError, TypeError, AttributeError) as error:
             raise UserError(
-                f"{path} is no list of id and template ({type(error).__name__}: {error}). {DOCUMENT} shows the format."
+                f"{path} is not a list of id and template ({type(error).__name__}: {error}); see {DOCUMENT}."
             ) from error
     classes = None
     if dataset.annotations.get("labels"):
         path = annotation(dataset, "labels")
         paths.append(path)
         classes = list(_json(path))
-    return Listing(clips, named_sources(paths), classes)
+    return Listing(videos, named_sources(paths), classes)

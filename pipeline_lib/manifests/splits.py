@@ -1,4 +1,4 @@
-"""UCF101 and HMDB51: the official split files, three divisions each."""
+"""UCF101 and HMDB51: the official files of their three splits."""
 
 import re
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from pathlib import Path
 from pipeline_lib.configuration.data import Dataset
 from pipeline_lib.errors import UserError
 from pipeline_lib.manifests.annotation_files import DOCUMENT, annotation, named_sources
-from pipeline_lib.manifests.schema import ListedClip, Listing
+from pipeline_lib.manifests.schema import ListedVideo, Listing
 
 _UCF101_GROUP = re.compile(r"_g(\d+)_c\d+$")
 # HMDB51's flag: 1 is training, 2 is testing, 0 is unused in that split (the readme of its split files).
@@ -53,24 +53,24 @@ def read_ucf101(dataset: Dataset) -> Listing:
                 if row[split - 1] not in ("", subset):
                     raise UserError(f"{path}:{number}: {name} is in the training and the test list of split {split}.")
                 row[split - 1] = subset
-    clips = []
+    videos = []
     for name, lists in sorted(subsets.items()):
         label, _, file = name.partition("/")
         stem = file.rsplit(".", 1)[0]
         found = _UCF101_GROUP.search(stem)
-        # One group is one person and background: its clips look alike.
+        # One group is one person and background: its videos look alike.
         group = f"{label}_g{found[1]}" if found else ""
-        clips.append(ListedClip(stem, (label,), tuple(lists), (name, stem), group=group))
-    return Listing(clips, named_sources(paths), classes)
+        videos.append(ListedVideo(stem, (label,), tuple(lists), (name, stem), group=group))
+    return Listing(videos, named_sources(paths), classes)
 
 
 def read_hmdb51(dataset: Dataset) -> Listing:
     """Read ``{class}_test_split{s}.txt``: a file name and the flag 0 (unused), 1 (training) or 2 (testing) a line.
 
-    File names repeat between classes in other editions, so that the class is part of a clip's id.
+    Some editions use a file name in several classes, so the class is part of a video's id.
 
     Raises:
-        UserError: no such file is there, a split is missing for a class, or a flag is none of the three.
+        UserError: there is no such file, a split is missing for a class, or a flag is not 0, 1 or 2.
     """
     folder = annotation(dataset, "splits")
     paths = []
@@ -87,8 +87,8 @@ def read_hmdb51(dataset: Dataset) -> Listing:
                 if len(parts) != 2 or parts[1] not in _HMDB51_FLAGS:
                     raise UserError(f"{path}:{number}: {line!r} is not 'video.avi' and a flag 0, 1 or 2.")
                 subsets.setdefault((label, parts[0]), [""] * dataset.num_splits)[split - 1] = _HMDB51_FLAGS[parts[1]]
-    clips = [
-        ListedClip(f"{label}/{file.rsplit('.', 1)[0]}", (label,), tuple(lists), (f"{label}/{file}", file))
+    videos = [
+        ListedVideo(f"{label}/{file.rsplit('.', 1)[0]}", (label,), tuple(lists), (f"{label}/{file}", file))
         for (label, file), lists in sorted(subsets.items())
     ]
-    return Listing(clips, named_sources(paths), classes)
+    return Listing(videos, named_sources(paths), classes)

@@ -5,7 +5,7 @@ import re
 from pipeline_lib.configuration.data import Dataset
 from pipeline_lib.errors import UserError
 from pipeline_lib.manifests.annotation_files import DOCUMENT, annotation, named_sources
-from pipeline_lib.manifests.schema import ListedClip, Listing
+from pipeline_lib.manifests.schema import ListedVideo, Listing
 
 _LINE = re.compile(r"^\S*[?&/](?:v=|v/)?([\w-]{11})\S*\s+(\d+(?:\s*,\s*\d+)*)$")
 
@@ -14,7 +14,7 @@ def read(dataset: Dataset) -> Listing:
     """Read ``train_partition.txt`` and ``test_partition.txt``: a URL, a space, label numbers with commas between.
 
     ``annotations.labels`` may name ``labels.txt``, one class a line, counted from 0; without it the numbers are the
-    classes. Videos are called after the YouTube id.
+    classes. Files are named by the YouTube id.
 
     Raises:
         UserError: a line has another form, or a number lies beyond the list of classes.
@@ -25,7 +25,7 @@ def read(dataset: Dataset) -> Listing:
         path = annotation(dataset, "labels")
         paths.append(path)
         classes = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    clips = []
+    videos = []
     for key in ("train", "validation"):
         path = annotation(dataset, key)
         paths.append(path)
@@ -39,5 +39,5 @@ def read(dataset: Dataset) -> Listing:
             if classes is not None and max(numbers) >= len(classes):
                 raise UserError(f"{path}:{line}: label {max(numbers)}, but {len(classes)} classes are listed.")
             labels = tuple(str(number) if classes is None else classes[number] for number in numbers)
-            clips.append(ListedClip(found[1], labels, (key,), (found[1],)))
-    return Listing(clips, named_sources(paths), classes)
+            videos.append(ListedVideo(found[1], labels, (key,), (found[1],)))
+    return Listing(videos, named_sources(paths), classes)

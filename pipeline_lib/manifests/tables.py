@@ -1,4 +1,4 @@
-"""What a new user tries first: a CSV with path and label, or a folder per class."""
+"""The two formats for a user's own videos: a CSV with path and label, or a folder per class."""
 
 import hashlib
 from collections import defaultdict
@@ -16,7 +16,7 @@ from pipeline_lib.manifests.annotation_files import (
     sniff_rows,
 )
 from pipeline_lib.manifests.matching import VIDEO_ENDINGS, is_hidden, split_ending
-from pipeline_lib.manifests.schema import ListedClip, Listing, subset_columns
+from pipeline_lib.manifests.schema import ListedVideo, Listing, subset_columns
 
 _SUBSETS = {
     "train": "train",
@@ -31,25 +31,25 @@ _SUBSETS = {
 }
 
 
-def draw_validation(clips: Sequence[ListedClip], share: float) -> list[ListedClip]:
-    """Divide clips of which no list is known: per class, the share with the smallest hash becomes validation.
+def draw_validation(videos: Sequence[ListedVideo], share: float) -> list[ListedVideo]:
+    """Divide videos that belong to no list: of each class, the share with the smallest hashes becomes validation.
 
-    Whole groups go to one side, since clips of one source look alike. A clip's side follows from the hash of its
-    id or group and from its class's other clips, never from the order of the list.
+    A group goes to one side as a whole, because videos of one source look alike. A video's side depends on the hash of
+    its id or group and on the other videos of its class, never on the order of the list.
 
     Args:
-        clips: with any subsets, which are replaced.
+        videos: with any subsets, which are replaced.
         share: of each class, in [0, 1); rounded up to one unit where a class has two or more.
     """
     units_of_class: dict[tuple[str, ...], set[str]] = defaultdict(set)
-    for clip in clips:
-        units_of_class[clip.labels].add(clip.group or clip.id)
+    for video in videos:
+        units_of_class[video.labels].add(video.group or video.id)
     validation: set[str] = set()
     training: set[str] = set()
     for labels in sorted(units_of_class):
         ranked = sorted(units_of_class[labels], key=lambda unit: hashlib.sha256(unit.encode()).digest())
         wanted = round(len(ranked) * share) or (1 if share > 0 and len(ranked) > 1 else 0)
-        # A group that holds several classes was perhaps placed by an earlier class.
+        # An earlier class may have placed a group that holds several classes.
         wanted -= sum(unit in validation for unit in ranked)
         for unit in ranked:
             if unit in validation or unit in training:
@@ -60,10 +60,10 @@ def draw_validation(clips: Sequence[ListedClip], share: float) -> list[ListedCli
             else:
                 training.add(unit)
     return [
-        clip._replace(
-            subsets=tuple("validation" if (clip.group or clip.id) in validation else "train" for _ in clip.subsets)
+        video._replace(
+            subsets=tuple("validation" if (video.group or video.id) in validation else "train" for _ in video.subsets)
         )
-        for clip in clips
+        for video in videos
     ]
 
 
@@ -72,20 +72,20 @@ def _subset(text: str, path: Path, line: int, column: str) -> str:
         return _SUBSETS[text.lower()]
     except KeyError:
         raise UserError(
-            f"{path}:{line}: {column} is {text!r}; it shall be train, validation (or val, test) or empty."
+            f"{path}:{line}: {column} is {text!r}; it must be train, validation (or val, test) or empty."
         ) from None
 
 
 def _interval(row: dict[str, str], path: Path, line: int) -> tuple[float | None, float | None]:
-    """Begin and end of the clip within its file, seconds, or None twice."""
+    """Start and end of the video within its file, seconds; both None if the video is the whole file."""
     texts = {column: row[column] for column in ("start", "end") if row.get(column)}
     if not texts:
         return None, None
     if len(texts) == 1:
-        raise UserError(f"{path}:{line}: {next(iter(texts))} stands alone; start and end belong together.")
+        raise UserError(f"{path}:{line}: {next(iter(texts))} is given alone; start and end belong together.")
     start, end = (number(texts[column], path, line, column) for column in ("start", "end"))
     if not 0 <= start < end:
-        raise UserError(f"{path}:{line}: the clip from {start:g} to {end:g} s is empty or begins before the video.")
+        raise UserError(f"{path}:{line}: the part from {start:g} to {end:g} s is empty or begins before 0.")
     return start, end
 
 
@@ -93,16 +93,16 @@ def read_table(dataset: Dataset) -> Listing:
     """Read CSVs with the columns ``path`` and ``label``.
 
     ``label`` may hold several labels with ``|`` between them. Optional columns: ``subset`` (or ``split``) for one
-    split, ``subset_1`` … for several, ``group`` (clips of one source), ``start`` and ``end`` (seconds: only this part
-    of the file is the clip, and another part of it another clip). Without a column of subsets a clip belongs to the
-    list whose key its file has (``train`` or ``validation``); without either a share of each class becomes validation.
-    ``annotations.labels`` may name the list of classes, one a line; a label that it lacks is unknown.
+    split, ``subset_1`` … for several, ``group`` (videos of one source), ``start`` and ``end`` (seconds: the video is
+    only this part of the file; another part is another video). Without a column of subsets a video belongs to the list
+    that the key of its CSV names (``train`` or ``validation``). Without both, a share of each class becomes validation.
+    ``annotations.labels`` may name a file with one class a line; a label that is not in it is unknown.
 
     Raises:
-        UserError: a column is missing or a value is none of those allowed.
+        UserError: a column is missing or a value is not allowed.
     """
-    clips: list[ListedClip] = []
-    undivided: list[ListedClip] = []
+    videos: list[ListedVideo] = []
+    undivided: list[ListedVideo] = []
     paths = []
     columns = subset_columns(dataset.num_splits)
     lists = {key: value for key, value in dataset.annotations.items() if value and key != CLASS_LIST}
@@ -130,13 +130,13 @@ def read_table(dataset: Dataset) -> Listing:
                 # Parts of one file look alike.
                 group = group or row["path"]
             lists_of = subsets or ("",) * dataset.num_splits
-            clip = ListedClip(id, labels, lists_of, names, start, end, group, trim=trim)
-            (clips if subsets else undivided).append(clip)
-    clips += draw_validation(undivided, dataset.validation_share)
+            video = ListedVideo(id, labels, lists_of, names, start, end, group, trim=trim)
+            (videos if subsets else undivided).append(video)
+    videos += draw_validation(undivided, dataset.validation_share)
     classes = class_list(dataset)
     if classes is not None:
         paths.append(annotation(dataset, CLASS_LIST))
-    return Listing(clips, named_sources(paths), classes)
+    return Listing(videos, named_sources(paths), classes)
 
 
 def read_folder(dataset: Dataset) -> Listing:
@@ -148,8 +148,8 @@ def read_folder(dataset: Dataset) -> Listing:
     Raises:
         UserError: no class folder with a video is found.
     """
-    clips: list[ListedClip] = []
-    undivided: list[ListedClip] = []
+    videos: list[ListedVideo] = []
+    undivided: list[ListedVideo] = []
     for root in map(Path, dataset.videos):
         children = sorted(child for child in root.iterdir() if child.is_dir() and not is_hidden(child.name))
         lists = [
@@ -162,11 +162,11 @@ def read_folder(dataset: Dataset) -> Listing:
                         continue
                     name = str(file.relative_to(root))
                     id = split_ending(name)[0]
-                    clip = ListedClip(id, (folder.name,), (subset,) * dataset.num_splits, (name,))
-                    (clips if subset else undivided).append(clip)
-    if not clips and not undivided:
+                    video = ListedVideo(id, (folder.name,), (subset,) * dataset.num_splits, (name,))
+                    (videos if subset else undivided).append(video)
+    if not videos and not undivided:
         raise UserError(
             f"no class folder with a video lies in {', '.join(dataset.videos)}; looked for class/video with the "
             f"endings {' '.join(sorted(VIDEO_ENDINGS))}. docs/manifests.md shows the layout."
         )
-    return Listing(clips + draw_validation(undivided, dataset.validation_share), {})
+    return Listing(videos + draw_validation(undivided, dataset.validation_share), {})

@@ -14,7 +14,7 @@ import numpy as np
 from pipeline_lib.configuration.data import Dataset
 from pipeline_lib.errors import UserError
 from pipeline_lib.manifests.annotation_files import DOCUMENT, annotation, named_sources
-from pipeline_lib.manifests.schema import Box, ListedClip, Listing
+from pipeline_lib.manifests.schema import Box, ListedVideo, Listing
 
 # What a pickle of dictionaries, lists, strings and arrays needs; anything else could run code of the file's choosing.
 _ALLOWED = {
@@ -35,19 +35,19 @@ class _DataUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _ALLOWED:
-            raise pickle.UnpicklingError(f"it refers to {module}.{name}, which is no data")
+            raise pickle.UnpicklingError(f"it refers to {module}.{name}, which is not data")
         return super().find_class(module, name)
 
 
 def load_tubes(path: Path) -> dict[str, Any]:
-    """Load such a file without running anything that it may hold.
+    """Load such a file without running any code in it.
 
     Raises:
-        UserError: it is no such pickle, or refers to anything but arrays and plain data.
+        UserError: it is not such a pickle, or refers to anything but arrays and plain data.
     """
     try:
         with open(path, "rb") as file:
-            # Written by Python 2: byte strings are text, arrays need latin1.
+            # Python 2 wrote these files: with latin1 byte strings become text and arrays load.
             content = _DataUnpickler(file, encoding="latin1").load()
         missing = {"labels", "gttubes", "train_videos", "test_videos", "resolution"} - set(content)
     except (pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError, ImportError, IndexError) as error:
@@ -72,7 +72,7 @@ def read(dataset: Dataset) -> Listing:
         return _listing(dataset, path, content)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise UserError(
-            f"{path} holds other tubes than the format's ({type(error).__name__}: {error}); see {DOCUMENT}."
+            f"{path} does not hold tubes in the format ({type(error).__name__}: {error}); see {DOCUMENT}."
         ) from error
 
 
@@ -87,14 +87,14 @@ def _listing(dataset: Dataset, path: Path, content: dict[str, Any]) -> Listing:
             for video in splits[split]:
                 if video in subsets:
                     subsets[video][split] = subset
-    clips = []
+    videos = []
     boxes = []
     for video, members in sorted(subsets.items()):
         height, width = content["resolution"][video]
         scale = np.array([width, height, width, height], dtype=np.float64)
         tubes = content["gttubes"][video]
         names = tuple(sorted(labels[index] for index in tubes))
-        clips.append(ListedClip(video, names, tuple(members), (video, video.rsplit("/", 1)[-1])))
+        videos.append(ListedVideo(video, names, tuple(members), (video, video.rsplit("/", 1)[-1])))
         person = 0
         for index in sorted(tubes):
             for tube in tubes[index]:
@@ -103,4 +103,4 @@ def _listing(dataset: Dataset, path: Path, content: dict[str, Any]) -> Listing:
                     x1, y1, x2, y2 = np.clip(row[1:5] / scale, 0.0, 1.0).tolist()
                     boxes.append(Box(video, "", float(row[0]) - 1.0, x1, y1, x2, y2, labels[index], person))
                 person += 1
-    return Listing(clips, named_sources([path]), labels, boxes)
+    return Listing(videos, named_sources([path]), labels, boxes)

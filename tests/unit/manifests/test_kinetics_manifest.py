@@ -67,7 +67,7 @@ def test_counts_and_reasons(built: Path) -> None:
     assert summary["subsets"]["subset_1"]["validation"] == {"accepted": 3, "rejected": 0, "missing": 1}
 
 
-def test_rows_of_accepted_clips(built: Path) -> None:
+def test_rows_of_accepted_videos(built: Path) -> None:
     rows = {row["id"]: row for row in pq.read_table(built / "manifest.parquet").to_pylist()}
     drum = rows["-AirDrum_02_000030_000040"]
     assert drum["path"].endswith("val/air drumming/-AirDrum_02_000030_000040.mp4")
@@ -132,7 +132,7 @@ def test_moved_tree_has_the_same_digest_and_a_changed_file_is_probed_again(
     assert again["status"] == {"accepted": 11, "missing": 2, "rejected": 7} and again["digest"] != summary["digest"]
 
 
-def test_keep_takes_a_damaged_clip_with_what_decodes(sample: Path, tmp_path: Path) -> None:
+def test_keep_takes_a_damaged_video_with_what_decodes(sample: Path, tmp_path: Path) -> None:
     build_manifest(_specification(sample, on_decode_error="keep"), tmp_path / "m", 2)
     rows = {row["id"]: row for row in pq.read_table(tmp_path / "m" / "manifest.parquet").to_pylist()}
     assert rows["CoRrUpTeD04_000003_000013"]["status"] == "accepted"
@@ -151,7 +151,7 @@ def test_headers_only_finds_what_needs_no_decoding(sample: Path, tmp_path: Path)
     }
 
 
-def test_too_many_unusable_clips_fail_with_the_counts(sample: Path, tmp_path: Path) -> None:
+def test_too_many_unusable_videos_fail_with_the_counts(sample: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"8 of 20 .* unusable \(40%; .*maximum_reject_share allows 20%") as caught:
         build_manifest(_specification(sample, maximum_reject_share=0.2), tmp_path / "m", 2)
     assert "2 × missing" in str(caught.value) and "1 × damaged packet" in str(caught.value)

@@ -1,4 +1,4 @@
-"""Listed clips against what lies on disk, and reduced data sets."""
+"""Listed videos against what lies on disk, and reduced data sets."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from pipeline_lib.configuration.data import Filter
 from pipeline_lib.errors import UserError
 from pipeline_lib.manifests.filters import apply_filter, filter_identity
 from pipeline_lib.manifests.matching import FileIndex, match, split_ending
-from pipeline_lib.manifests.schema import ListedClip
+from pipeline_lib.manifests.schema import ListedVideo
 
 
 def _touch(root: Path, *names: str) -> None:
@@ -19,8 +19,8 @@ def _touch(root: Path, *names: str) -> None:
         (root / name).touch()
 
 
-def _clip(id: str, label: str = "run", names: tuple[str, ...] = (), subset: str = "train") -> ListedClip:
-    return ListedClip(id, (label,), (subset,), names or (id,))
+def _video(id: str, label: str = "run", names: tuple[str, ...] = (), subset: str = "train") -> ListedVideo:
+    return ListedVideo(id, (label,), (subset,), names or (id,))
 
 
 def test_layouts_endings_and_case(tmp_path: Path) -> None:
@@ -35,11 +35,11 @@ def test_layouts_endings_and_case(tmp_path: Path) -> None:
     index = FileIndex([str(tmp_path)])
     found = match(
         [
-            _clip("-aaaaaaaaaa_000000_000010"),
-            _clip("AbCdEfGhIjK_000000_000010"),
-            _clip("abcdefghijk_000000_000010"),
-            _clip("-aaaaaaaaaa_000010_000020"),
-            _clip("zzzzzzzzzzz_000000_000010"),
+            _video("-aaaaaaaaaa_000000_000010"),
+            _video("AbCdEfGhIjK_000000_000010"),
+            _video("abcdefghijk_000000_000010"),
+            _video("-aaaaaaaaaa_000010_000020"),
+            _video("zzzzzzzzzzz_000000_000010"),
         ],
         index,
     )
@@ -78,14 +78,14 @@ def test_replacements_match_by_name_or_by_a_unique_youtube_id(tmp_path: Path) ->
         "new/bbbbbbbbbbb_2.mp4",
         "new/ccccccccccc.mp4",
     )
-    clips = [
-        _clip("aaaaaaaaaaa_000000_000010"),
-        _clip("bbbbbbbbbbb_000000_000010"),
-        _clip("ccccccccccc_000000_000010"),
-        _clip("ccccccccccc_000010_000020"),
+    videos = [
+        _video("aaaaaaaaaaa_000000_000010"),
+        _video("bbbbbbbbbbb_000000_000010"),
+        _video("ccccccccccc_000000_000010"),
+        _video("ccccccccccc_000010_000020"),
     ]
-    found = match(clips, FileIndex([str(tmp_path / "videos")]), FileIndex([str(tmp_path / "new")]))
-    # Two replacements of b and two clips of c: neither is unique.
+    found = match(videos, FileIndex([str(tmp_path / "videos")]), FileIndex([str(tmp_path / "new")]))
+    # Two replacements of b and two videos of c: neither is unique.
     assert [path.removeprefix(f"{tmp_path}/") for path in found] == [
         "new/aaaaaaaaaaa_000001_000011.mp4",
         "",
@@ -100,46 +100,48 @@ def test_split_ending_puts_the_name_together_again(name: str) -> None:
     assert stem + ending == name and stem
 
 
-CLIPS = [
-    _clip(f"{letter * 11}_{start:06d}_{start + 10:06d}", label, subset=subset)
+VIDEOS = [
+    _video(f"{letter * 11}_{start:06d}_{start + 10:06d}", label, subset=subset)
     for letter, label in zip("abcdefgh", ["run", "jump"] * 4, strict=True)
     for start, subset in ((0, "train"), (10, "train"), (20, "validation"))
 ]
 
 
-def test_id_list_takes_clip_ids_and_youtube_ids(tmp_path: Path) -> None:
+def test_id_list_takes_video_ids_and_youtube_ids(tmp_path: Path) -> None:
     path = tmp_path / "ids.txt"
     path.write_text(f"# October 2018\n{'a' * 11}\n{'b' * 11}_000010_000020\n{'c' * 11}_000020_000030.mp4\n")
-    kept = apply_filter(CLIPS, Filter(ids=str(path)))
-    assert [clip.id[0] + clip.id[-6:] for clip in kept] == ["a000010", "a000020", "a000030", "b000020", "c000030"]
+    kept = apply_filter(VIDEOS, Filter(ids=str(path)))
+    assert [video.id[0] + video.id[-6:] for video in kept] == ["a000010", "a000020", "a000030", "b000020", "c000030"]
     before = filter_identity(Filter(ids=str(path)))
     path.write_text("a" * 11)
     assert filter_identity(Filter(ids=str(path))) != before
     path.write_text("nothing")
-    with pytest.raises(UserError, match="leaves no clip"):
-        apply_filter(CLIPS, Filter(ids=str(path)))
+    with pytest.raises(UserError, match="leaves no video"):
+        apply_filter(VIDEOS, Filter(ids=str(path)))
 
 
 def test_class_list(tmp_path: Path) -> None:
     path = tmp_path / "classes.txt"
     path.write_text("jump\n")
-    assert {clip.labels for clip in apply_filter(CLIPS, Filter(classes=str(path)))} == {("jump",)}
+    assert {video.labels for video in apply_filter(VIDEOS, Filter(classes=str(path)))} == {("jump",)}
     path.write_text("jump\nfly\n")
     with pytest.raises(UserError, match="fly"):
-        apply_filter(CLIPS, Filter(classes=str(path)))
+        apply_filter(VIDEOS, Filter(classes=str(path)))
 
 
 def test_counts_are_drawn_with_a_seed_whatever_the_order() -> None:
     settings = Filter(per_class={"train": 3, "validation": 1}, seed=1)
-    drawn = apply_filter(CLIPS, settings)
-    assert sorted((clip.labels[0], clip.subsets[0]) for clip in drawn) == sorted(
+    drawn = apply_filter(VIDEOS, settings)
+    assert sorted((video.labels[0], video.subsets[0]) for video in drawn) == sorted(
         [(label, subset) for label in ("run", "jump") for subset in ("train",) * 3 + ("validation",)]
     )
-    assert {clip.id for clip in apply_filter(CLIPS[::-1], settings)} == {clip.id for clip in drawn}
-    assert {clip.id for clip in apply_filter(CLIPS, settings.model_copy(update={"seed": 2}))} != {c.id for c in drawn}
-    total = apply_filter(CLIPS, Filter(total={"train": 5}))
-    assert [clip.subsets[0] for clip in total].count("train") == 5
-    assert [clip.subsets[0] for clip in total].count("validation") == 8
+    assert {video.id for video in apply_filter(VIDEOS[::-1], settings)} == {video.id for video in drawn}
+    assert {video.id for video in apply_filter(VIDEOS, settings.model_copy(update={"seed": 2}))} != {
+        c.id for c in drawn
+    }
+    total = apply_filter(VIDEOS, Filter(total={"train": 5}))
+    assert [video.subsets[0] for video in total].count("train") == 5
+    assert [video.subsets[0] for video in total].count("validation") == 8
 
 
 def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:

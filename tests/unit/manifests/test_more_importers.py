@@ -68,10 +68,12 @@ def test_something_v2(tmp_path: Path) -> None:
     (tmp_path / "labels.json").write_text('{"Holding something next to something": "0", "Opening something": "1"}')
     annotations: dict[str, str | None] = {n: str(tmp_path / f"{n}.json") for n in ("train", "validation", "labels")}
     listing = read_listing(Dataset(format="something_v2", annotations=annotations))
-    assert [(clip.id, clip.labels) for clip in listing.clips] == [("78687", ("Holding something next to something",))]
+    assert [(video.id, video.labels) for video in listing.videos] == [
+        ("78687", ("Holding something next to something",))
+    ]
     assert listing.classes == ["Holding something next to something", "Opening something"]
     (tmp_path / "train.json").write_text('[{"id": "1", "label": "x"}]')
-    with pytest.raises(UserError, match=r"train\.json is no list of id and template"):
+    with pytest.raises(UserError, match=r"train\.json is not a list of id and template"):
         read_listing(Dataset(format="something_v2", annotations=annotations))
 
 
@@ -81,7 +83,7 @@ def test_sports1m_has_several_labels_a_video(tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_text("bmx\ntrack cycling\n")
     annotations: dict[str, str | None] = {n: str(tmp_path / f"{n}.txt") for n in ("train", "validation", "labels")}
     listing = read_listing(Dataset(format="sports1m", annotations=annotations))
-    assert [(clip.id, clip.labels, clip.subsets) for clip in listing.clips] == [
+    assert [(video.id, video.labels, video.subsets) for video in listing.videos] == [
         ("-aBcDeFgHiJ", ("track cycling", "bmx"), ("train",)),
         ("0123456789_", ("track cycling",), ("validation",)),
     ]
@@ -157,7 +159,7 @@ def test_tubes_of_jhmdb(tmp_path: Path, protocol: int) -> None:
     path = tmp_path / "JHMDB-GT.pkl"
     path.write_bytes(pickle.dumps(_tubes(), protocol=protocol))
     listing = read_listing(Dataset(format="jhmdb", annotations={"boxes": str(path)}, num_splits=2))
-    assert [(clip.id, clip.labels, clip.subsets) for clip in listing.clips] == [
+    assert [(video.id, video.labels, video.subsets) for video in listing.videos] == [
         ("catch/a", ("catch",), ("train", "validation")),
         ("jump/b", ("jump",), ("validation", "train")),
     ]
@@ -174,7 +176,7 @@ def test_a_pickle_cannot_run_code(tmp_path: Path) -> None:
 
     path = tmp_path / "UCF101v2-GT.pkl"
     path.write_bytes(pickle.dumps(_tubes() | {"labels": Hostile()}))
-    with pytest.raises(UserError, match="which is no data"):
+    with pytest.raises(UserError, match="which is not data"):
         read_listing(Dataset(format="ucf101_24", annotations={"boxes": str(path)}))
     assert not (tmp_path / "ran").exists()
 

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.media
 
 
 def _found(tmp_path: Path, files: dict[str, str], **settings: Any) -> dict[str, str]:
-    """Paths of the clips that were found, by id, after the files have been made; all others must be missing."""
+    """Paths of the videos that were found, by id, after the files have been made; all others must be missing."""
     for name in files.values():
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Every reason for which a clip is not used, each on a real file."""
+"""Every reason for which a video is not used, each on a real file."""
 
 import json
 import multiprocessing
@@ -20,8 +20,8 @@ pytestmark = pytest.mark.media
 
 REASONS = {
     "good": "",
-    "videos/good": "duplicate clip: its file is already that of good",
-    "good#2": "duplicate clip: listed before in train as run",
+    "videos/good": "duplicate video: its file is already that of good",
+    "good#2": "duplicate video: listed before in train as run",
     "absent": "missing: no file called absent.mp4",
     "empty": "empty: the file has 0 bytes",
     "page": "not a video: the file is an HTML",
