@@ -71,9 +71,9 @@ def _parsed(path: Path, _mtime_ns: int, _size: int) -> tuple[str, frozenset[str]
     tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
     imported: set[str] = set()
     data_files: list[Path] = []
-    for node in tree.body:
-        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "DATA_FILES" for t in node.targets):
-            data_files = [path.parent / name for name in ast.literal_eval(node.value)]
+    for statement in tree.body:
+        if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "DATA_FILES":
+            data_files = [path.parent / name for name in ast.literal_eval(statement.value)]
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             imported.update(alias.name for alias in node.names)

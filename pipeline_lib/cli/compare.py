@@ -20,7 +20,8 @@ def run(options: argparse.Namespace) -> int:
     from pipeline_lib.errors import UserError
     from pipeline_lib.evaluation.comparison import paired_difference, per_class_differences, student_teacher_distance
     from pipeline_lib.evaluation.scores import read_scores
-    from pipeline_lib.reporting.tables import signed, text_table
+    from pipeline_lib.reporting.tables import signed
+    from pipeline_lib.text_table import text_table
 
     first, second = read_scores(options.first), read_scores(options.second)
     difference = paired_difference([first], [second], (str(options.first), str(options.second)))

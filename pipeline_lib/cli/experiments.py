@@ -19,6 +19,7 @@ def run(options: argparse.Namespace) -> int:
     from pipeline_lib.configuration.messages import nearest
     from pipeline_lib.errors import UserError
     from pipeline_lib.jobs import load_plan
+    from pipeline_lib.text_table import text_table
 
     plan = load_plan(options.project, options.configfile)
     configuration = plan.configuration
@@ -32,10 +33,7 @@ def run(options: argparse.Namespace) -> int:
         print(json.dumps(entries, indent=1, ensure_ascii=False))
         return 0
     columns = ("experiment", "stage", "data set", "network", "recipe", "starts from", "paper", "description")
-    rows = [columns, *(_cells(entry) for entry in entries)]
-    widths = [max(len(row[index]) for row in rows) for index in range(len(columns))]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print(text_table(columns, map(_cells, entries), left=range(len(columns))))
     return 0
 
 

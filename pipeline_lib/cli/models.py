@@ -15,6 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     from pipeline_lib.models import catalogue
     from pipeline_lib.models.complexity import describe, rows
+    from pipeline_lib.text_table import text_table
 
     for name in options.names:
         catalogue.resolve(name)
@@ -23,10 +24,7 @@ def run(options: argparse.Namespace) -> int:
         print(json.dumps(table, indent=1, ensure_ascii=False))
         return 0
     columns = ("network", "input", "parameters", "GMACs", "published", "ours − published", "where")
-    cells = [columns, *(_cells(entry) for entry in table)]
-    widths = [max(len(row[index]) for row in cells) for index in range(len(columns))]
-    for row in cells:
-        print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+    print(text_table(columns, map(_cells, table), left=range(len(columns))))
     print(
         "\nParameters are all trainable ones; * counts kernels and matrices only, as the source did. GMACs are 10⁹ "
         "multiply-adds of one clip (torch.utils.flop_counter)."

@@ -57,6 +57,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _print(rows: list[dict[str, Any]]) -> None:
+    from pipeline_lib.text_table import text_table
+
     head = ("stage", "what", "jobs", "GB", "CPU hours", "GPU hours", "days", "from")
 
     def number(value: float | None) -> str:
@@ -65,16 +67,10 @@ def _print(rows: list[dict[str, Any]]) -> None:
     def total(key: str) -> float:
         return float(sum(row[key] or 0 for row in rows))
 
-    cells: list[tuple[str, ...]] = [head]
+    cells: list[tuple[str, ...]] = []
     for row in rows:
         figures = tuple(number(row[key]) for key in ("gigabytes", "cpu_hours", "gpu_hours", "days"))
         cells.append((row["stage"], row["what"], str(row["jobs"]), *figures, row["basis"]))
     sums = tuple(number(total(key)) for key in ("gigabytes", "cpu_hours", "gpu_hours", "days"))
     cells.append(("all", "", str(int(total("jobs"))), *sums, ""))
-    widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
-    for line in cells:
-        texts = [
-            cell.rjust(width) if 2 <= column <= 6 else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ]
-        print("  ".join(texts).rstrip())
+    print(text_table(head, cells, left=(0, 1, 7)))

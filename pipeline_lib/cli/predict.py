@@ -29,7 +29,7 @@ def run(options: argparse.Namespace) -> int:
     from pipeline_lib.errors import UserError
     from pipeline_lib.evaluation.prediction import as_json, find_weights, predict, stored_frame_format
     from pipeline_lib.evaluation.trained import read_specification
-    from pipeline_lib.reporting.tables import text_table
+    from pipeline_lib.text_table import text_table
 
     if options.clips != "all_frames" and not (options.clips.isdigit() and int(options.clips) > 0):
         raise UserError(f"--clips {options.clips}: a positive number or all_frames is wanted.")

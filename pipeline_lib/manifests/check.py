@@ -8,14 +8,7 @@ import pyarrow.parquet as pq
 
 from pipeline_lib.errors import UserError
 from pipeline_lib.manifests.build import reason_code
-
-
-def _grid(rows: list[list[str]]) -> list[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        "  ".join(cell.ljust(width) if column == 0 else cell.rjust(width) for column, (cell, width) in enumerate(pairs))
-        for pairs in (list(zip(row, widths, strict=True)) for row in rows)
-    ]
+from pipeline_lib.text_table import text_table
 
 
 def check_table(folder: Path, reason: str | None = None, limit: int = 3) -> str:
@@ -50,13 +43,14 @@ def check_table(folder: Path, reason: str | None = None, limit: int = 3) -> str:
         "",
     ]
     statuses = ["accepted", "rejected", "missing"]
-    rows = [["list", *statuses]]
+    rows = []
     for split, subsets in summary["subsets"].items():
         for subset, counts in subsets.items():
             rows.append([f"{split} {subset}", *(str(counts[status]) for status in statuses)])
-    lines += _grid(rows)
+    lines.append(text_table(["list", *statuses], rows))
     if bad:
-        lines += ["", *_grid([["reason", "videos"], *([code, str(n)] for code, n in summary["reasons"].items())]), ""]
+        reasons = [[code, str(count)] for code, count in summary["reasons"].items()]
+        lines += ["", text_table(["reason", "videos"], reasons), ""]
         shown: dict[str, int] = {}
         for row in bad:
             code = reason_code(row["reason"])

@@ -7,6 +7,7 @@ from typing import Any
 from pipeline_lib.configuration.specification import ReportedExperiment
 from pipeline_lib.reporting.collect import Report, Result
 from pipeline_lib.reporting.compare import Comparison
+from pipeline_lib.text_table import text_table
 
 FIGURES = (
     ("video_top1", "Video@1"),
@@ -180,20 +181,6 @@ def _per_cent(value: float | None) -> float | None:
     return None if value is None else 100 * value
 
 
-def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], num_left: int = 1) -> str:
-    """A table for a terminal: the first ``num_left`` columns to the left, the others to the right."""
-    widths = [max(len(line[column]) for line in [header, *rows]) for column in range(len(header))]
-
-    def line(cells: Sequence[str]) -> str:
-        padded = [
-            cell.ljust(width) if column < num_left else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        ]
-        return "  ".join(padded).rstrip()
-
-    return "\n".join([line(header), "  ".join("-" * width for width in widths), *(line(row) for row in rows)])
-
-
 def results_text(report: Report) -> str:
     """The result tables for a terminal."""
     parts = []
@@ -217,7 +204,7 @@ def results_text(report: Report) -> str:
         plural = "s" if len(table.manifests) > 1 else ""
         title = f"{table.dataset}, protocol {table.protocol} (per cent; manifest{plural} {manifests})"
         notes = [f"[{mark}] {text}" for mark, text in table.notes]
-        parts.append("\n".join([title, text_table(header, rows, num_left=2), *notes]))
+        parts.append("\n".join([title, text_table(header, rows, left=(0, 1)), *notes]))
     return "\n\n".join(parts)
 
 

@@ -42,13 +42,13 @@ def test_every_experiment_of_the_files_is_listed(repository: Path, capsys: pytes
 
 def test_the_table_shows_one_line_an_experiment(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["experiments", "--project", str(repository), "distill_k400"]) == 0
-    head, *lines = capsys.readouterr().out.splitlines()
+    head, _, *lines = capsys.readouterr().out.splitlines()
     assert head.split()[0] == "experiment"
     assert [line.split()[0] for line in lines] == ["d3d_k400", "teacher_k400"]
     assert "D3D, Table 2: video_top1 75.9" in lines[0]
     assert "s3dg (flow)" in lines[1]
     assert main(["experiments", "--project", str(repository), "i3d_something"]) == 0
-    line = capsys.readouterr().out.splitlines()[1]
+    line = capsys.readouterr().out.splitlines()[2]
     assert "S3D-G, Tables 1 and 3: video_top1 45.8, video_top5 76.5" in line
     assert "all_frames_reversed: S3D-G, Table 1: video_top1 15.2" in line
     start = head.index("stage")

@@ -33,7 +33,8 @@ from pipeline_lib.reporting.compare import compare, teacher_distances
 from pipeline_lib.reporting.figures import smoothed
 from pipeline_lib.reporting.flow_pictures import colour_wheel_picture, galleries, motion_picture
 from pipeline_lib.reporting.report import page, write_report
-from pipeline_lib.reporting.tables import paper_numbers, paper_of, result_tables, results_text, text_table
+from pipeline_lib.reporting.tables import paper_numbers, paper_of, result_tables, results_text
+from pipeline_lib.text_table import text_table
 
 PROTOCOL = Protocol(num_clips=2)
 
@@ -315,7 +316,7 @@ def test_smoothing_is_a_moving_mean() -> None:
 
 def test_terminal_tables_are_aligned(tree: Layout) -> None:
     text = text_table(["name", "value"], [["a", "1.0"], ["longer", "10.0"]])
-    assert text.splitlines() == ["name    value", "------  -----", "a         1.0", "longer   10.0"]
+    assert text.splitlines() == ["name      value", "------  -------", "a           1.0", "longer     10.0"]
     shown = results_text(collect(SPECIFICATION, tree.root))
     assert "75.9 [1]" in shown
     assert len({len(line.split("  ")[0]) for line in shown.splitlines()[2:3]}) == 1
