@@ -18,6 +18,13 @@ def fsync_path(path: Path) -> None:
         os.close(descriptor)
 
 
+def publish(temporary: Path, final: Path) -> None:
+    """Give a whole file its final name in the same folder, so that both survive a power cut."""
+    fsync_path(temporary)
+    temporary.replace(final)
+    fsync_path(final.parent)
+
+
 @contextmanager
 def atomic_path(final: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``final``; rename it to ``final`` when the block succeeds.
@@ -42,9 +49,7 @@ def atomic_path(final: Path) -> Iterator[Path]:
     temporary.chmod(0o666 & ~umask)
     try:
         yield temporary
-        fsync_path(temporary)
-        temporary.replace(final)
-        fsync_path(final.parent)
+        publish(temporary, final)
     finally:
         with suppress(FileNotFoundError):
             temporary.unlink()

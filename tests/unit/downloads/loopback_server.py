@@ -29,6 +29,7 @@ class Resource:
         ranges: whether range requests are honoured.
         validator: whether an ETag is sent.
         retry_after: the header of an error answer.
+        claims: bytes that the header announces; None tells the truth.
     """
 
     content: bytes = b""
@@ -44,6 +45,7 @@ class Resource:
     retry_after: str | None = None
     content_type: str = "video/mp4"
     redirect: str | None = None
+    claims: int | None = None
 
 
 @dataclass
@@ -129,7 +131,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self.send_response(200)
         body = resource.content[begin:]
-        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Length", str(len(body) if resource.claims is None else resource.claims))
         self.send_header("Content-Type", resource.content_type)
         self.send_header("Date", email.utils.formatdate(usegmt=True))
         if resource.validator:
@@ -153,6 +155,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._reset()
         self.wfile.write(body)
         state.sent[self.path] += len(body)
+        if resource.claims is not None:
+            self.close_connection = True
         return None
 
 

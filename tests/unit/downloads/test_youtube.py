@@ -1,6 +1,7 @@
 """yt-dlp on pages of a loopback server, and trimming of real clips through ffmpeg."""
 
 import threading
+import time
 from pathlib import Path
 
 import av
@@ -8,9 +9,8 @@ import pytest
 from loopback_server import Resource, loopback_server
 from test_download_stage import causes, fetch, settings
 
-from pipeline_lib.downloads.failures import FailedError
-from pipeline_lib.downloads.transfer import connect
-from pipeline_lib.downloads.youtube import _options, trim
+from pipeline_lib.downloads.session import FailedError, Session
+from pipeline_lib.downloads.youtube import trim, yt_dlp_options
 from pipeline_lib.errors import UserError
 from pipeline_lib.media.ffmpeg import ffmpeg_executable
 
@@ -92,6 +92,38 @@ def test_a_check_for_robots_stops_the_stage(tmp_path):
 
 
 def test_all_workers_together_keep_the_rate(tmp_path):
-    connection = connect(4, threading.Event(), bytes_per_second=2e6)
-    assert _options(tmp_path, connection, "ffmpeg", 480, None)["ratelimit"] == 0.5e6
-    assert "ratelimit" not in _options(tmp_path, connect(4, threading.Event()), "ffmpeg", 480, None)
+    def options(**rates: float) -> dict:
+        session = Session(settings(tmp_path, urls="list.txt", workers=4, **rates), threading.Event())
+        return yt_dlp_options(tmp_path, session, "ffmpeg")
+
+    limited = options(megabytes_per_second=2.0, requests_per_second=0.5)
+    assert (limited["ratelimit"], limited["sleep_interval_requests"]) == (0.5e6, 8.0)
+    assert (options()["ratelimit"], options()["sleep_interval_requests"]) == (None, 0)
+
+
+def test_yt_dlp_goes_on_with_what_a_stop_left(tmp_path, media):
+    video = next(path for path in sorted((media / "clips").iterdir()) if path.suffix == ".mp4").read_bytes()
+    (tmp_path / "ids.csv").write_text("id\nclip\n")
+    with loopback_server({"/clip.mp4": Resource(video)}) as server:
+        options = {"kind": "youtube", "template": server.url + "/{id}.mp4", "annotations": [str(tmp_path / "ids.csv")]}
+        slow, stop = settings(tmp_path, megabytes_per_second=len(video) / 20e6, **options), threading.Event()
+        partial = tmp_path / "videos" / ".clip.mp4.partial"
+
+        def end() -> None:
+            deadline = time.monotonic() + 30
+            while time.monotonic() < deadline and not any(part.stat().st_size for part in partial.glob("*.part")):
+                time.sleep(0.05)
+            stop.set()
+
+        thread = threading.Thread(target=end)
+        thread.start()
+        with pytest.raises(UserError, match=r"0 of 1 items are there.*goes on from here"):
+            fetch(tmp_path, slow, stop=stop)
+        thread.join()
+        (part,) = partial.glob("*.part")
+        have = part.stat().st_size
+        assert 0 < have < len(video)
+        assert fetch(tmp_path, settings(tmp_path, **options))["done"] == 1
+        assert f"bytes={have}-" in server.range_headers
+    assert (tmp_path / "videos" / "clip.mp4").read_bytes() == video
+    assert not partial.exists()
