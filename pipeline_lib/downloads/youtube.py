@@ -4,7 +4,6 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
 
 from pipeline_lib.artefacts.atomic import publish
 from pipeline_lib.downloads.items import Item
@@ -42,27 +41,26 @@ def trim(ffmpeg: str, source: Path, target: Path, start: float, end: float) -> N
         raise FailedError(f"the video ends before {start} s")
 
 
-def yt_dlp_options(folder: Path, session: Session, ffmpeg: str) -> dict[str, Any]:
+def arguments(folder: Path, session: Session, ffmpeg: str) -> list[str]:
     """What yt-dlp is asked for, and how gently: each worker has a client of its own, together they keep the rates.
 
-    yt-dlp's `download_archive` is not used: it knows videos, and two clips may be of one video.
+    Not `--download-archive`: it knows videos, and two clips may be of one video.
     """
-    settings, rates = session.settings, session.rates
-    height, retries = settings.maximum_height, settings.retries
-    return {
-        "format": f"bestvideo[height<={height}]+bestaudio/best[height<={height}]/best",
+    settings, rates, workers = session.settings, session.rates, session.settings.workers
+    height = f"[height<={settings.maximum_height}]"
+    pause = f"exp={settings.backoff_seconds}:{LONGEST_WAIT_SECONDS}"
+    return [
+        *("--ignore-config", "--abort-on-error", "--no-playlist", "--no-cache-dir"),
+        *("--quiet", "--no-warnings", "--no-progress", "--ffmpeg-location", ffmpeg),
         # The format is in the name, so that a part that an earlier run left is only continued in its own format.
-        "outtmpl": {"default": str(folder / "video.%(format_id)s.%(ext)s")},
-        "ffmpeg_location": ffmpeg,
-        **dict.fromkeys(("quiet", "no_warnings", "noprogress", "noplaylist"), True),
-        "cachedir": False,
-        **dict.fromkeys(("retries", "extractor_retries"), retries),
-        "retry_sleep_functions": {"http": lambda n: min(settings.backoff_seconds * 2.0**n, LONGEST_WAIT_SECONDS)},
-        "socket_timeout": settings.timeout_seconds,
-        "progress_hooks": [lambda _: session.wait()],
-        "ratelimit": rates["bytes"] / settings.workers if rates["bytes"] else None,
-        "sleep_interval_requests": settings.workers / rates["requests"] if rates["requests"] else 0,
-    }
+        *("--paths", str(folder), "--output", "video.%(format_id)s.%(ext)s"),
+        *("--format", f"bestvideo{height}+bestaudio/best{height}/best"),
+        *("--retries", str(settings.retries), "--extractor-retries", str(settings.retries)),
+        *("--retry-sleep", pause, "--retry-sleep", f"extractor:{pause}"),
+        *("--socket-timeout", str(settings.timeout_seconds)),
+        *(("--limit-rate", str(rates["bytes"] / workers)) if rates["bytes"] else ()),
+        *(("--sleep-requests", str(workers / rates["requests"])) if rates["requests"] else ()),
+    ]
 
 
 def fetch_clip(item: Item, target: Path, session: Session, ffmpeg: str) -> int:
@@ -88,7 +86,8 @@ def fetch_clip(item: Item, target: Path, session: Session, ffmpeg: str) -> int:
     folder = target.with_name(f".{target.name}.partial")
     folder.mkdir(exist_ok=True)
     try:
-        with yt_dlp.YoutubeDL(yt_dlp_options(folder, session, ffmpeg)) as client:
+        options = yt_dlp.parse_options(arguments(folder, session, ffmpeg)).ydl_opts
+        with yt_dlp.YoutubeDL(options | {"progress_hooks": [lambda _: session.wait()]}) as client:
             downloads = (client.extract_info(item.url) or {}).get("requested_downloads") or []
         if len(downloads) != 1:
             raise FailedError("yt-dlp gave no video")
