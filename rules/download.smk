@@ -9,7 +9,7 @@ rule fetch_videos:
     wildcard_constraints:
         source=JOBS.one_of(PLAN.configuration.downloads),
     conda:
-        "../envs/media.yaml"
+        "../envs/download.yaml"
     threads: 1
     # No fingerprint of the code: what has been fetched stays fetched, and the ledger beside the summary knows it.
     params:

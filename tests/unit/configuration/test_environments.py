@@ -46,6 +46,7 @@ def _training() -> list[str]:
 
 
 STAGES = {
+    "download": ["pipeline_lib.downloads.stage", "pipeline_lib.media.ffmpeg"],
     "media": [*stages.GENERATE, *stages.MANIFEST, *stages.FRAMES],
     "flow": [module for method in METHODS for module in stages.motion_modules(method, {})],
     "training": _training(),
