@@ -30,13 +30,8 @@ from scipy import stats  # noqa: E402
 from pipeline_lib.artefacts.atomic import write_bytes, write_json  # noqa: E402
 from pipeline_lib.artefacts.layout import Layout, shard_names  # noqa: E402
 from pipeline_lib.configuration.data import Dataset, FrameFormat, Motion  # noqa: E402
-from pipeline_lib.configuration.experiments import (  # noqa: E402
-    Classification,
-    Distillation,
-    FlowRegression,
-    Model,
-    Protocol,
-)
+from pipeline_lib.configuration.experiments import Protocol  # noqa: E402
+from pipeline_lib.configuration.objectives import Classification, Distillation, FlowRegression, Model  # noqa: E402
 from pipeline_lib.configuration.root import Hardware  # noqa: E402
 from pipeline_lib.configuration.specification import (  # noqa: E402
     EnsembleSpecification,

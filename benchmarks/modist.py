@@ -40,7 +40,8 @@ from scipy import stats  # isort: skip
 from pipeline_lib.artefacts.atomic import write_json  # isort: skip
 from pipeline_lib.artefacts.layout import Layout, shard_names  # isort: skip
 from pipeline_lib.configuration.data import Motion  # isort: skip
-from pipeline_lib.configuration.experiments import Classification, Experiment, Model, MotionDistillation  # isort: skip
+from pipeline_lib.configuration.experiments import Experiment  # isort: skip
+from pipeline_lib.configuration.objectives import Classification, Model, MotionDistillation  # isort: skip
 from pipeline_lib.configuration.specification import EvaluationSpecification, TrainingSpecification  # isort: skip
 from pipeline_lib.configuration.training import Recipe  # isort: skip
 from pipeline_lib.evaluation.results import read_metrics  # isort: skip
@@ -140,7 +141,7 @@ def specifications(made: Comparison, split: int, seed: int) -> Iterator[tuple[st
         start = None
         if kind in made.objectives:
             objective = made.objectives[kind]
-            motion = (trial.motion_name, trial.motion) if objective.sees_motion else (None, None)
+            motion = (trial.motion_name, trial.motion) if objective.reads_motion else (None, None)
             yield (
                 f"{kind}_pretraining",
                 one(

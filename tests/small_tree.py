@@ -12,7 +12,7 @@ import torch
 
 from pipeline_lib.artefacts.digest import digest
 from pipeline_lib.artefacts.layout import Layout, shard_names
-from pipeline_lib.configuration.experiments import Classification, Distillation, Model, Objective
+from pipeline_lib.configuration.objectives import Classification, Distillation, Model, Objective
 from pipeline_lib.configuration.root import Hardware
 from pipeline_lib.configuration.specification import TrainingSpecification
 from pipeline_lib.configuration.training import Optimiser, Recipe, Sampling, Schedule

@@ -70,7 +70,7 @@ def valid_keys(model: type[BaseModel], key: Sequence[str], data: Any) -> list[st
     return sorted({name for node in nodes for name in node.get("properties", {})})
 
 
-def _key(location: Sequence[int | str], data: Any) -> Key:
+def _key(location: Sequence[int | str], data: Any, is_of_section: bool) -> Key:
     """The location as the user wrote it: the tags of unions, which pydantic adds, are left out."""
     key: list[str] = []
     value = data
@@ -80,7 +80,7 @@ def _key(location: Sequence[int | str], data: Any) -> Key:
             value = value[name]
         elif isinstance(value, list) and isinstance(part, int) and part < len(value):
             value = value[part]
-        elif name in ("[key]", "experiment", "ensemble") or position < len(location) - 1:
+        elif name in ("[key]", "experiment", "ensemble") or is_of_section or position < len(location) - 1:
             continue
         key.append(name)
     return tuple(key)
@@ -89,8 +89,10 @@ def _key(location: Sequence[int | str], data: Any) -> Key:
 def problem_of(error: Mapping[str, Any], model: type[BaseModel], values: Any) -> tuple[Key, str]:
     """The key and what is wrong with it, of one error of a ``ValidationError`` of ``values``."""
     location = error["loc"]
-    key = _key(location, values)
     kind, value = error["type"], error["input"]
+    # What a section's own validator says names its keys itself.
+    is_of_section = kind == "value_error" and isinstance(value, Mapping)
+    key = _key(location, values, is_of_section)
     context = error.get("ctx", {})
     if kind in ("union_tag_invalid", "literal_error", "enum"):
         expected = str(context.get("expected_tags", context.get("expected", "")))
@@ -102,10 +104,13 @@ def problem_of(error: Mapping[str, Any], model: type[BaseModel], values: Any) ->
             problem += f" Valid: {', '.join(choices)}."
     elif kind == "extra_forbidden":
         problem = f"unknown key. {nearest(key[-1], valid_keys(model, key[:-1], values))}"
-    elif kind == "missing":
+    elif kind in ("missing", "union_tag_not_found"):
+        key = (*key, "name") if kind == "union_tag_not_found" else key
         problem = "this key is required, and missing."
     elif kind == "string_pattern_mismatch" and "[key]" in location:
         problem = "a name consists of letters, digits and underscores."
+    elif is_of_section:
+        problem = f"{error['msg'].removeprefix('Value error, ')}."
     else:
         shown = repr(value)
         problem = f"the value {shown:.80} is not valid: {error['msg'].removeprefix('Value error, ')}."

@@ -6,11 +6,12 @@ The rules ask an object of this class and contain no logic of their own.
 from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, NamedTuple
 
 from pipeline_lib.configuration.data_plan import DataPlan
-from pipeline_lib.configuration.experiments import Ensemble, Experiment, Model, MotionDistillation, Objective
+from pipeline_lib.configuration.experiments import Ensemble, Experiment
 from pipeline_lib.configuration.messages import nearest
+from pipeline_lib.configuration.objectives import Model, Objective
 from pipeline_lib.configuration.references import IMPORTED, member_name
 from pipeline_lib.configuration.root import Configuration
 from pipeline_lib.configuration.specification import (
@@ -38,10 +39,6 @@ class Run(NamedTuple):
         return f"{self.experiment}/{self.split}-{self.seed}"
 
 
-def _contrasts_motion(objective: Objective) -> TypeGuard[MotionDistillation]:
-    return isinstance(objective, MotionDistillation) and objective.sees_motion
-
-
 Resolve = Callable[[str], tuple[str, dict[str, Any]]]
 
 
@@ -62,31 +59,20 @@ class Plan(DataPlan):
         self._training: dict[Run, TrainingSpecification] = {}
         self._networks: dict[str, tuple[str, dict[str, Any]]] = {}
         for name, entry in configuration.experiments.items():
-            if isinstance(entry, Experiment) and entry.model.name not in self._networks:
+            for key, model in entry.networks.items() if isinstance(entry, Experiment) else ():
                 try:
-                    self._networks[entry.model.name] = resolve(entry.model.name)
+                    self._networks[model.name] = resolve(model.name)
                 except UserError as error:
-                    raise UserError(f"experiments.{name}.{error}") from None
-            if isinstance(entry, Experiment) and isinstance(entry.objective, MotionDistillation):
-                motion_network = entry.objective.motion_network.name
-                try:
-                    self._networks[motion_network] = resolve(motion_network)
-                except UserError as error:
-                    raise UserError(f"experiments.{name}.objective.motion_network: {error}") from None
+                    raise UserError(f"experiments.{name}.{'.'.join(key)}: {error}") from None
 
-    def model(self, experiment: Experiment) -> Model:
-        """The network with all its options: an edit to the catalogue is an edit to the specification."""
-        options = self._networks[experiment.model.name][1]
-        return Model(name=experiment.model.name, options=options | experiment.model.options)
+    def model(self, model: Model) -> Model:
+        """A network with all its options: an edit to the catalogue is an edit to the specification."""
+        return Model(name=model.name, options=self._networks[model.name][1] | model.options)
 
     def objective(self, experiment: Experiment) -> Objective:
-        """The objective; of a motion pathway too with all options of the catalogue."""
+        """The objective; its networks too have all options of the catalogue."""
         objective = experiment.objective
-        if not isinstance(objective, MotionDistillation) or not objective.sees_motion:
-            return objective
-        network = objective.motion_network
-        options = self._networks[network.name][1] | network.options
-        return objective.model_copy(update={"motion_network": Model(name=network.name, options=options)})
+        return objective.model_copy(update={key: self.model(model) for key, model in objective.networks.items()})
 
     # Names
 
@@ -221,7 +207,7 @@ class Plan(DataPlan):
             modality=experiment.modality,
             motion=motion,
             motion_kind=None if motion is None else configuration.motions[motion],
-            model=self.model(experiment),
+            model=self.model(experiment.model),
             recipe=self.recipe(run.experiment),
             objective=self.objective(experiment),
             teacher=None if teacher is None else self.training(self.source_run(teacher, run)),
@@ -234,8 +220,7 @@ class Plan(DataPlan):
     def sees_flow(self, run: Run, with_teacher: bool) -> bool:
         """Whether the network (or the teacher or the flow loss that it learns from) sees flow."""
         specification = self.training(run)
-        objective = specification.objective
-        if with_teacher and (objective.name == "flow_regression" or _contrasts_motion(objective)):
+        if with_teacher and specification.objective.reads_motion:
             return True
         teacher = specification.teacher if with_teacher else None
         return "flow" in (specification.modality, teacher.modality if teacher is not None else None)
@@ -244,7 +229,7 @@ class Plan(DataPlan):
         """The shards that a training run reads, and the tables of their motion's strength where it asks for them."""
         shards = self._shards(run, self.sees_flow(run, with_teacher=True))
         specification = self.training(run)
-        if _contrasts_motion(specification.objective) and specification.objective.threshold > 0:
+        if specification.objective.needs_strength:
             assert specification.motion is not None  # checked with the references
             place = (specification.dataset, specification.frame_format, specification.motion)
             shards += [self.layout.strength(*place, shard) for shard in self.shards(specification.dataset)]

@@ -2,13 +2,13 @@
 
 import json
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any
 
 from pydantic import ValidationError
 
-from pipeline_lib.configuration.experiments import Distillation, Ensemble, Experiment, MotionDistillation
+from pipeline_lib.configuration.experiments import Ensemble, Experiment
 from pipeline_lib.configuration.merging import Key, Sources
 from pipeline_lib.configuration.messages import nearest, one_message, problem_of
+from pipeline_lib.configuration.objectives import Model
 from pipeline_lib.configuration.root import Configuration
 from pipeline_lib.configuration.training import Recipe, merged
 
@@ -82,7 +82,7 @@ class _Checks:
 
     def experiment(self, name: str, experiment: Experiment) -> None:
         key = ("experiments", name)
-        configuration = self.configuration
+        configuration, objective = self.configuration, experiment.objective
         if self.known((*key, "dataset"), "data set", experiment.dataset, configuration.datasets):
             num_splits = configuration.datasets[experiment.dataset].num_splits
             for split in experiment.splits:
@@ -92,9 +92,9 @@ class _Checks:
                     )
         self.known((*key, "frame_format"), "frame format", experiment.frame_format, configuration.frame_formats)
         if self.known((*key, "recipe"), "recipe", experiment.recipe, configuration.recipes):
-            self.recipe((*key, "recipe_changes"), configuration.recipes[experiment.recipe], experiment.recipe_changes)
-        if self.networks is not None:
-            self.network((*key, "model"), experiment, self.networks)
+            self.recipe((*key, "recipe_changes"), experiment)
+        for below, model in experiment.networks.items():
+            self.network((*key, *below), model)
         for protocol in experiment.protocols:
             self.known((*key, "protocols"), "protocol", protocol, configuration.protocols)
         if experiment.retrieval is not None:
@@ -103,33 +103,36 @@ class _Checks:
             self.known((*key, "motion"), "motion", experiment.motion, configuration.motions)
         elif experiment.modality == "flow":
             self.problem((*key, "motion"), "an experiment with `modality: flow` names the motion kind that it sees.")
-        elif experiment.objective.name == "flow_regression":
-            self.problem((*key, "motion"), "the objective `flow_regression` names the motion kind that it predicts.")
-        elif isinstance(experiment.objective, MotionDistillation) and experiment.objective.sees_motion:
-            self.problem((*key, "motion"), "the objective `modist` names the motion kind that it distils.")
-        contrasts = isinstance(experiment.objective, MotionDistillation)
-        if contrasts and experiment.protocols:
-            self.problem((*key, "protocols"), "the objective `modist` trains no classifier to evaluate; write [].")
-        if contrasts and experiment.modality != "rgb":
-            self.problem((*key, "modality"), "the visual pathway of the objective `modist` sees rgb.")
-        for field in ("splits", "seeds") if contrasts else ("splits", "seeds", "protocols"):
+        elif objective.reads_motion:
+            self.problem((*key, "motion"), f"the objective `{objective.name}` names the motion kind that it learns.")
+        if experiment.modality not in objective.modalities:
+            sees = " or ".join(objective.modalities)
+            self.problem((*key, "modality"), f"the network of the objective `{objective.name}` sees {sees}.")
+        if objective.task is None and experiment.protocols:
+            self.problem(
+                (*key, "protocols"), f"the objective `{objective.name}` trains no classifier to evaluate; write []."
+            )
+        for field in ("splits", "seeds", "protocols"):
             values = getattr(experiment, field)
-            if len(set(values)) != len(values) or not values:
+            optional = field == "protocols" and objective.task is None
+            if len(set(values)) != len(values) or not (values or optional):
                 self.problem((*key, field), f"{values!r}: at least one, each once.")
         if any(seed < 0 for seed in experiment.seeds):
             self.problem((*key, "seeds"), "a seed is not negative.")
         self.source(key, experiment)
 
-    def network(self, key: Key, experiment: Experiment, networks: Mapping[str, Collection[str]]) -> None:
-        name = experiment.model.name
-        if self.known((*key, "name"), "network", name, networks):
-            for option in experiment.model.options:
-                self.known((*key, "options", option), f"option of {name}", option, networks[name])
+    def network(self, key: Key, model: Model) -> None:
+        if self.networks is not None and self.known((*key, "name"), "network", model.name, self.networks):
+            for option in model.options:
+                self.known((*key, "options", option), f"option of {model.name}", option, self.networks[model.name])
 
-    def recipe(self, key: Key, recipe: Recipe, changes: dict[str, Any]) -> None:
-        values = merged(recipe.model_dump(mode="json"), changes)
+    def recipe(self, key: Key, experiment: Experiment) -> None:
+        base = self.configuration.recipes[experiment.recipe]
+        values = merged(base.model_dump(mode="json"), experiment.recipe_changes)
         try:
-            Recipe.model_validate_json(json.dumps(values), strict=True)
+            recipe = Recipe.model_validate_json(json.dumps(values), strict=True)
+            for field, text in experiment.objective.recipe_problems(recipe):
+                self.problem((*key, field), f"{text}.")
         except ValidationError as error:
             for item in error.errors(include_url=False):
                 below, text = problem_of(item, Recipe, values)  # type: ignore[arg-type]
@@ -139,14 +142,14 @@ class _Checks:
         trained = {
             name: other for name, other in self.configuration.experiments.items() if isinstance(other, Experiment)
         }
-        distils = isinstance(experiment.objective, Distillation)
-        if experiment.teacher is None and distils:
-            self.problem((*key, "teacher"), "the objective `distillation` needs a teacher: the name of an experiment.")
+        objective = experiment.objective
+        if experiment.teacher is None and objective.needs_teacher:
+            self.problem(
+                (*key, "teacher"), f"the objective `{objective.name}` needs a teacher: the name of an experiment."
+            )
         if experiment.teacher is not None:
-            if not distils:
-                self.problem(
-                    (*key, "teacher"), f"the objective `{experiment.objective.name}` has no use for a teacher."
-                )
+            if not objective.needs_teacher:
+                self.problem((*key, "teacher"), f"the objective `{objective.name}` has no use for a teacher.")
             self.known((*key, "teacher"), "experiment", experiment.teacher, trained)
             teacher = trained.get(experiment.teacher)
             if teacher is not None and experiment.motion not in (None, teacher.motion):

@@ -7,12 +7,16 @@ configuration file and Snakemake reruns exactly the jobs whose specification cha
 
 from typing import Any
 
+from pydantic import model_validator
+
 from pipeline_lib.configuration.base import Section
 from pipeline_lib.configuration.data import Dataset, FrameFormat, Motion
 from pipeline_lib.configuration.download import Download
-from pipeline_lib.configuration.experiments import Model, Objective, Protocol
+from pipeline_lib.configuration.experiments import Protocol
+from pipeline_lib.configuration.objectives import Model, Objective
 from pipeline_lib.configuration.root import Hardware
 from pipeline_lib.configuration.training import Recipe
+from pipeline_lib.errors import UserError
 
 
 class ManifestSpecification(Section):
@@ -77,6 +81,15 @@ class TrainingSpecification(Section):
     teacher: "TrainingSpecification | None"
     initialise_from: str | None
     hardware: Hardware
+
+    @model_validator(mode="after")
+    def _objective_fits(self) -> "TrainingSpecification":
+        """What a configuration is refused for, also where a specification is written by hand."""
+        if self.objective.needs_teacher and self.teacher is None:
+            raise UserError(f"experiment {self.experiment}: the objective {self.objective.name} needs a teacher")
+        for key, text in self.objective.recipe_problems(self.recipe):
+            raise UserError(f"experiment {self.experiment}: recipe.{key}: {text}")
+        return self
 
 
 class EvaluationSpecification(Section):

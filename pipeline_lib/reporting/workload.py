@@ -23,8 +23,6 @@ PAIRS_PER_CORE = {"tvl1": 6.4, "farneback": 60.0, "raft": 1.5, "flow_edges": 1.5
 """Pairs of 340×256 per second and core (``raft``: the large network): measured there."""
 BYTES_PER_FRAME = 0.16
 """Bytes per pixel of a JPEG frame of quality 75, and of a grey flow frame of quality 95 over its two halves."""
-BACKWARD = 2.0
-"""Cost of a backward pass in forward passes."""
 ASPECT = 4 / 3
 SECONDS_PER_CLIP = 10.0
 FRAMES_PER_SECOND = 25.0
@@ -239,12 +237,7 @@ def _compute(stage: Stage, operations: float, speeds: Speeds, gpu: bool) -> Stag
 def _training(plan: Plan, run: Run, speeds: Speeds, gpu: bool) -> Stage:
     specification = plan.training(run)
     recipe = specification.recipe
-    passes = (1 + BACKWARD) * _gmacs(plan, run)
-    if specification.objective.name == "modist":
-        # The key's pass through the slow copy; a motion pathway of an eighth of the width costs next to nothing.
-        passes += _gmacs(plan, run)
-    elif specification.objective.name == "classification" and specification.objective.frozen:
-        passes = _gmacs(plan, run)
+    passes = specification.objective.passes * _gmacs(plan, run)
     if specification.teacher is not None:
         teacher = specification.teacher
         passes += _gmacs(plan, Run(teacher.experiment, teacher.split, teacher.seed))

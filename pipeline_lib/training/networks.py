@@ -11,7 +11,7 @@ from torch import nn
 
 from pipeline_lib.artefacts.layout import Layout
 from pipeline_lib.clips.batches import CHANNELS
-from pipeline_lib.configuration.experiments import Model
+from pipeline_lib.configuration.objectives import Model
 from pipeline_lib.configuration.specification import TrainingSpecification
 from pipeline_lib.errors import UserError
 from pipeline_lib.models.catalogue import resolve
@@ -124,11 +124,6 @@ def grouped(names: Sequence[str], most: int = 6) -> str:
     return ", ".join(f"{part} ({count})" for part, count in parts.items())
 
 
-def is_trunk(specification: TrainingSpecification) -> bool:
-    """Whether a training ends with a trunk without classifier, whose outputs are pooled features."""
-    return specification.objective.name == "modist"
-
-
 def load_network(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     """A trained network in eval mode, and its file's metadata (specification, provenance, classes, input).
 
@@ -140,7 +135,7 @@ def load_network(path: Path) -> tuple[nn.Module, dict[str, Any]]:
         raise UserError(f"{path} has no specification in its metadata; it was not made by the train command")
     specification = TrainingSpecification.model_validate(metadata["specification"], strict=False)
     network = build_network(specification.model, len(metadata["classes"]), specification.modality)
-    if is_trunk(specification):
+    if not specification.objective.has_classifier:
         network.head = FeatureHead()
     load_state(network, tensors, path)
     network.eval().requires_grad_(False)

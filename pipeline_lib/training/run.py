@@ -28,7 +28,7 @@ from pipeline_lib.errors import UserError
 from pipeline_lib.training.batch_norm import batch_norms
 from pipeline_lib.training.batch_plan import plan_batches
 from pipeline_lib.training.checkpoints import Checkpoints
-from pipeline_lib.training.code import objective_module, training_modules
+from pipeline_lib.training.code import training_modules
 from pipeline_lib.training.distribution import Ranks, joined
 from pipeline_lib.training.metrics_log import MetricsLog
 from pipeline_lib.training.networks import build_network, choose_device, grouped, initialise, load_network, source_path
@@ -72,7 +72,7 @@ def loader_workers(asked: int | None, device: torch.device, ranks: Ranks) -> int
 
 def build_objective(specification: TrainingSpecification) -> TrainingObjective:
     """The objective that the specification names."""
-    module = importlib.import_module(objective_module(specification.objective.name))
+    module = importlib.import_module(specification.objective.module)
     objective: TrainingObjective = module.build(specification)
     return objective
 
@@ -170,7 +170,7 @@ def _train_locked(
         specification.num_shards,
         specification.split,
         "train",
-        objective.views is not None and objective.views.threshold > 0,
+        specification.objective.needs_strength,
         specification.train_share,
     )
     validation_index = _validation_index(specification, layout)
@@ -197,7 +197,7 @@ def _train_locked(
         fresh = initialise(network, path)
         if ranks.is_first:
             print(f"started from {path}; random: {grouped(fresh) or 'nothing'}", file=sys.stderr)
-    teacher = load_teacher(specification, layout, device) if objective.needs_teacher else None
+    teacher = load_teacher(specification, layout, device) if specification.objective.needs_teacher else None
     checkpoints = Checkpoints(output / "checkpoints", record["digest"], specification.recipe.keep_checkpoints)
     if ranks.is_first:
         checkpoints.set_aside_others()

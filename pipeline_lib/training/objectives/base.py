@@ -46,8 +46,6 @@ class TrainingObjective(Protocol):
     """What a batch must hold: ``rgb``, ``flow``."""
     views: MotionViews | None
     """Two views of each video instead of one clip, as ``PairedClips`` gives them: how those of the motion are taken."""
-    needs_teacher: bool
-    """Whether a frozen teacher is loaded."""
 
     def attach(self, network: nn.Module) -> EndpointForward:
         """The module that is trained: the network as an ``EndpointForward``, with whatever this objective adds."""

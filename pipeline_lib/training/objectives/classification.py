@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pipeline_lib.configuration.experiments import Classification
+from pipeline_lib.configuration.objectives import Classification
 from pipeline_lib.configuration.specification import TrainingSpecification
 from pipeline_lib.errors import UserError
 from pipeline_lib.models.network import PooledHead
@@ -52,7 +52,6 @@ class FrozenForward(EndpointForward):
 class ClassificationObjective:
     """Cross-entropy of the student's logits on the labels."""
 
-    needs_teacher = False
     views = None
 
     def __init__(self, settings: Classification, modality: str) -> None:
@@ -74,14 +73,6 @@ class ClassificationObjective:
 
 
 def build(specification: TrainingSpecification) -> ClassificationObjective:
-    """The objective of a specification.
-
-    Raises:
-        UserError: a frozen trunk's statistics would be computed anew.
-    """
+    """The objective of a specification."""
     assert isinstance(specification.objective, Classification)
-    if specification.objective.standardised and not specification.objective.frozen:
-        raise UserError("objective.standardised: it is for a frozen trunk (objective.frozen)")
-    if specification.objective.frozen and specification.recipe.reestimate_batch_norm:
-        raise UserError("recipe.reestimate_batch_norm: a frozen trunk (objective.frozen) keeps its statistics; set 0")
     return ClassificationObjective(specification.objective, specification.modality)

@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pipeline_lib.configuration.experiments import FlowRegression
+from pipeline_lib.configuration.objectives import FlowRegression
 from pipeline_lib.configuration.specification import TrainingSpecification
 from pipeline_lib.errors import UserError
 from pipeline_lib.models.decoders import FlowDecoder, endpoint_channels, flow_to_polar, polar_to_flow
-from pipeline_lib.models.network import LOGITS, VideoNetwork
+from pipeline_lib.models.network import VideoNetwork
 from pipeline_lib.training.objectives.base import EndpointForward, Forward, Outputs, top1
 from pipeline_lib.training.objectives.distillation import check_endpoint
 
@@ -71,7 +71,6 @@ def flow_loss(predicted: torch.Tensor, flow: torch.Tensor) -> tuple[torch.Tensor
 class FlowRegressionObjective:
     """action_weight · cross-entropy + weight · flow loss (D3D, Table 6's flow rows)."""
 
-    needs_teacher = False
     views = None
 
     def __init__(self, settings: FlowRegression, modality: str = "rgb") -> None:
@@ -83,16 +82,12 @@ class FlowRegressionObjective:
         """The network with a decoder.
 
         Raises:
-            UserError: the network has no such endpoint, or it has no spatial grid.
+            UserError: the network has no such endpoint, or without a decoder it is no flow.
         """
         check_endpoint(network, self.settings.endpoint, "network")
-        if self.settings.endpoint == LOGITS:
-            raise UserError("objective.endpoint: logits have no spatial grid, which a flow decoder needs")
         assert isinstance(network, VideoNetwork)
         if self.settings.decoder != "none":
             return DecodedForward(network, self.settings)
-        if self.settings.freeze:
-            raise UserError("objective.freeze: without a decoder (decoder: none) nothing would be trained")
         if endpoint_channels(network, self.settings.endpoint) != 3:
             raise UserError(
                 f"objective.decoder: none needs an endpoint that is flow itself, as predicted_flow of "
@@ -118,12 +113,6 @@ class FlowRegressionObjective:
 
 
 def build(specification: TrainingSpecification) -> FlowRegressionObjective:
-    """The objective of a specification.
-
-    Raises:
-        UserError: a frozen network's statistics would be computed anew.
-    """
+    """The objective of a specification."""
     assert isinstance(specification.objective, FlowRegression)
-    if specification.objective.freeze and specification.recipe.reestimate_batch_norm:
-        raise UserError("recipe.reestimate_batch_norm: a frozen network (objective.freeze) keeps its statistics; set 0")
     return FlowRegressionObjective(specification.objective, specification.modality)

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from pipeline_lib.clips.batches import CHANNELS, MOTION_CHANNELS
 from pipeline_lib.clips.views import MotionViews
 from pipeline_lib.configuration.data import Motion
-from pipeline_lib.configuration.experiments import MotionDistillation
+from pipeline_lib.configuration.objectives import MotionDistillation
 from pipeline_lib.configuration.specification import TrainingSpecification
-from pipeline_lib.errors import UserError
 from pipeline_lib.models.decoders import endpoint_channels
 from pipeline_lib.models.network import FeatureHead, ProjectionHead, VideoNetwork
 from pipeline_lib.training.contrast import MemoryBank, embed, info_nce, update_momentum, vote
@@ -145,11 +144,9 @@ class ContrastForward(EndpointForward):
 class MotionDistillationObjective:
     """L = Lv + Lm + Lmv (equation 3), or some of its terms."""
 
-    needs_teacher = False
-
     def __init__(self, settings: MotionDistillation, motion_kind: Motion | None) -> None:
         self.settings, self.motion_kind = settings, motion_kind
-        self.modalities: tuple[str, ...] = ("rgb", "flow") if settings.sees_motion else ("rgb",)
+        self.modalities: tuple[str, ...] = ("rgb", "flow") if settings.reads_motion else ("rgb",)
         self.views: MotionViews | None = MotionViews(
             settings.motion_frames, settings.motion_stride, settings.threshold, settings.jitter
         )
@@ -162,7 +159,7 @@ class MotionDistillationObjective:
         """
         assert isinstance(network, VideoNetwork)
         motion = None
-        if self.settings.sees_motion:
+        if self.settings.reads_motion:
             assert self.motion_kind is not None
             channels = MOTION_CHANNELS.get(self.motion_kind.method, CHANNELS["flow"])
             motion = build_pathway(self.settings.motion_network, channels)
@@ -176,25 +173,6 @@ class MotionDistillationObjective:
 
 
 def build(specification: TrainingSpecification) -> MotionDistillationObjective:
-    """The objective of a specification.
-
-    Raises:
-        UserError: the settings do not fit each other.
-    """
-    settings = specification.objective
-    assert isinstance(settings, MotionDistillation)
-    if settings.sees_motion and "cross" not in settings.losses:
-        raise UserError(
-            "objective.losses: a motion pathway teaches the visual one through `cross` alone; add it, or take [visual]"
-        )
-    if specification.recipe.validation_steps:
-        raise UserError(
-            "recipe.validation_steps: the objective `modist` has no classifier to judge on the validation list; set 0 "
-            "(its log has `knn_top1`)"
-        )
-    if not specification.recipe.synchronise_batch_norm:
-        raise UserError(
-            "recipe.synchronise_batch_norm: false would let batch statistics of a few clips tell a query which key is "
-            "its own (MoCo, section 3.3); the objective `modist` needs true"
-        )
-    return MotionDistillationObjective(settings, specification.motion_kind)
+    """The objective of a specification."""
+    assert isinstance(specification.objective, MotionDistillation)
+    return MotionDistillationObjective(specification.objective, specification.motion_kind)

@@ -17,8 +17,12 @@ from pipeline_lib.errors import UserError
 from pipeline_lib.jobs import load_plan, network_options
 
 
+def one(experiment: str, **values: Any) -> dict[str, Any]:
+    return {"experiments": {experiment: values}}
+
+
 def demo(**values: Any) -> dict[str, Any]:
-    return {"experiments": {"d3d_demo": values}}
+    return one("d3d_demo", **values)
 
 
 # Overlay → the key that the message names, and what else it says.
@@ -52,6 +56,7 @@ MISTAKES: list[tuple[dict[str, Any], str, tuple[str, ...]]] = [
     ),
     ({"datasets": {"my set": {"format": "folder"}}}, "datasets.my set", ("letters, digits and underscores",)),
     (demo(objective={"name": "distilation"}), "objective.name", ("'distilation'", "`distillation`")),
+    (one("baseline_demo", objective={"frozen": True}), "experiments.baseline_demo.objective.name", ("required",)),
     (demo(stage="distil"), "experiments.d3d_demo.stage", ("'distil'", "`distill`")),
     (demo(recipe_changes={"steps": "3"}), "experiments.d3d_demo.recipe_changes.steps", ("'3'", "integer")),
     ({"recipes": {"demo_rgb": {"sampling": {"crop": 100}}}}, "recipes.demo_rgb.sampling", ("100", "short_side")),
@@ -86,6 +91,51 @@ MISTAKES: list[tuple[dict[str, Any], str, tuple[str, ...]]] = [
     (demo(teacher=None), "experiments.d3d_demo.teacher", ("needs a teacher",)),
     (demo(motion="tvl1"), "experiments.d3d_demo.motion", ("`tvl1`", "`tvl1_small`")),
     ({"experiments": {"teacher_demo": {"motion": None}}}, "experiments.teacher_demo.motion", ("modality: flow",)),
+    # what an objective asks of the rest
+    (one("modist_demo", motion=None), "experiments.modist_demo.motion", ("`modist`", "motion kind")),
+    (one("modist_demo", modality="flow"), "experiments.modist_demo.modality", ("`modist`", "sees rgb")),
+    (one("modist_demo", protocols=["one_clip"]), "experiments.modist_demo.protocols", ("no classifier", "[]")),
+    (one("modist_demo", objective={"losses": ["motion"]}), "experiments.modist_demo.objective", ("losses", "cross")),
+    (
+        one("modist_demo", objective={"motion_network": {"name": "modist_motion_r5"}}),
+        "experiments.modist_demo.objective.motion_network.name",
+        ("`modist_motion_r5`", "`modist_motion_r50`"),
+    ),
+    (
+        one("modist_demo", recipe_changes={"synchronise_batch_norm": False}),
+        "experiments.modist_demo.recipe_changes.synchronise_batch_norm",
+        ("`modist` needs true",),
+    ),
+    (
+        one("modist_demo", recipe_changes={"validation_steps": 5}),
+        "experiments.modist_demo.recipe_changes.validation_steps",
+        ("no classifier", "set 0"),
+    ),
+    (
+        one(
+            "baseline_demo",
+            objective={"name": "classification", "frozen": True},
+            recipe_changes={"reestimate_batch_norm": 5},
+        ),
+        "experiments.baseline_demo.recipe_changes.reestimate_batch_norm",
+        ("frozen", "set 0"),
+    ),
+    (
+        one("baseline_demo", objective={"name": "classification", "standardised": True}),
+        "experiments.baseline_demo.objective",
+        ("standardised", "frozen"),
+    ),
+    (one("baseline_demo", teacher="teacher_demo"), "experiments.baseline_demo.teacher", ("no use for a teacher",)),
+    (
+        one("baseline_demo", objective={"name": "flow_regression"}),
+        "experiments.baseline_demo.motion",
+        ("`flow_regression`", "motion kind"),
+    ),
+    (
+        one("baseline_demo", objective={"name": "flow_regression", "endpoint": "logits"}),
+        "experiments.baseline_demo.objective",
+        ("endpoint", "spatial grid"),
+    ),
 ]
 
 

@@ -7,7 +7,7 @@ import torch
 import yaml
 
 from pipeline_lib.clips.batches import CHANNELS
-from pipeline_lib.configuration.experiments import Experiment, MotionDistillation
+from pipeline_lib.configuration.experiments import Experiment
 from pipeline_lib.configuration.training import Recipe
 from pipeline_lib.training.networks import build_network, build_pathway
 
@@ -33,9 +33,9 @@ def test_the_network_takes_the_recipes_clips(name):
     names = (objective.endpoint,) if hasattr(objective, "endpoint") else ()
     with torch.no_grad():
         outputs = network.forward_endpoints(clip, names)
-        if isinstance(objective, MotionDistillation) and objective.sees_motion:
+        for pathway_model in objective.networks.values():
             with torch.device("meta"):
-                pathway = build_pathway(objective.motion_network, 1).eval()
+                pathway = build_pathway(pathway_model, 1).eval()
                 motion = torch.empty(1, 1, objective.motion_frames, recipe.sampling.crop, recipe.sampling.crop)
             assert pathway(motion).shape == (1, 1)
     assert outputs["logits"].shape == (1, 7)

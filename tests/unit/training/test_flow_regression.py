@@ -3,8 +3,7 @@ import math
 import pytest
 import torch
 
-from pipeline_lib.configuration.experiments import FlowRegression, Model
-from pipeline_lib.errors import UserError
+from pipeline_lib.configuration.objectives import FlowRegression, Model
 from pipeline_lib.training.networks import build_network
 from pipeline_lib.training.objectives.flow_regression import FlowRegressionObjective, flow_loss
 
@@ -66,5 +65,5 @@ def test_a_network_decodes_the_flow_that_it_sees():
 
 
 def test_logits_have_no_grid():
-    with pytest.raises(UserError, match="spatial grid"):
-        FlowRegressionObjective(FlowRegression(endpoint="logits")).attach(build_network(NETWORK, 4, "rgb"))
+    with pytest.raises(ValueError, match="spatial grid"):
+        FlowRegression(endpoint="logits")

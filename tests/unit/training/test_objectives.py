@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pipeline_lib.configuration.experiments import Classification, Distillation
+from pipeline_lib.configuration.objectives import Classification, Distillation
 from pipeline_lib.errors import UserError
 from pipeline_lib.training.objectives.classification import ClassificationObjective
 from pipeline_lib.training.objectives.distillation import DistillationObjective, distance

@@ -1,0 +1,222 @@
+"""Objectives: what a training minimises, and what each asks of the rest of the pipeline.
+
+Nobody asks for an objective's name: whoever needs to know something of it reads a property that is declared here.
+"""
+
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from pipeline_lib.configuration.base import Section
+from pipeline_lib.configuration.training import Recipe
+
+
+class Model(Section):
+    """A network by name, with the options of its family."""
+
+    name: str
+    options: dict[str, Any] = {}
+    """Keyword arguments of the family's builder (``depth_multiplier``, ``gating`` …), checked by it."""
+
+
+class ObjectiveSettings(Section):
+    """What an objective needs and gives; a new one overrides what differs."""
+
+    name: str
+    module: ClassVar[str]
+    """The implementation, with ``build(specification) -> TrainingObjective``; only the trainer imports it."""
+    task: ClassVar[str | None] = "classification"
+    """The task by which its networks are judged; None judges them after a fine-tuning only."""
+    has_classifier: ClassVar[bool] = True
+    """Whether the network ends in a classifier, else in pooled features."""
+    needs_teacher: ClassVar[bool] = False
+    """Whether a frozen network of another experiment teaches."""
+    modalities: ClassVar[tuple[str, ...]] = ("rgb", "flow")
+    """What the trained network may see."""
+
+    @property
+    def reads_motion(self) -> bool:
+        """Whether its loss needs motion, whatever the network and the teacher see."""
+        return False
+
+    @property
+    def needs_strength(self) -> bool:
+        """Whether it reads the tables of how strong the motion of each frame is."""
+        return False
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether all that stands before the classifier or decoder stays as it is."""
+        return False
+
+    @property
+    def networks(self) -> dict[str, Model]:
+        """Further networks that are trained along, by the key that names them."""
+        return {}
+
+    @property
+    def passes(self) -> int:
+        """Arithmetic of a training step, in forward passes of the network; a backward pass counts as two."""
+        return 1 if self.is_frozen else 3
+
+    def recipe_problems(self, recipe: Recipe) -> Iterator[tuple[str, str]]:
+        """Keys of a recipe under which this objective cannot work, and why."""
+        if recipe.validation_steps and not self.has_classifier:
+            yield (
+                "validation_steps",
+                f"the objective `{self.name}` has no classifier to judge on the validation list; set 0",
+            )
+        if recipe.reestimate_batch_norm and self.is_frozen:
+            yield "reestimate_batch_norm", "a frozen network keeps its batch-norm statistics; set 0"
+
+
+class Classification(ObjectiveSettings):
+    """Cross-entropy on the labels."""
+
+    name: Literal["classification"] = "classification"
+    module: ClassVar[str] = "pipeline_lib.training.objectives.classification"
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    frozen: bool = False
+    """Train the classifier alone, on features in eval mode: the linear protocol of self-supervised learning."""
+    standardised: bool = False
+    """Of a frozen trunk: the classifier sees each feature with the batch's mean and deviation taken out, as in MAE's
+    linear protocol (He et al. 2022, appendix A.1). The final weights hold one linear layer that does the same."""
+
+    @model_validator(mode="after")
+    def _only_a_frozen_trunk_is_standardised(self) -> "Classification":
+        if self.standardised and not self.frozen:
+            raise ValueError("standardised: it is for a frozen trunk; set frozen to true too")
+        return self
+
+    @property
+    def is_frozen(self) -> bool:
+        """The trunk, in the linear protocol."""
+        return self.frozen
+
+
+class Distillation(ObjectiveSettings):
+    """D3D, equations 1 and 2: cross-entropy + weight · distance(student, teacher)."""
+
+    name: Literal["distillation"] = "distillation"
+    module: ClassVar[str] = "pipeline_lib.training.objectives.distillation"
+    needs_teacher: ClassVar[bool] = True
+    endpoint: str = "logits"
+    weight: float = Field(default=1.0, ge=0)
+    """λ of equation 1."""
+    distance: Literal["mse", "mse_literal", "kl"] = "mse"
+    """``mse`` is the mean over all elements; ``mse_literal`` reads equation 2 to the letter (sum / (N − 1))."""
+    temperature: float = Field(default=1.0, gt=0)
+    action_weight: float = Field(default=1.0, ge=0)
+    """Weight of the cross-entropy; 0 is the paper's variant without action loss."""
+    pooled: bool = False
+    """Average an endpoint over time and space before the distance, as MARS does (Crasto et al. 2019)."""
+
+
+class FlowRegression(ObjectiveSettings):
+    """A flow decoder on an endpoint, trained beside the action loss (D3D, section 3.1)."""
+
+    name: Literal["flow_regression"] = "flow_regression"
+    module: ClassVar[str] = "pipeline_lib.training.objectives.flow_regression"
+    endpoint: str = "MaxPool_3a_3x3"
+    """Where the decoder attaches; Table 6's flow rows use the paper's layer 3A."""
+    decoder: Literal["simple", "spatial", "pwc", "none"] = "pwc"
+    """Section 4.1 says the Simple decoder, section 5.6 the PWC one. ``none``: the endpoint is a prediction itself (the
+    endpoint ``predicted_flow`` of ``s3dg_predicted_flow``)."""
+    weight: float = Field(default=1.0, ge=0)
+    """Weight of the flow loss."""
+    action_weight: float = Field(default=1.0, ge=0)
+    """Weight of the cross-entropy; 0 trains on the flow alone."""
+    freeze: bool = False
+    """Train the decoder alone, on a network that stays as it is: how much motion its features hold (section 3.2)."""
+
+    @model_validator(mode="after")
+    def _has_something_to_train(self) -> "FlowRegression":
+        if self.endpoint == "logits":
+            raise ValueError("endpoint: logits have no spatial grid, which a flow decoder needs")
+        if self.freeze and self.decoder == "none":
+            raise ValueError("freeze: without a decoder (decoder: none) nothing would be trained")
+        return self
+
+    @property
+    def reads_motion(self) -> bool:
+        """The flow that is predicted."""
+        return True
+
+    @property
+    def is_frozen(self) -> bool:
+        """All but the decoder."""
+        return self.freeze
+
+
+class MotionDistillation(ObjectiveSettings):
+    """MoDist's contrastive objectives between a visual and a motion pathway (its section 3.1); no label is used."""
+
+    name: Literal["modist"] = "modist"
+    module: ClassVar[str] = "pipeline_lib.training.objectives.modist"
+    task: ClassVar[str | None] = None
+    has_classifier: ClassVar[bool] = False
+    modalities: ClassVar[tuple[str, ...]] = ("rgb",)
+    losses: list[Literal["visual", "motion", "cross"]] = Field(default=["visual", "motion", "cross"], min_length=1)
+    """Terms of equation 3: Lv, Lm, Lmv. ``[visual]`` is the paper's RGB-only baseline."""
+    temperature: float = Field(default=0.1, gt=0)
+    """τ of equation 1."""
+    bank_size: int = Field(default=65536, ge=1)
+    """Rows of each memory bank."""
+    momentum: float = Field(default=0.999, ge=0, lt=1)
+    """λ of the momentum networks."""
+    dimension: int = Field(default=128, ge=1)
+    """Of the embeddings."""
+    num_hidden: int = Field(default=1, ge=0)
+    """Hidden layers of the projection heads, whose number the paper does not print; CVRL has 3, MoCo v2 one."""
+    projection_norm: bool = False
+    """Batch normalisation in the projection heads, as in SimCLR's; the paper does not say whether it has any."""
+    motion_network: Model = Model(name="modist_motion_r50")
+    """The motion pathway; it is left behind after the pre-training."""
+    motion_frames: int = Field(default=16, ge=1)
+    motion_stride: int = Field(default=4, ge=1)
+    threshold: float = Field(default=0.02, ge=0, lt=1)
+    """γ: a motion clip's mean must exceed this share of the motion kind's bound; 0 takes any clip."""
+    jitter: bool = True
+    """Draw each clip's time on its own; false aligns vq with mk, and vk with mq."""
+
+    @model_validator(mode="after")
+    def _a_motion_pathway_teaches(self) -> "MotionDistillation":
+        if self.reads_motion and "cross" not in self.losses:
+            raise ValueError(
+                "losses: a motion pathway teaches the visual one through `cross` alone; add it, or take [visual]"
+            )
+        return self
+
+    @property
+    def reads_motion(self) -> bool:
+        """Whether there is a motion pathway."""
+        return self.losses != ["visual"]
+
+    @property
+    def needs_strength(self) -> bool:
+        """To draw no motion clip that stands still."""
+        return self.reads_motion and self.threshold > 0
+
+    @property
+    def networks(self) -> dict[str, Model]:
+        """The motion pathway."""
+        return {"motion_network": self.motion_network} if self.reads_motion else {}
+
+    @property
+    def passes(self) -> int:
+        """With the key's pass through the slow copy; the motion pathway, of an eighth of the width, is not counted."""
+        return super().passes + 1
+
+    def recipe_problems(self, recipe: Recipe) -> Iterator[tuple[str, str]]:
+        """Also batch statistics that would give the keys away."""
+        yield from super().recipe_problems(recipe)
+        if not recipe.synchronise_batch_norm:
+            yield (
+                "synchronise_batch_norm",
+                "false would let batch statistics of a few clips tell a query which key is its own (MoCo, section "
+                "3.3); the objective `modist` needs true",
+            )
+
+
+Objective = Annotated[Classification | Distillation | FlowRegression | MotionDistillation, Field(discriminator="name")]
