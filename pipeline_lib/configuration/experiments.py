@@ -40,7 +40,7 @@ class Experiment(Section):
     protocols: list[str] = ["ten_clips"]
     """How it is evaluated; a pre-training without a classifier has none."""
     retrieval: str | None = None
-    """Protocol whose clips stand for a video in nearest-neighbour retrieval (R@1, 5, 10) and k-NN; null: neither."""
+    """Protocol whose clips represent a video in nearest-neighbour retrieval (R@1, 5, 10) and k-NN; null: neither."""
     paper: dict[str, Any] = {}
     """The paper's table and numbers, shown beside ours."""
 

@@ -1,6 +1,6 @@
-"""Objectives: what a training minimises, and what each asks of the rest of the pipeline.
+"""Objectives: what a training minimises, and what each needs from the rest of the pipeline.
 
-Nobody asks for an objective's name: whoever needs to know something of it reads a property that is declared here.
+No other code asks for an objective's name: it reads the properties that are declared here.
 """
 
 from collections.abc import Iterator
@@ -27,9 +27,9 @@ class ObjectiveSettings(Section):
     module: ClassVar[str]
     """The implementation, with ``build(specification) -> TrainingObjective``; only the trainer imports it."""
     task: ClassVar[str | None] = "classification"
-    """The task by which its networks are judged; None judges them after a fine-tuning only."""
+    """The task by which its networks are judged; None: they are judged only after fine-tuning."""
     has_classifier: ClassVar[bool] = True
-    """Whether the network ends in a classifier, else in pooled features."""
+    """Whether the network ends in a classifier; otherwise it ends in pooled features."""
     needs_teacher: ClassVar[bool] = False
     """Whether a frozen network of another experiment teaches."""
     modalities: ClassVar[tuple[str, ...]] = ("rgb", "flow")
@@ -37,31 +37,31 @@ class ObjectiveSettings(Section):
 
     @property
     def reads_motion(self) -> bool:
-        """Whether its loss needs motion, whatever the network and the teacher see."""
+        """Whether its loss needs motion, apart from what network and teacher see."""
         return False
 
     @property
     def needs_strength(self) -> bool:
-        """Whether it reads the tables of how strong the motion of each frame is."""
+        """Whether it reads the tables with the strength of each frame's motion."""
         return False
 
     @property
     def is_frozen(self) -> bool:
-        """Whether all that stands before the classifier or decoder stays as it is."""
+        """Whether only the classifier or decoder is trained."""
         return False
 
     @property
     def networks(self) -> dict[str, Model]:
-        """Further networks that are trained along, by the key that names them."""
+        """Further networks that are trained too, by the key that names them."""
         return {}
 
     @property
     def passes(self) -> int:
-        """Arithmetic of a training step, in forward passes of the network; a backward pass counts as two."""
+        """Cost of a training step in forward passes of the network; a backward pass counts as two."""
         return 1 if self.is_frozen else 3
 
     def recipe_problems(self, recipe: Recipe) -> Iterator[tuple[str, str]]:
-        """Keys of a recipe under which this objective cannot work, and why."""
+        """Keys of a recipe with which this objective cannot work, and why."""
         if recipe.validation_steps and not self.has_classifier:
             yield (
                 "validation_steps",
@@ -80,13 +80,13 @@ class Classification(ObjectiveSettings):
     frozen: bool = False
     """Train the classifier alone, on features in eval mode: the linear protocol of self-supervised learning."""
     standardised: bool = False
-    """Of a frozen trunk: the classifier sees each feature with the batch's mean and deviation taken out, as in MAE's
-    linear protocol (He et al. 2022, appendix A.1). The final weights hold one linear layer that does the same."""
+    """With ``frozen``: subtract the batch's mean from each feature and divide by its deviation before the classifier
+    (MAE's linear protocol, He et al. 2022, appendix A.1). The final weights hold one linear layer that does this."""
 
     @model_validator(mode="after")
     def _only_a_frozen_trunk_is_standardised(self) -> "Classification":
         if self.standardised and not self.frozen:
-            raise ValueError("standardised: it is for a frozen trunk; set frozen to true too")
+            raise ValueError("standardised: it needs a frozen trunk; set frozen to true too")
         return self
 
     @property
@@ -121,14 +121,14 @@ class FlowRegression(ObjectiveSettings):
     endpoint: str = "MaxPool_3a_3x3"
     """Where the decoder attaches; Table 6's flow rows use the paper's layer 3A."""
     decoder: Literal["simple", "spatial", "pwc", "none"] = "pwc"
-    """Section 4.1 says the Simple decoder, section 5.6 the PWC one. ``none``: the endpoint is a prediction itself (the
-    endpoint ``predicted_flow`` of ``s3dg_predicted_flow``)."""
+    """D3D's section 4.1 names the Simple decoder, section 5.6 the PWC one. ``none``: the endpoint predicts flow itself
+    (``predicted_flow`` of ``s3dg_predicted_flow``)."""
     weight: float = Field(default=1.0, ge=0)
     """Weight of the flow loss."""
     action_weight: float = Field(default=1.0, ge=0)
     """Weight of the cross-entropy; 0 trains on the flow alone."""
     freeze: bool = False
-    """Train the decoder alone, on a network that stays as it is: how much motion its features hold (section 3.2)."""
+    """Train only the decoder, on a frozen network: this measures how much motion its features hold (section 3.2)."""
 
     @model_validator(mode="after")
     def _has_something_to_train(self) -> "FlowRegression":
@@ -164,27 +164,27 @@ class MotionDistillation(ObjectiveSettings):
     bank_size: int = Field(default=65536, ge=1)
     """Rows of each memory bank."""
     momentum: float = Field(default=0.999, ge=0, lt=1)
-    """λ of the momentum networks."""
+    """Share of the old weights that the momentum networks keep at each step."""
     dimension: int = Field(default=128, ge=1)
-    """Of the embeddings."""
+    """Length of an embedding."""
     num_hidden: int = Field(default=1, ge=0)
     """Hidden layers of the projection heads, whose number the paper does not print; CVRL has 3, MoCo v2 one."""
     projection_norm: bool = False
     """Batch normalisation in the projection heads, as in SimCLR's; the paper does not say whether it has any."""
     motion_network: Model = Model(name="modist_motion_r50")
-    """The motion pathway; it is left behind after the pre-training."""
+    """The motion pathway; it is thrown away after the pre-training."""
     motion_frames: int = Field(default=16, ge=1)
     motion_stride: int = Field(default=4, ge=1)
     threshold: float = Field(default=0.02, ge=0, lt=1)
-    """γ: a motion clip's mean must exceed this share of the motion kind's bound; 0 takes any clip."""
+    """γ: the mean strength of a motion clip must exceed this; 0 takes any clip."""
     jitter: bool = True
-    """Draw each clip's time on its own; false aligns vq with mk, and vk with mq."""
+    """Draw each clip's time independently; false aligns vq with mk, and vk with mq."""
 
     @model_validator(mode="after")
     def _a_motion_pathway_teaches(self) -> "MotionDistillation":
         if self.reads_motion and "cross" not in self.losses:
             raise ValueError(
-                "losses: a motion pathway teaches the visual one through `cross` alone; add it, or take [visual]"
+                "losses: only `cross` lets the motion pathway teach the visual one; add it, or set [visual]"
             )
         return self
 
@@ -195,7 +195,7 @@ class MotionDistillation(ObjectiveSettings):
 
     @property
     def needs_strength(self) -> bool:
-        """To draw no motion clip that stands still."""
+        """Motion clips are taken only from where something moves."""
         return self.reads_motion and self.threshold > 0
 
     @property
@@ -205,11 +205,11 @@ class MotionDistillation(ObjectiveSettings):
 
     @property
     def passes(self) -> int:
-        """With the key's pass through the slow copy; the motion pathway, of an eighth of the width, is not counted."""
+        """One more for the keys' pass; the motion pathway, of an eighth of the width, is not counted."""
         return super().passes + 1
 
     def recipe_problems(self, recipe: Recipe) -> Iterator[tuple[str, str]]:
-        """Also batch statistics that would give the keys away."""
+        """Also batch statistics by which a query could tell its key."""
         yield from super().recipe_problems(recipe)
         if not recipe.synchronise_batch_norm:
             yield (

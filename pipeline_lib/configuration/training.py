@@ -1,4 +1,4 @@
-"""Recipes: how a network is trained, as the papers say it."""
+"""Recipes: how a network is trained."""
 
 from math import inf
 from typing import Any, Literal
@@ -39,7 +39,7 @@ class Schedule(Section):
 
     @model_validator(mode="after")
     def _cosine_has_no_steps(self) -> "Schedule":
-        # A recipe that is changed to cosine would keep them, and nothing would read them.
+        # An experiment that changes a recipe to cosine would keep them, though nothing reads them.
         for name in ("milestones", "restarts"):
             if self.name == "cosine" and getattr(self, name):
                 raise ValueError(f"{name}: {getattr(self, name)} belong to the schedule `step`; with cosine set []")
@@ -57,8 +57,8 @@ class Sampling(Section):
     """The frame's short side is resized to a value drawn from this range before the crop; evaluation takes the lower
     one."""
     area: tuple[float, float] | None = None
-    """Training clips are random resized crops, of a share of the frame's area in this range, not of the
-    ``short_side``."""
+    """Training clips are random resized crops whose share of the frame's area lies in this range; training then does
+    not use ``short_side``."""
     aspect: tuple[float, float] = (3 / 4, 4 / 3)
     """Range of the width over the height of what ``area`` cuts out, drawn on a logarithmic scale."""
     augmentation: Literal["standard", "modist", "none"] = "standard"
@@ -99,7 +99,7 @@ class Recipe(Section):
     global_batch: int = Field(ge=1)
     """Clips per optimiser step over all devices."""
     batch_norm_batch: int | None = Field(default=None, ge=1)
-    """Clips that one batch normalisation sees; also the size of a micro-batch. Null: what a device gets."""
+    """Clips that one batch normalisation sees; also the size of a micro-batch. Null takes all clips of a device."""
     synchronise_batch_norm: bool = False
     """Batch normalisation sees the micro-batches of all processes together."""
     batch_norm_momentum: float | None = Field(default=None, gt=0, le=1)
@@ -117,13 +117,15 @@ class Recipe(Section):
     checkpoint_steps: int = Field(default=500, ge=1)
     checkpoint_minutes: float = Field(default=10.0, gt=0)
     keep_checkpoints: int = Field(default=2, ge=1)
-    """The last ones; the best one stays besides."""
+    """How many of the last ones are kept; the best one is kept as well."""
     validation_steps: int = Field(default=0, ge=0)
-    """Look at the validation list every so many steps; 0 never does, as the papers report the last weights."""
+    """Judge the network on the validation list every so many steps; 0 never does, because the papers report the last
+    weights."""
     validation_videos: int | None = Field(default=None, ge=1)
-    """Videos of that list which are looked at, one central clip each; null takes all."""
+    """How many videos of that list are judged, on one central clip each; null takes all."""
     final_weights: Literal["last", "best"] = "last"
-    """``best``: of the checkpoint with the least validation loss, or without validation the least training loss."""
+    """``best`` keeps those of the checkpoint with the least validation loss, or without validation the least training
+    loss."""
     maximum_skipped_steps: int = Field(default=0, ge=0)
     """Steps with a non-finite loss that are skipped before the run stops."""
 
