@@ -1,7 +1,6 @@
 """Which videos can be read, and where each lies: the manifest joined with the tables of the packed shards."""
 
 import hashlib
-import json
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import pandas as pd
 
 from pipeline_lib.artefacts.digest import digest
 from pipeline_lib.artefacts.layout import Layout, shard_names
+from pipeline_lib.artefacts.manifest_summary import read_summary
 from pipeline_lib.clips.motion_strength import Strengths, read_strengths
 from pipeline_lib.errors import UserError
 from pipeline_lib.media.shards import Shard
@@ -63,19 +63,6 @@ class ClipIndex:
 
     def __len__(self) -> int:
         return len(self.ids)
-
-
-def read_classes(layout: Layout, dataset: str) -> tuple[str, ...]:
-    """The classes of a data set, sorted.
-
-    Raises:
-        UserError: the manifest has not been built.
-    """
-    path = layout.summary(dataset)
-    try:
-        return tuple(json.loads(path.read_text(encoding="utf-8"))["classes"])
-    except FileNotFoundError as error:
-        raise UserError(f"{path} is missing: the manifest of {dataset} has to be built first") from error
 
 
 def _listed(layout: Layout, dataset: str, split: int, subset: str) -> pd.DataFrame:
@@ -140,7 +127,7 @@ def build_index(
     Raises:
         UserError: a manifest or shard is missing or unreadable, a video's class is unknown, or no video remains.
     """
-    classes = read_classes(layout, dataset)
+    classes = tuple(read_summary(layout.summary(dataset)).classes)
     class_index = {name: position for position, name in enumerate(classes)}
     listed = _listed(layout, dataset, split, subset)
     names = shard_names(num_shards)

@@ -1,11 +1,11 @@
 """A manifest as text: how many videos are usable, and why the others are not."""
 
-import json
 from pathlib import Path
 
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline_lib.artefacts.manifest_summary import read_summary
 from pipeline_lib.errors import UserError
 from pipeline_lib.manifests.build import reason_code
 from pipeline_lib.text_table import text_table
@@ -23,33 +23,34 @@ def check_table(folder: Path, reason: str | None = None, limit: int = 3) -> str:
         UserError: there is no manifest, or no video has the reason.
     """
     folder = folder.parent if folder.name == "manifest.parquet" else folder
+    summary = read_summary(folder / "summary.json")
     try:
-        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
         table = pq.read_table(folder / "manifest.parquet", columns=["id", "path", "status", "reason"])
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{folder} holds no complete manifest ({error}); `snakemake --cores all {folder}/summary.json` makes it."
+            f"{folder} holds no complete manifest ({error}); delete its summary.json and run "
+            f"`snakemake --cores all {folder}/summary.json`."
         ) from error
     bad = table.filter(pc.not_equal(table["reason"], "")).to_pylist()
     if reason is not None:
         chosen = [row for row in bad if reason_code(row["reason"]) == reason]
         if not chosen:
-            known = ", ".join(sorted(summary["reasons"])) or "none"
+            known = ", ".join(sorted(summary.reasons)) or "none"
             raise UserError(f"no video of {folder} has the reason {reason!r}; there are: {known}.")
         return "\n".join(f"{row['id']}\t{row['path']}\t{row['reason']}" for row in chosen)
     lines = [
-        f"{summary['dataset']} ({summary['format']}): {table.num_rows} videos of {len(summary['classes'])} classes",
-        f"digest {summary['digest']}",
+        f"{summary.dataset} ({summary.format}): {table.num_rows} videos of {len(summary.classes)} classes",
+        f"digest {summary.digest}",
         "",
     ]
     statuses = ["accepted", "rejected", "missing"]
     rows = []
-    for split, subsets in summary["subsets"].items():
+    for split, subsets in summary.subsets.items():
         for subset, counts in subsets.items():
             rows.append([f"{split} {subset}", *(str(counts[status]) for status in statuses)])
     lines.append(text_table(["list", *statuses], rows))
     if bad:
-        reasons = [[code, str(count)] for code, count in summary["reasons"].items()]
+        reasons = [[code, str(count)] for code, count in summary.reasons.items()]
         lines += ["", text_table(["reason", "videos"], reasons), ""]
         shown: dict[str, int] = {}
         for row in bad:

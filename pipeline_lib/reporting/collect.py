@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline_lib.artefacts.layout import Layout
+from pipeline_lib.artefacts.manifest_summary import read_summary
 from pipeline_lib.configuration.specification import ReportedExperiment, ReportSpecification
 from pipeline_lib.errors import UserError
 from pipeline_lib.evaluation.results import read_metrics
@@ -108,8 +109,6 @@ class DatasetSummary:
     rejects: list[tuple[str, str, str, str]]
     """Id, list, status and reason of the unusable videos, at most ``NUM_REJECTS_LISTED`` of them."""
     num_rejects: int
-    sources: dict[str, str] = field(default_factory=dict)
-    """Annotation file → digest, where the summary records it."""
 
 
 @dataclass
@@ -162,8 +161,8 @@ def read_dataset(layout: Layout, name: str, split: int = 1) -> DatasetSummary:
     Raises:
         UserError: manifest or summary are missing.
     """
+    summary = read_summary(layout.summary(name))
     try:
-        summary = json.loads(layout.summary(name).read_text(encoding="utf-8"))
         table = pd.read_parquet(layout.manifest(name), columns=["id", f"subset_{split}", "status", "reason"])
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
@@ -186,16 +185,14 @@ def read_dataset(layout: Layout, name: str, split: int = 1) -> DatasetSummary:
     rejects = [
         (str(id), str(where), str(status), str(reason)) for id, where, status, reason in zip(*columns, strict=True)
     ]
-    sources = summary.get("annotations", {})
     return DatasetSummary(
         name,
-        str(summary.get("digest", "")),
-        list(summary.get("classes", [])),
+        summary.digest,
+        summary.classes,
         counts,
         sorted(((status, reason, count) for (status, reason), count in kinds.items()), key=lambda row: (-row[2], row)),
         rejects[:NUM_REJECTS_LISTED],
         len(rejects),
-        {str(key): str(value) for key, value in sources.items()} if isinstance(sources, dict) else {},
     )
 
 

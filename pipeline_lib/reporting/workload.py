@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pipeline_lib.artefacts.manifest_summary import read_summary
 from pipeline_lib.configuration.experiments import Ensemble, Experiment
 from pipeline_lib.configuration.plan import Plan, Run
 from pipeline_lib.errors import UserError
@@ -72,10 +73,9 @@ def num_clips(plan: Plan, dataset: str) -> tuple[int, int, str]:
     section = plan.configuration.datasets[dataset]
     summary = plan.layout.summary(dataset)
     if summary.exists():
-        content = json.loads(summary.read_text(encoding="utf-8"))
-        accepted = content["status"].get("accepted", 0)
-        subsets = content.get("subsets", {}).get("subset_1", {}).get("train", {})
-        train = subsets.get("accepted", accepted) if isinstance(subsets, dict) else accepted
+        content = read_summary(summary)
+        accepted = content.status.get("accepted", 0)
+        train = content.subsets.get("subset_1", {}).get("train", {}).get("accepted", accepted)
         return accepted, train, "the manifest"
     if section.generated is not None:
         generated = section.generated

@@ -1,0 +1,44 @@
+"""The summary of a manifest, ``summary.json``, as everybody but its maker reads it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+from pipeline_lib.errors import UserError
+
+
+@dataclass(frozen=True)
+class ManifestSummary:
+    """What a manifest lists, and what became of it."""
+
+    digest: str
+    """Of what the manifest says of the videos, 64 hexadecimal digits."""
+    classes: list[str]
+    """Sorted."""
+    dataset: str = ""
+    format: str = ""
+    """Of the annotations."""
+    status: Mapping[str, int] = field(default_factory=dict)
+    """``accepted``, ``rejected`` or ``missing`` → number of videos."""
+    reasons: Mapping[str, int] = field(default_factory=dict)
+    """Why videos are not used → number of videos."""
+    subsets: Mapping[str, Mapping[str, Mapping[str, int]]] = field(default_factory=dict)
+    """``subset_1`` … → list → status → number of videos."""
+
+
+def read_summary(path: Path) -> ManifestSummary:
+    """Read ``manifests/{dataset}/summary.json``.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        known = {entry.name for entry in fields(ManifestSummary)}
+        return ManifestSummary(**{key: value for key, value in content.items() if key in known})
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path} cannot be read ({error}): the manifest of {path.parent.name} has to be built first; "
+            f"`snakemake --cores all {path}` does."
+        ) from error
