@@ -1,7 +1,6 @@
 """From encoded frames to the pixels of a clip: decode, resize, crop."""
 
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Iterator, Sequence
 
 import cv2
 import numpy as np
@@ -62,27 +61,32 @@ def _factors(height: int, width: int, request: ClipRequest) -> tuple[float, floa
     return new_width / width, new_height / height
 
 
-def _scratch(encoded: memoryview, num_channels: int, what: str) -> np.ndarray:
-    """Room for one decoded frame, used for all frames of a clip: fresh memory for each would cost page faults."""
+def _decoded(
+    encoded: Sequence[memoryview], colour: str, out: np.ndarray, what: str
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Each position of a clip whose frame the caller shall write to ``out``, and the frame, valid until the next one.
+
+    A frame that comes again (a looped video) is not decoded again but copied within ``out``.
+
+    Raises:
+        UserError: a frame is no JPEG.
+    """
+    seen: dict[int, int] = {}
     try:
-        height, width, _, _ = simplejpeg.decode_jpeg_header(encoded)
+        height, width, _, _ = simplejpeg.decode_jpeg_header(encoded[0])
+        # Room for one frame, used for all: fresh memory for each would cost page faults.
+        scratch = np.empty((height, width, 3 if colour == "RGB" else 1), dtype=np.uint8)
+        for position, piece in enumerate(encoded):
+            earlier = seen.setdefault(id(piece), position)
+            if earlier == position:
+                yield position, simplejpeg.decode_jpeg(piece, colorspace=colour, buffer=scratch)
+            else:
+                out[position] = out[earlier]
     except ValueError as error:
-        raise _damaged(what, error) from error
-    return np.empty((height, width, num_channels), dtype=np.uint8)
-
-
-def _decode(encoded: memoryview, colour: str, what: str, scratch: np.ndarray) -> np.ndarray:
-    try:
-        return cast(np.ndarray, simplejpeg.decode_jpeg(encoded, colorspace=colour, buffer=scratch))
-    except ValueError as error:
-        raise _damaged(what, error) from error
-
-
-def _damaged(what: str, error: Exception) -> UserError:
-    return UserError(
-        f"{what}: a stored frame is no valid JPEG ({error}). Delete the shard and run the same target again: "
-        "Snakemake makes it anew."
-    )
+        raise UserError(
+            f"{what}: a stored frame is no valid JPEG ({error}). Delete the shard and run the same target again: "
+            "Snakemake makes it anew."
+        ) from error
 
 
 def decode_frames(encoded: Sequence[memoryview], request: ClipRequest, out: np.ndarray, what: str) -> None:
@@ -97,14 +101,8 @@ def decode_frames(encoded: Sequence[memoryview], request: ClipRequest, out: np.n
     Raises:
         UserError: a frame is no JPEG.
     """
-    seen: dict[int, int] = {}
-    scratch = _scratch(encoded[0], 3, what)
-    for position, piece in enumerate(encoded):
-        earlier = seen.setdefault(id(piece), position)
-        if earlier != position:
-            out[position] = out[earlier]
-            continue
-        out[position] = _cut(_decode(piece, "RGB", what, scratch), request)
+    for position, image in _decoded(encoded, "RGB", out, what):
+        out[position] = _cut(image, request)
 
 
 def decode_motion(
@@ -128,15 +126,9 @@ def decode_motion(
         UserError: a frame is no JPEG, or its height is not that of a motion frame.
     """
     half, num_channels = padded_half(height), out.shape[-1]
-    seen: dict[int, int] = {}
-    scratch = _scratch(encoded[0], 1, what)
-    for position, piece in enumerate(encoded):
-        earlier = seen.setdefault(id(piece), position)
-        if earlier != position:
-            out[position] = out[earlier]
-            continue
-        image = _decode(piece, "GRAY", what, scratch)[..., 0]
-        expected = (num_channels * half, width)
+    expected = (num_channels * half, width)
+    for position, decoded in _decoded(encoded, "GRAY", out, what):
+        image = decoded[..., 0]
         if image.shape != expected:
             raise UserError(f"{what}: a motion frame has the shape {image.shape}, {expected} was expected")
         for channel in range(num_channels):

@@ -13,6 +13,10 @@ from pipeline_lib.errors import UserError
 DOCUMENT = "docs/manifests.md"
 CLASS_LIST = "labels"
 """The key under ``annotations`` of an optional list of classes."""
+SUBSET_NAMES = dict.fromkeys(("train", "training"), "train") | dict.fromkeys(
+    ("val", "valid", "validate", "validation"), "validation"
+)
+"""What annotations call the two lists → how they are called here."""
 
 
 def check_sources(name: str, dataset: Dataset) -> None:

@@ -12,6 +12,7 @@ from pipeline_lib.configuration.data import Dataset
 from pipeline_lib.errors import UserError
 from pipeline_lib.manifests.annotation_files import (
     CLASS_LIST,
+    SUBSET_NAMES,
     annotation,
     class_list,
     named_sources,
@@ -19,14 +20,6 @@ from pipeline_lib.manifests.annotation_files import (
     sniff_rows,
 )
 from pipeline_lib.manifests.schema import ListedVideo, Listing
-
-_SUBSETS = {
-    "train": "train",
-    "training": "train",
-    "val": "validation",
-    "validate": "validation",
-    "validation": "validation",
-}
 
 
 def video_id(youtube_id: str, start: float, end: float) -> str:
@@ -36,7 +29,7 @@ def video_id(youtube_id: str, start: float, end: float) -> str:
 
 def _subset(key: str, named: str) -> str:
     """The list by the configuration's key, otherwise by the file's own column."""
-    return _SUBSETS.get(key, _SUBSETS.get(named, ""))
+    return SUBSET_NAMES.get(key, SUBSET_NAMES.get(named, ""))
 
 
 def _read_csv(path: Path, key: str) -> list[ListedVideo]:

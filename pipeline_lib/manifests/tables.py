@@ -9,6 +9,7 @@ from pipeline_lib.configuration.data import Dataset
 from pipeline_lib.errors import UserError
 from pipeline_lib.manifests.annotation_files import (
     CLASS_LIST,
+    SUBSET_NAMES,
     annotation,
     class_list,
     named_sources,
@@ -18,17 +19,7 @@ from pipeline_lib.manifests.annotation_files import (
 from pipeline_lib.manifests.matching import VIDEO_ENDINGS, is_hidden, split_ending
 from pipeline_lib.manifests.schema import ListedVideo, Listing, subset_columns
 
-_SUBSETS = {
-    "train": "train",
-    "training": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validate": "validation",
-    "validation": "validation",
-    "test": "validation",
-    "testing": "validation",
-    "": "",
-}
+_SUBSETS = SUBSET_NAMES | {"test": "validation", "testing": "validation", "": ""}
 
 
 def draw_validation(videos: Sequence[ListedVideo], share: float) -> list[ListedVideo]:
