@@ -25,7 +25,7 @@ def endpoint_error(flow: np.ndarray, reference: np.ndarray) -> np.ndarray:
 def summarise(flow: np.ndarray, reference: np.ndarray) -> dict[str, float]:
     """Mean, median and 99th percentile of the end-point error in pixels, and the share of pixels within 0.1 px.
 
-    ``reference_magnitude`` is the mean length of the reference's vectors: what an error is to be seen against.
+    ``reference_magnitude`` is the mean length of the reference's vectors, to compare an error with.
     """
     error = endpoint_error(flow, reference)
     return {

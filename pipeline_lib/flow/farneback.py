@@ -1,7 +1,7 @@
 """Farneback's optical flow through OpenCV, with the parameters of R(2+1)D's code.
 
-G. Farneback, "Two-frame motion estimation based on polynomial expansion", SCIA 2003. R(2+1)D (section 4.2) chooses it
-for its efficiency; its released code (facebookresearch/VMZ) uses a pyramid of √2/2, 5 levels, a Gaussian window of 10,
+G. Farneback, "Two-frame motion estimation based on polynomial expansion", SCIA 2003. R(2+1)D (section 4.2) uses it
+because it is fast; its released code (facebookresearch/VMZ) uses a pyramid of √2/2, 5 levels, a Gaussian window of 10,
 2 iterations and polynomials over 7 px with σ 1.5.
 """
 
@@ -36,7 +36,7 @@ class FarnebackParameters(Section):
 
 
 class Farneback:
-    """``motion`` of grey frames, a thread a pair."""
+    """Computes each pair of grey frames in a thread."""
 
     colour = False
     versions = ("opencv-contrib-python-headless",)
@@ -48,7 +48,7 @@ class Farneback:
         self._pool = ThreadPoolExecutor(num_threads)
 
     def pairs_per_call(self, height: int, width: int) -> int:
-        """64 pairs, whatever their size: every pair is computed by itself."""
+        """64 pairs of any size, because each pair is computed alone."""
         del height, width
         return 64
 

@@ -1,4 +1,4 @@
-"""Flow of a video file for people: the colour-wheel film beside the frames, the numbers, and methods compared."""
+"""Flow of a video file to look at: a film of its colours beside the frames, its numbers, a comparison of methods."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,7 +23,7 @@ def read_video(path: Path, short_side: int, maximum_frames: int) -> tuple[np.nda
         uint8 (T, H, W, 3) RGB, and frames per second.
 
     Raises:
-        UserError: the file is absent, is no video, or has fewer than two frames.
+        UserError: the file is absent, is not a video, or has fewer than two frames.
     """
     frames: list[np.ndarray] = []
     try:
@@ -80,7 +80,7 @@ def picture(field: np.ndarray, maximum: float) -> np.ndarray:
 
 
 def largest(fields: np.ndarray) -> float:
-    """The length that gets full colour in a film: the 99th percentile, so that one wild pixel dims nothing."""
+    """The length that gets full colour in a film: the 99th percentile, so that one outlier does not pale the rest."""
     return max(float(np.percentile(np.linalg.norm(fields, axis=1), 99)), 0.5)
 
 

@@ -1,7 +1,7 @@
 """Flow edges: where motion changes, whatever its direction (MoDist, sections 3.2 and 4.1).
 
-The Sobel filter's response to the magnitude of the flow from frame t to t − 5, clamped to [0, 10]; flow by
-RAFT trained on synthetic data alone, or by any other method here (``source``).
+These are the Sobel filter's responses to the magnitude of the flow from frame t to t − 5, clamped to [0, 10]. The flow
+is that of RAFT trained on synthetic data only, or of another method here (``source``).
 """
 
 from typing import Any, Literal
@@ -37,7 +37,7 @@ def sobel_magnitude(image: torch.Tensor) -> torch.Tensor:
 
 
 class FlowEdges:
-    """``motion`` of one channel; see ``methods.MotionMethod``. The clamp is the motion kind's bound (10 in MoDist)."""
+    """Flow edges as a motion method, one channel. The motion kind's bound (10 in MoDist) clamps them."""
 
     def __init__(self, kind: Motion, device: torch.device, num_threads: int) -> None:
         values = parse(FlowEdgesParameters, kind.parameters, "flow_edges")
@@ -49,7 +49,7 @@ class FlowEdges:
         self.quantisation = Quantisation(("edges",), kind.bound, zero=0, scale=255, unit="px/px")
 
     def pairs_per_call(self, height: int, width: int) -> int:
-        """As many as the flow method takes."""
+        """The number that the flow method takes."""
         return self._source.pairs_per_call(height, width)
 
     def motion(self, frames: np.ndarray, gap: int) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""The difference of frames: the simplest motion input of MoDist's Table 3b."""
+"""The difference of two frames: the simplest motion in MoDist's Table 3b."""
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from pipeline_lib.flow.quantisation import Quantisation
 
 
 class FrameDifferenceParameters(Section):
-    """There are none."""
+    """The method has no parameters."""
 
 
 class FrameDifference:
@@ -26,7 +26,7 @@ class FrameDifference:
         self._device = device
 
     def pairs_per_call(self, height: int, width: int) -> int:
-        """256 pairs, whatever their size."""
+        """256 pairs of any size."""
         del height, width
         return 256
 

@@ -1,8 +1,8 @@
-"""The motion methods by name, and what the stage asks of each.
+"""The motion methods by name, and what the stage expects from each.
 
-A method is a module with ``create(kind, device, num_threads) -> MotionMethod``. The stage imports only the one that its
-specification names, so that its fingerprint (``stage_modules``) covers that method and not the others: an edit to RAFT
-does not rerun TV-L1.
+A method is a module with ``create(kind, device, num_threads) -> MotionMethod``. The stage imports only the method that
+its specification names, and its fingerprint (``stage_modules``) covers only that one: an edit to RAFT does not rerun
+TV-L1.
 """
 
 import importlib
@@ -21,10 +21,9 @@ class MotionMethod(Protocol):
 
     Attributes:
         quantisation: how the values are stored.
-        colour: whether ``motion`` wants RGB frames (N, H, W, 3) rather than grey ones (N, H, W).
-        pairs_per_call: how many pairs of ``height × width`` one call takes at best.
-        versions: distributions that shape the values.
-        parameters: every parameter in force, defaults included, as plain data.
+        colour: whether ``motion`` takes RGB frames (N, H, W, 3) rather than grey ones (N, H, W).
+        versions: packages whose versions can change the values.
+        parameters: every parameter, defaults included, as plain data.
     """
 
     quantisation: Quantisation
@@ -33,7 +32,7 @@ class MotionMethod(Protocol):
     parameters: dict[str, object]
 
     def pairs_per_call(self, height: int, width: int) -> int:
-        """Pairs that one call should get: enough to keep the device busy, few enough for its memory."""
+        """How many pairs one call should get: enough to keep the device busy, few enough for its memory."""
         ...
 
     def motion(self, frames: np.ndarray, gap: int) -> torch.Tensor:
@@ -60,7 +59,7 @@ def source_method(kind: Motion) -> str | None:
 
 
 def stage_modules(kind: Motion) -> list[str]:
-    """The modules that the stage runs for a motion kind: their closure is its fingerprint."""
+    """The modules that the stage runs for a motion kind; its fingerprint covers them and what they import."""
     modules = ["pipeline_lib.flow.motion_stage", METHODS[kind.method]]
     source = source_method(kind)
     if source in METHODS:

@@ -1,4 +1,4 @@
-"""Parameters of the motion methods: each method has a model, and a wrong key names the nearest valid one."""
+"""Parameters of the motion methods: each method has a model; the message about a wrong key names the nearest one."""
 
 import difflib
 from collections.abc import Mapping

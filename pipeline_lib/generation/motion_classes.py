@@ -1,10 +1,10 @@
-"""The classes of the generated data sets: how an object moves, with marginals that give no class away.
+"""The classes of the generated data sets: how an object moves, so that no single frame tells its class.
 
-Every class's pose is a stationary process with one and the same marginal: the position is uniform on a torus of the
-frame's size (what leaves the frame on one side enters it on the other), the angle uniform on the circle, the
-logarithm of the radius uniform on an interval. Whatever moves a uniform position leaves it uniform; the radius of an
-approaching object grows steadily and falls back within a few frames, which is again uniform for a uniform phase. Any
-single frame therefore has the same distribution whatever its class; only two frames together tell it.
+In every class an object's pose is a stationary process with the same distribution in a single frame. Its position is
+uniform on a torus of the frame's size: what leaves the frame on one side enters it on the other. Its angle is uniform
+on the circle, and the logarithm of its radius uniform on an interval. A uniform position that moves stays uniform. The
+radius of an approaching object grows steadily and falls back within a few frames, which is uniform too if the phase is.
+So a single frame has the same distribution in all classes, and only two frames together tell the class.
 """
 
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ CLASSES = {
 MINIMUM_RADIUS, MAXIMUM_RADIUS = 0.19, 0.36
 """Range of the object's radius, in units of the frame's short side."""
 RETURN_FRAMES = 2.0
-"""Frames in which an object that has grown (or shrunk) over the whole range goes back."""
+"""Number of frames in which an object that has grown (or shrunk) over the whole range returns."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,7 @@ class Pose:
 def pose(
     label: str, num_frames: int, height: int, width: int, speed_factor: float, generator: np.random.Generator
 ) -> Pose:
-    """Draw the poses of one clip.
-
-    The same random numbers are drawn for every class.
+    """Draw the poses of one video, with the same random numbers in every class.
 
     Args:
         label: one of ``CLASSES``.
@@ -83,7 +81,7 @@ def pose(
     spin = 0.008 * generator.standard_normal()
 
     # Typical speeds at a short side of 64: 2 px per frame, 0.11 rad (1.9 px at a radius of 17 px), 7.6 % of growth
-    # (1.3 px there). Of objects that move half as fast, a small RGB network learns nothing in the demo's time.
+    # (1.3 px there). From objects that move half as fast a small RGB network learns nothing in the demo's time.
     step = speed * short * 0.0323
     x, y = start_x + drift[0] * time, start_y + drift[1] * time
     angle = start_angle + spin * time

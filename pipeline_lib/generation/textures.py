@@ -34,7 +34,7 @@ def _smooth_noise(height: int, width: int, wavelength: float, generator: np.rand
 
 
 def _ramp(values: npt.NDArray[np.floating]) -> Floats:
-    """A soft step between 0 and 1 around zero: pattern edges are antialiased, which optical flow needs."""
+    """A soft step from 0 to 1 around zero, because optical flow needs antialiased edges."""
     ramp: Floats = (0.5 + 0.5 * np.tanh(2.5 * values)).astype(np.float32)
     return ramp
 
@@ -60,8 +60,8 @@ def pattern(kind: str, height: int, width: int, wavelength: float, generator: np
     u = (np.cos(angle) * x + np.sin(angle) * y) * (2 * np.pi / wavelength) + phase_u
     v = (-np.sin(angle) * x + np.cos(angle) * y) * (2 * np.pi / wavelength) + phase_v
     noise = _smooth_noise(height, width, wavelength, generator)
-    # Regular patterns are bent by noise, so that every spot of them is unlike the others and the aperture problem
-    # leaves no motion undetermined.
+    # Noise bends regular patterns, so that every spot looks different and the aperture problem leaves no motion
+    # undetermined.
     u_bent, v_bent = u + 3 * (noise - 0.5), v - 3 * (noise - 0.5)
     if kind == "noise":
         grey = noise

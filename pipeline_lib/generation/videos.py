@@ -1,8 +1,8 @@
 """Generated videos: classes that only motion tells apart, with exact optical flow.
 
-A bright, saturated object over a dark textured background, seen by a camera that shakes a little under
-changing light. All that a single frame shows (texture, colour, shape, size, place, light, frame size) is drawn
-independently of the class; ``motion_classes`` says why the pose gives nothing away either.
+A video shows a bright, saturated object over a dark textured background, in changing light and through a camera that
+shakes a little. Everything that a single frame shows (texture, colour, shape, size, place, light, frame size) is drawn
+independently of the class; ``motion_classes`` explains why the pose does not tell the class either.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ ENLARGEMENTS = (1.0, 1.25, 1.5)
 ROTATED_SHARE = 0.1
 """Share of videos that are stored turned by 90°, with a rotation flag."""
 _MARGIN = 8
-"""Pixels of background beyond each edge of the frame, which camera shake uncovers."""
+"""Pixels of background beyond each edge of the frame, which show when the camera shakes."""
 _SHAKE = 0.12
 """Standard deviation of the camera's steps, pixels at a short side of 64."""
 
@@ -64,7 +64,7 @@ def _even(value: float) -> int:
 
 
 def label_index(generated: Generated, index: int) -> int:
-    """The class of a subset's video: classes take turns, so that each subset is balanced."""
+    """The label of a subset's video: classes take turns, so that each subset is balanced."""
     return index % len(CLASSES[generated.family])
 
 
@@ -109,7 +109,7 @@ def draw_scene(generated: Generated, subset: str, index: int) -> Scene:
     sprite = np.concatenate([colours * opacity[..., None], opacity[..., None]], axis=2).astype(np.float32)
 
     unit = short / 64
-    # Shake returns to the centre (an AR(1) process in its stationary state) and so never leaves the margin for long.
+    # The shake is a stationary AR(1) process: it returns to the centre and rarely reaches the margin.
     steps = generator.standard_normal((generated.num_frames, 2))
     camera = np.empty_like(steps)
     camera[0] = steps[0] * _SHAKE / np.sqrt(1 - 0.8**2)

@@ -17,12 +17,12 @@ import numpy as np
 
 from pipeline_lib.media.ffmpeg import ffmpeg_executable, ffmpeg_version
 
-# A larger pipe than the kernel's 64 KiB: several frames fit, so that decoder and encoder seldom wait for each other.
+# A pipe larger than the kernel's 64 KiB holds several frames, so that decoder and encoder rarely wait for each other.
 _PIPE_BYTES = 1 << 20
 _F_SETPIPE_SZ = 1031
 _MARKER = b"FRAME\n"
-# Limited range (ITU-R BT.601): luma 16…235, chroma 128 ± 112; a JPEG's is full: 0…255, 128 ± 127.5. The last term keeps
-# the one tie (chroma 16, which gives 0.5) from being rounded as the processor's fused arithmetic has it.
+# Limited range (ITU-R BT.601): luma 16…235, chroma 128 ± 112. A JPEG has full range: 0…255, 128 ± 127.5. Chroma 16
+# gives actly 0.5, which processors round differently if they fuse multiply and add; the last term avoids that.
 _LUMA_SCALE, _CHROMA_SCALE = 255 / 219, 255 / 224
 _LUMA_SHIFT, _CHROMA_SHIFT = -16 * _LUMA_SCALE, 128 - 128 * _CHROMA_SCALE - 1 / 512
 # Something-Something v1 was cut into images at 12 frames a second (its readme).
@@ -30,15 +30,16 @@ _IMAGES_PER_SECOND = 12
 
 
 class DecodingError(Exception):
-    """A video cannot be decoded as wanted; the message is the reason that the shard records."""
+    """A video cannot be decoded; the message is the reason that the shard stores."""
 
 
 @dataclass(frozen=True)
 class DecodingOptions:
-    """What ffmpeg is asked for.
+    """How ffmpeg decodes a video.
 
-    ``short_side`` is in pixels and never enlarges; ``frames_per_second`` None keeps every frame as it is;
-    ``keep_damaged`` goes on over errors with what decodes; ``start`` and ``end`` (seconds) cut an interval out.
+    ``short_side``, pixels: larger videos are scaled down to it. ``frames_per_second``: None keeps every frame as it is.
+    ``keep_damaged``: ignore errors and take the frames that decode. ``start`` and ``end``, seconds: decode this
+    interval.
     """
 
     short_side: int
@@ -51,7 +52,7 @@ class DecodingOptions:
 
 
 def _takes_fps_mode(version: str) -> bool:
-    """Whether ffmpeg has -fps_mode (since 5.1), which took the place of -vsync; builds without a number are new."""
+    """Whether ffmpeg has -fps_mode, which replaced -vsync in 5.1; builds without a version number are newer."""
     found = re.match(r"n?(\d+)\.(\d+)", version)
     return found is None or (int(found[1]), int(found[2])) >= (5, 1)
 
@@ -78,10 +79,9 @@ def _input(path: Path, options: DecodingOptions) -> "ffmpeg.nodes.FilterableStre
 def decoding_command(path: Path, options: DecodingOptions) -> list[str]:
     """The ffmpeg command that writes the frames to its standard output.
 
-    Rotation flags are applied first (ffmpeg's default), so that the short side is that of the picture as displayed. The
-    output is YUV 4:2:0 with BT.601 coefficients, which is what a JPEG file holds (ITU-T T.871), in the video's own
-    range: :class:`RawFrames` expands a limited one, in a fifth of the time that ffmpeg takes for it. Bicubic scaling is
-    ffmpeg's default.
+    ffmpeg applies rotation flags first (its default), so that the short side is that of the displayed picture. The
+    output is YUV 4:2:0 with BT.601 coefficients, as in a JPEG file (ITU-T T.871), in the video's own range.
+    :class:`RawFrames` expands a limited range in a fifth of ffmpeg's time. Bicubic scaling is ffmpeg's default.
     """
     side = options.short_side
     stream = _input(path, options)["V:0"]
@@ -108,7 +108,7 @@ class RawFrames:
     """Frames of one size, read one after the other.
 
     Iterating yields ``(Y, U, V)``: uint8 arrays (H, W) and twice (⌈H/2⌉, ⌈W/2⌉), full range, valid until the next step.
-    ``full_range`` says what ffmpeg delivers.
+    ``full_range`` says whether ffmpeg delivers full range.
     """
 
     height: int
@@ -119,7 +119,7 @@ class RawFrames:
     _stall_seconds: float
 
     def _planes(self, data: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Y, U and V in one buffer: of an odd luma plane libjpeg-turbo reads a column and a row too many."""
+        """Y, U and V in one buffer, because libjpeg-turbo reads a column and a row beyond a luma plane of odd size."""
         rows, columns = (self.height + 1) // 2, (self.width + 1) // 2
         luma, chroma = self.height * self.width, rows * columns
         return (
@@ -146,11 +146,11 @@ class RawFrames:
                     break
                 filled += count
             if filled < len(buffer):
-                # Whole frames only: what is left of a frame at the end comes with an error status of ffmpeg.
+                # Only whole frames count. If a frame is cut off, ffmpeg also ends with an error status.
                 return
             assert buffer.startswith(_MARKER), "the stream of frames is out of step"
             if not self.full_range:
-                # addWeighted with one picture: scale, shift and saturate in one vectorised pass.
+                # addWeighted with the same picture twice scales, shifts and saturates in one vectorised pass.
                 cv2.addWeighted(planes[0], _LUMA_SCALE, planes[0], 0, _LUMA_SHIFT, expanded[0])
                 cv2.addWeighted(planes[1], _CHROMA_SCALE, planes[1], 0, _CHROMA_SHIFT, expanded[1])
                 cv2.addWeighted(planes[2], _CHROMA_SCALE, planes[2], 0, _CHROMA_SHIFT, expanded[2])
@@ -182,8 +182,8 @@ def decode_video(path: Path, options: DecodingOptions) -> Iterator[RawFrames]:
         options: size, rate, interval.
 
     Raises:
-        DecodingError: ffmpeg gives no frame, stalls, or reports an error (with ``keep_damaged`` only the first two).
-            Raised at the end of the block for errors after the first frame.
+        DecodingError: ffmpeg gives no frame, stalls, or reports an error (not with ``keep_damaged``). Errors after the
+            first frame are raised at the end of the block.
     """
     command = decoding_command(path, options)
     with tempfile.TemporaryFile() as messages:
@@ -192,7 +192,7 @@ def decode_video(path: Path, options: DecodingOptions) -> Iterator[RawFrames]:
         )
         assert process.stdout is not None
         descriptor = process.stdout.fileno()
-        # Beyond the user's limit of pipe memory the pipe stays as it is.
+        # If the user's limit of pipe memory is reached, the pipe keeps its size.
         with suppress(OSError):
             fcntl.fcntl(descriptor, _F_SETPIPE_SZ, _PIPE_BYTES)
         try:
@@ -207,7 +207,7 @@ def decode_video(path: Path, options: DecodingOptions) -> Iterator[RawFrames]:
                 process.wait()
                 raise DecodingError("undecodable: ffmpeg gives no frame")
             if status != 0 and not options.keep_damaged:
-                # ffmpeg's own words hold addresses, and their order is that of its threads: not for an artefact.
+                # ffmpeg's own messages contain addresses and come in any order, so an artefact must not hold them.
                 raise DecodingError("damaged packet: ffmpeg reports an error while decoding")
         finally:
             process.kill()

@@ -1,4 +1,4 @@
-"""Which ffmpeg is used: the one on the PATH, else the binary that the package imageio-ffmpeg brings."""
+"""Which ffmpeg is used: the one on the PATH, else the binary of the package imageio-ffmpeg."""
 
 import shutil
 import subprocess
@@ -14,7 +14,7 @@ def ffmpeg_executable() -> str:
     """Path of the ffmpeg to run.
 
     Raises:
-        UserError: there is none on the PATH, and imageio-ffmpeg brings none for this platform.
+        UserError: there is none on the PATH, and imageio-ffmpeg has none for this platform.
     """
     found = shutil.which("ffmpeg")
     if found is not None:

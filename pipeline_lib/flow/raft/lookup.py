@@ -1,8 +1,8 @@
 """RAFT's look-up in the correlation pyramid on the CPU, compiled.
 
-A look-up reads the correlations of a pixel with the (2r + 1)² points around where it is thought to have moved. All of
-them lie at the same fraction between pixels, so that (2r + 2)² values and four weights give them; torchvision's
-``CorrBlock.index_pyramid``, whose values these are, interpolates each on its own.
+A look-up reads the correlations of a pixel with the (2r + 1)² points around its estimated new place. All of these lie
+at the same fraction between pixels, so that (2r + 2)² values and four weights give them. torchvision's
+``CorrBlock.index_pyramid`` gives the same values but interpolates each alone.
 """
 
 import numpy as np
@@ -52,13 +52,13 @@ class CorrelationPyramid:
 
     def __init__(self, first: torch.Tensor, second: torch.Tensor, num_levels: int, radius: int) -> None:
         self._radius = radius
-        # The root is taken from the features, and the features are pooled instead of the correlations: both are sums.
+        # Correlations are linear in the features, so features are scaled and pooled instead of correlations.
         rows = (first / first.shape[1] ** 0.5).flatten(2).transpose(1, 2)
         self._levels = []
         for number in range(num_levels):
             if number:
                 second = F.avg_pool2d(second, 2, 2)
-            # Products of matrices; as 1 × 1 convolutions, oneDNN takes half of MKL's time on an AMD processor.
+            # Matrix products, as 1 × 1 convolutions: oneDNN takes half of MKL's time on an AMD processor.
             parts = [F.conv2d(second[n : n + 1], row[:, :, None, None])[0] for n, row in enumerate(rows)]
             level = parts[0] if len(parts) == 1 else torch.cat(parts)
             self._levels.append(level.contiguous().numpy())

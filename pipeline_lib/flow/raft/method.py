@@ -1,10 +1,10 @@
 """RAFT (Teed and Deng, "RAFT: Recurrent All-Pairs Field Transforms for Optical Flow", ECCV 2020) as a motion method.
 
-The networks are torchvision's. What is done differently from their ``forward`` changes no value beyond rounding: each
-frame of a video passes the feature encoder once, though it is in two pairs; the context's share of the update is
-computed once per pair (``raft_update``); only the last iteration is upsampled; maps lie in channels-last memory; on a
-CPU the look-ups are compiled (``raft_lookup``); in autocast (a GPU's default) the encoders and the update block compute
-in 16 bits, while coordinates and the correlation look-up stay in float32.
+The networks are torchvision's. What differs from their ``forward`` changes values only by rounding. Each frame of a
+video passes the feature encoder once, though it is in two pairs. The context's share of the update is computed once per
+pair (``raft.update``). Only the last iteration is upsampled. Maps lie in channels-last memory. On a CPU the look-ups
+are compiled (``raft.lookup``). With autocast (the default on a GPU) the encoders and the update block compute in 16
+bits; coordinates and the look-up of correlations stay in float32.
 """
 
 from collections.abc import Callable
@@ -42,17 +42,17 @@ class RAFTParameters(Section):
     """A name of torchvision's (``C_T_V1``, ``C_T_V2`` … in torch's hub cache), or a file: a torchvision state
     dictionary or princeton-vl's raft-things.pth and raft-small.pth. C_T: FlyingChairs and FlyingThings3D alone."""
     sha256: str | None = None
-    """Digest that the file must have; null trusts princeton-vl's published ones."""
+    """Digest that the file must have; null accepts torchvision's format and princeton-vl's published files."""
     iterations: int = Field(default=12, ge=1)
     """Updates of the flow; 12 is torchvision's default and the number that RAFT is trained with."""
     autocast: Literal["float16", "bfloat16", "float32"] = "float16"
     """Type of the encoders and the update block on a GPU."""
     autocast_cpu: Literal["bfloat16", "float32"] = "float32"
-    """The same on a CPU. bfloat16 pays only on a processor that computes in it (AVX512-BF16, AMX), and gives other
-    bytes on one that does not; the end-point error to float32 was 0.02 px on FlyingChairs."""
+    """The same on a CPU. bfloat16 is faster only on a processor that computes in it (AVX512-BF16, AMX), and gives other
+    bytes on other processors; the end-point error to float32 was 0.02 px on FlyingChairs."""
     compile: bool = False
-    """Compile the encoders and the update block (torch.compile): minutes once; meant for a GPU. On a CPU it needs a
-    C++ compiler."""
+    """Compile the encoders and the update block (torch.compile). This takes minutes once and is meant for a GPU; a CPU
+    needs a C++ compiler."""
 
 
 def pad_frames(frames: torch.Tensor) -> tuple[torch.Tensor, tuple[int, int]]:
@@ -71,7 +71,7 @@ def pad_frames(frames: torch.Tensor) -> tuple[torch.Tensor, tuple[int, int]]:
 
 
 class _FrameNorm(nn.Module):
-    """Instance normalisation: of one frame it is batch normalisation, which needs no copy in channels-last memory."""
+    """Instance normalisation. For one frame it is batch normalisation, which needs no copy in channels-last memory."""
 
     def __init__(self, eps: float) -> None:
         super().__init__()
@@ -85,7 +85,7 @@ class _FrameNorm(nn.Module):
 
 
 def _norm_frames(module: nn.Module) -> None:
-    """Put ``_FrameNorm`` in the place of every instance normalisation."""
+    """Replace every instance normalisation by ``_FrameNorm``."""
     for name, child in module.named_children():
         if isinstance(child, nn.InstanceNorm2d):
             setattr(module, name, _FrameNorm(child.eps))
@@ -94,7 +94,7 @@ def _norm_frames(module: nn.Module) -> None:
 
 
 class RAFT:
-    """Flow between frames of a video, the features of each computed once.
+    """Flow between frames of a video; each frame's features are computed once.
 
     Args:
         parameters: which network, which weights, how many iterations.
@@ -118,8 +118,8 @@ class RAFT:
             _norm_frames(self._encode)
         step: Any = UpdateStep(self.network.update_block, self._context.output_dim - self._num_hidden)
         self._fixed, self._update = step.fixed, step
-        # On a CPU each thread takes a pair and computes it alone: torch's threads would share every small operation,
-        # and wait at its end. The values then do not depend on how many there are. Compilers want one thread.
+        # On a CPU each thread computes a pair alone, because torch's own threads would share every small operation and
+        # wait at its end. So the values do not depend on the number of threads. torch.compile needs one thread.
         self.num_threads = torch.get_num_threads() if device.type == "cpu" and not parameters.compile else 1
         if parameters.compile:
             self._encode, self._context = torch.compile(self._encode), torch.compile(self._context)
@@ -188,7 +188,7 @@ class RAFT:
         return torch.cat(self._map(field, range(0, len(pairs), batch)))
 
     def _map(self, function: Callable[[int], torch.Tensor], starts: range) -> list[torch.Tensor]:
-        """The results of all starts, each thread with its own."""
+        """The results for all starts; on a CPU each thread computes some of them."""
 
         def call(start: int) -> torch.Tensor:
             with torch.inference_mode():
@@ -201,7 +201,7 @@ class RAFT:
 
 
 class RAFTMethod:
-    """``motion`` of RGB frames; see ``methods.MotionMethod``."""
+    """RAFT as a motion method of RGB frames."""
 
     colour = True
     versions = ("torchvision",)
@@ -214,7 +214,7 @@ class RAFTMethod:
         self._device = device
 
     def _batch(self, height: int, width: int) -> int:
-        """Pairs per pass: on a GPU some 32 of 340×256; on a CPU one, whose work stays in the cache."""
+        """Pairs per pass: on a GPU some 32 of 340×256; on a CPU one, because its data fit into the cache."""
         if self._device.type == "cpu":
             return 1
         # The correlation volume grows with the square of the frame's area.
@@ -222,13 +222,13 @@ class RAFTMethod:
         return max(1, min(64, round(32 / max(area, area**2))))
 
     def pairs_per_call(self, height: int, width: int) -> int:
-        """Two passes' worth on a GPU, 16 pairs or more on a CPU: between calls the overlap's features are redone."""
+        """Two passes on a GPU, 16 pairs or more on a CPU; calls that follow each other compute some features twice."""
         return max(16, 4 * self._raft.num_threads) if self._device.type == "cpu" else 2 * self._batch(height, width)
 
     def motion(self, frames: np.ndarray, gap: int) -> torch.Tensor:
         """See ``methods.MotionMethod``."""
         rgb = torch.from_numpy(frames).permute(0, 3, 1, 2)
-        # After running out of memory the stage halves the call; the pass must shrink with it.
+        # When memory runs out, the stage halves the call; then the pass must become smaller too.
         num_pairs = len(frames) - abs(gap)
         batch = min(self._batch(*frames.shape[1:3]), num_pairs)
         return self._raft.pairs(rgb, pair_indices(len(frames), gap), batch)

@@ -1,8 +1,8 @@
-"""RAFT's update block, run as one: the same function as torchvision's, with less work in every iteration.
+"""RAFT's update block: the same function as torchvision's, with less work in every iteration.
 
 A gated recurrent unit convolves (hidden state, context, motion features) three times. The context is the same in every
-iteration: its share, which is a sum of its own, is computed once per pair (a quarter of the unit's work in the small
-network, a third in the large one). The gates z and r read the same input and become one convolution.
+iteration. A convolution is linear, so the context's share is computed once per pair (a quarter of the unit's work in
+the small network, a third in the large one). The gates z and r read the same input and become one convolution.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ Fixed = list[tuple[torch.Tensor, torch.Tensor]]
 
 
 class _Unit(nn.Module):
-    """One convolutional GRU with its weights split into those of the context and the others.
+    """A convolutional GRU whose weights for the context are separate from the others.
 
     Args:
         unit: torchvision's ``ConvGRU``.
@@ -57,7 +57,7 @@ class _Unit(nn.Module):
         gates = F.conv2d(torch.cat([hidden, motion], 1), self.of_gates, padding=self.padding) + fixed[0]
         z, r = torch.sigmoid(gates).chunk(2, 1)
         candidate = F.conv2d(torch.cat([r * hidden, motion], 1), self.of_candidate, padding=self.padding) + fixed[1]
-        # tanh, which PyTorch computes ten times as slowly as a sigmoid on a CPU.
+        # This is tanh(candidate); on a CPU PyTorch computes tanh ten times more slowly than a sigmoid.
         return torch.lerp(hidden, 2 * torch.sigmoid(2 * candidate) - 1, z)
 
 
@@ -72,7 +72,7 @@ class UpdateStep(nn.Module):
     def __init__(self, block: Any, num_context: int) -> None:
         super().__init__()
         self.motion_encoder, self.flow_head = block.motion_encoder, block.flow_head
-        # The small network has one unit; torchvision puts a function in the other's place.
+        # The small network has one unit; torchvision has a function in place of the other.
         both = (block.recurrent_block.convgru1, block.recurrent_block.convgru2)
         self.units = nn.ModuleList(_Unit(unit, num_context) for unit in both if isinstance(unit, nn.Module))
 

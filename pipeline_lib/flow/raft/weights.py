@@ -18,7 +18,7 @@ ORIGINAL_CHECKPOINTS = {
     "c7d41b9cc88442bb8aa911dbb33086dac55a226394b142937ff22d5578717332": "raft-small.pth",
 }
 
-# In order: the first pattern that fits renames the key, names of the original on the left.
+# The original's names on the left; the first pattern that matches renames the key.
 _RENAMES = [
     (r"^(fnet|cnet)\.(layer\d\.\d)\.conv(\d)\.", r"\1.\2.convnormrelu\3.0."),
     (r"^(fnet|cnet)\.(layer\d\.\d)\.norm(\d)\.", r"\1.\2.convnormrelu\3.1."),
@@ -48,7 +48,7 @@ def rename_key(key: str) -> str:
 def from_original(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """A princeton-vl state dictionary under torchvision's names.
 
-    The norm of a block's shortcut is in it twice: as ``downsample.1`` and as the block's last ``norm``.
+    The original holds the norm of a block's shortcut twice: as ``downsample.1`` and as the block's last ``norm``.
     """
     shortcuts = {key.removeprefix("module.").split(".downsample.")[0] for key in state if ".downsample.1." in key}
     renamed = {}
@@ -62,7 +62,7 @@ def from_original(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def _named(size: Literal["large", "small"], name: str) -> tuple[dict[str, torch.Tensor], str]:
-    """Torchvision's weights by name, from torch's hub cache, else downloaded."""
+    """Torchvision's weights by name, from torch's hub cache or downloaded."""
     models = torchvision.models.optical_flow
     enumeration = models.Raft_Large_Weights if size == "large" else models.Raft_Small_Weights
     known = list(enumeration.__members__)
@@ -114,12 +114,12 @@ def load_weights(
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:
-            raise UserError(f"{path} is no PyTorch state dictionary ({type(error).__name__})") from error
+            raise UserError(f"{path} is not a PyTorch state dictionary ({type(error).__name__})") from error
         if any("fnet." in key for key in state):
             if sha256 is None and digest not in ORIGINAL_CHECKPOINTS:
                 raise UserError(
-                    f"{path} has the SHA-256 {digest}, which is none of princeton-vl's raft-things.pth and "
-                    "raft-small.pth: download it again, or give the parameter `sha256` if it is meant"
+                    f"{path} has the SHA-256 {digest}, which is none of princeton-vl's (raft-things.pth, "
+                    "raft-small.pth): download it again, or set the parameter `sha256` to that digest to use this file"
                 )
             state = from_original(state)
     try:

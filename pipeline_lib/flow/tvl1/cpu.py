@@ -1,4 +1,4 @@
-"""TV-L1 on the CPU: the definition of ``tvl1_torch`` with compiled loops, a pair per thread."""
+"""TV-L1 on the CPU: what ``torch_solver`` defines, in compiled loops, one pair per thread."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from pipeline_lib.flow.tvl1.parameters import TVL1Parameters, level_sizes
 
 @dataclass(frozen=True)
 class _Level:
-    """Work arrays of one level; see ``tvl1_kernels`` for their layout."""
+    """Work arrays of one level; ``kernels`` explains their layout."""
 
     u: np.ndarray
     px: np.ndarray
@@ -54,7 +54,7 @@ class TVL1:
     def pyramid(self, frame: np.ndarray) -> list[np.ndarray]:
         """Packed levels of a grey frame (H, W), values 0 … 255, the finest first.
 
-        Computed once per frame: as the first and as the second frame of a pair it is the same.
+        Compute it once per frame: it is the same for the first and for the second frame of a pair.
 
         Raises:
             ValueError: the frame has another size, or values that are not finite.

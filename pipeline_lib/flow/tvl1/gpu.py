@@ -1,7 +1,7 @@
 """TV-L1 in ``fixed`` mode on a GPU: a batch of a video's pairs, its launches captured once in a CUDA graph.
 
-Nothing waits for the device and Python launches nothing per iteration: a call copies the frames into the graph's buffer
-and replays it. Each frame's pyramid and gradients are made once; pairs refer to them by an offset.
+A call copies the frames into the graph's buffer and replays the graph. So Python launches nothing per iteration and
+waits for nothing. Each frame's pyramid and gradients are made once; pairs refer to them by an offset.
 """
 
 from dataclasses import dataclass
@@ -15,13 +15,13 @@ from pipeline_lib.flow.tvl1.triton_solver import iterate_tiles, prepare_warp
 
 @dataclass(frozen=True)
 class Tile:
-    """How the iterations are cut up. The values do not depend on it, the speed does.
+    """How the iterations are divided into tiles. This changes the speed and not the values.
 
     Attributes:
         rows: of a tile with its halo, pixels; a power of two.
-        columns: the same.
-        iterations: done on the chip in one go, which is the width of the halo.
-        num_warps: that share a tile; its ten planes lie in their registers.
+        columns: of a tile with its halo, pixels; a power of two.
+        iterations: number of iterations between two accesses to memory; also the width of the halo.
+        num_warps: warps that compute a tile; their registers hold its ten planes.
     """
 
     rows: int
@@ -30,9 +30,9 @@ class Tile:
     num_warps: int
 
 
-# The first is taken where nothing can be measured: no card's compiler spills its registers (124 a thread on sm_90), and
-# a multiprocessor has 16 warps at work. A larger tile loses less to its halo (66 % of 64 × 64 is written, 58 % of
-# 32 × 64), but spills, by 20 bytes a thread with 16 warps and 40 with 8; smaller ones give more blocks to choose from.
+# The first is used where nothing can be timed: it fits into the registers on every card (124 a thread on sm_90) and eps
+# warps of a multiprocessor busy. A larger tile loses less to its halo (66 % of 64 × 64 is written, 58 % of 32 × ) but
+# es not fit: it spills 20 bytes a thread with 16 warps and 40 with 8. Smaller tiles give more blocks.
 TILES = (Tile(32, 64, 5, 16), Tile(64, 64, 6, 16), Tile(64, 64, 6, 8), Tile(32, 64, 5, 8), Tile(32, 32, 4, 4))
 BLOCK = 256
 _CHOSEN: dict[torch.device, Tile] = {}
@@ -48,11 +48,11 @@ def iterate(
     """``count`` ≤ ``tile.iterations`` iterations of all pairs.
 
     Args:
-        planes: u and p as they are, and the tensors that take the new ones; shapes as in ``tvl1_triton``.
+        planes: u and p, then the tensors for the new u and p; shapes as in ``triton_solver``.
         constants: of the warp.
         count: iterations.
-        parameters: τ, λ and θ.
-        tile: how to cut it up.
+        parameters: TV-L1's tau, lambda and theta.
+        tile: how to divide the work.
     """
     num_pairs, _, height, width = constants.shape
     rows, columns = tile.rows - 2 * count, tile.columns - 2 * count
@@ -72,7 +72,7 @@ def iterate(
 
 
 def fastest_tile(device: torch.device) -> Tile:
-    """The tile that this device does best with, timed once per process on 16 pairs of 340 × 256 (some seconds)."""
+    """The fastest tile on this device, timed once per process on 16 pairs of 340 × 256 (some seconds)."""
     if device.type != "cuda":
         return TILES[0]
     if device not in _CHOSEN:
@@ -103,7 +103,7 @@ class BatchedTVL1:
         gap: from frame t to t + gap.
         parameters: of mode ``fixed``.
         device: a CUDA device; with Triton's interpreter (TRITON_INTERPRET=1) also the CPU, without a graph.
-        tile: how the iterations are cut up; None is the device's fastest.
+        tile: how the iterations are divided; None takes the device's fastest.
 
     Raises:
         torch.OutOfMemoryError: the pairs are too many for the device.
@@ -126,7 +126,7 @@ class BatchedTVL1:
         self._frames = torch.zeros(num_frames, 1, height, width, dtype=torch.float32, device=device)
         self._graph: torch.cuda.CUDAGraph | None = None
         if device.type == "cuda":
-            # Triton compiles and torch reserves memory outside of the capture.
+            # A first run compiles the kernels and reserves memory, which a capture must not do.
             stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
             stream.wait_stream(torch.cuda.current_stream(device))
             with torch.cuda.stream(stream):
@@ -137,7 +137,7 @@ class BatchedTVL1:
     def __call__(self, frames: torch.Tensor) -> torch.Tensor:
         """Flow (num_frames − abs(gap), 2, H, W) float32 of grey frames (num_frames, 1, H, W), 0 … 255.
 
-        The result is the caller's: a later call does not overwrite it.
+        A later call does not overwrite the result.
         """
         self._frames.copy_(frames)
         if self._graph is None:
@@ -151,7 +151,7 @@ class BatchedTVL1:
             with torch.cuda.graph(self._graph):
                 self._flow = self._solve()
         except RuntimeError as error:
-            # Ending the capture that memory broke off can raise an error of its own, which hides the cause.
+            # When memory runs out, ending the capture can raise another error, which hides the cause.
             if isinstance(error.__context__, torch.OutOfMemoryError):
                 raise torch.OutOfMemoryError(str(error.__context__)) from error
             raise
@@ -170,7 +170,7 @@ class BatchedTVL1:
         return u
 
     def _level(self, level: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
-        """All warps of one level; two buffers each for u and p take turns."""
+        """All warps of one level; u and p have two buffers each, one read and one written in turn."""
         parameters = self._parameters
         height, width = level.shape[-2:]
         spare = torch.empty_like(u)

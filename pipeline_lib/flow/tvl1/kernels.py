@@ -1,8 +1,8 @@
-"""TV-L1's inner loops for the CPU, compiled by numba; see ``tvl1_torch`` for the definition and ``tvl1_cpu`` for use.
+"""TV-L1's inner loops for the CPU, compiled by numba; ``torch_solver`` is the definition, ``cpu`` uses them.
 
-All iterations of a warp run in one sweep over the rows: iteration k works one row behind iteration k − 1, which has
-then left behind all that k needs, in place. The rows in flight stay in the L2 cache, so that a level passes through
-memory once per warp instead of once per iteration.
+All iterations of a warp run in one sweep over the rows. Iteration k works one row behind iteration k − 1, which has
+then written all that k needs. The rows in use stay in the L2 cache, so that a level is read from memory once per warp
+instead of once per iteration.
 
 Array conventions, float32: u (2, H, W + 1) with one spare column on the right; px (2, H, W + 1) with a zero column on
 the left, pixel x at x + 1; py (2, H + 1, W) with a zero row at the top, pixel y at y + 1; a frame's level is ``packed``
@@ -88,7 +88,7 @@ def _cubic(x):  # type: ignore[no-untyped-def]
 
 @njit(**_INLINED)
 def _row_of_taps(packed, row, column, w0, w1, w2, w3):  # type: ignore[no-untyped-def]
-    """Four horizontal taps of the three images at once: each pixel's are neighbours in memory."""
+    """Four horizontal taps of all three images, which are neighbours in memory."""
     a = packed[row, column, 0] * w0 + packed[row, column + 1, 0] * w1
     b = packed[row, column, 1] * w0 + packed[row, column + 1, 1] * w1
     c = packed[row, column, 2] * w0 + packed[row, column + 1, 2] * w1
@@ -100,7 +100,7 @@ def _row_of_taps(packed, row, column, w0, w1, w2, w3):  # type: ignore[no-untype
 
 @njit(**_OPTIONS)
 def warp_level(first, packed, u, constants):  # type: ignore[no-untyped-def]
-    """Sample the second frame at the points that u leads to, and fill what is constant during the warp.
+    """Sample the second frame at the points that u leads to, and compute what is constant during the warp.
 
     ``first`` is the first frame's packed level; ``constants`` (4, H, W): gradient along x and y, constant part of ρ,
     1 / |gradient|².
@@ -133,8 +133,8 @@ def warp_level(first, packed, u, constants):  # type: ignore[no-untyped-def]
 def _primal_row(u, px, py, constants, step, y, width, limit, theta):  # type: ignore[no-untyped-def]
     """One row of the threshold step and the update of u; returns the squared change.
 
-    ``step`` (W): scratch. The loops are apart because the compiler gives up on vectors when one loop holds too many
-    arrays that might overlap.
+    ``step`` (W): scratch. There are two loops because the compiler does not vectorise a loop with too many arrays that
+    might overlap.
     """
     for x in range(width):
         rho = constants[2, y, x] + constants[0, y, x] * u[0, y, x] + constants[1, y, x] * u[1, y, x]

@@ -1,4 +1,4 @@
-"""The 5×5 median as a sorting network: no branches, so that the compiler runs it on whole vectors of pixels.
+"""The 5×5 median as a sorting network, which has no branches and so can run on whole vectors of pixels.
 
 Columns of five are sorted once per pixel and shared by the five windows that hold them. Sorting the rows of five sorted
 columns leaves a matrix that grows along both axes; an element (i, j) of it is then not below (i+1)(j+1) and not above
@@ -12,7 +12,7 @@ from typing import Any
 from numba import njit
 
 _OPTIONS: dict[str, Any] = {"nogil": True, "fastmath": True, "cache": True, "error_model": "numpy"}
-# Inlined before the loops are vectorised: a call in a loop keeps it scalar.
+# Inlined, because a loop with a call is not vectorised.
 _INLINED: dict[str, Any] = _OPTIONS | {"forceinline": True}
 
 

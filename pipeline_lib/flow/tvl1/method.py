@@ -18,7 +18,7 @@ from pipeline_lib.flow.tvl1.torch_solver import pyramid, tvl1_from_pyramids
 
 
 def opencv_object(parameters: TVL1Parameters) -> "cv2.optflow.DualTVL1OpticalFlow":  # type: ignore[name-defined]
-    """OpenCV's own TV-L1 with these parameters; it needs a fresh object per image size."""
+    """OpenCV's own TV-L1 with these parameters; each image size needs a new object."""
     return cv2.optflow.DualTVL1OpticalFlow_create(  # type: ignore[attr-defined,no-any-return]
         tau=parameters.tau,
         lambda_=parameters.lambda_,
@@ -34,7 +34,7 @@ def opencv_object(parameters: TVL1Parameters) -> "cv2.optflow.DualTVL1OpticalFlo
 
 
 class TVL1OnCPU:
-    """A thread takes a run of consecutive pairs, whose pyramids it makes once per frame."""
+    """Each thread computes consecutive pairs and makes the pyramid of each of their frames once."""
 
     colour = False
     versions = ("numba", "numpy", "opencv-contrib-python-headless")
@@ -48,7 +48,7 @@ class TVL1OnCPU:
         self._local = threading.local()
 
     def pairs_per_call(self, height: int, width: int) -> int:
-        """64 pairs, whatever their size: every pair is computed by itself."""
+        """64 pairs of any size, because each pair is computed alone."""
         del height, width
         return 64
 
@@ -102,7 +102,7 @@ class TVL1OnGPU:
         self._batched: dict[tuple[int, int, int, int], Callable[[torch.Tensor], torch.Tensor]] = {}
 
     def pairs_per_call(self, height: int, width: int) -> int:
-        """What fills the device: 64 pairs of 340×256, fewer of larger frames (some 100 bytes a pixel)."""
+        """As many as keep the device busy: 64 pairs of 340×256, fewer of larger frames (some 100 bytes a pixel)."""
         return max(1, min(256, 64 * 340 * 256 // (height * width)))
 
     def motion(self, frames: np.ndarray, gap: int) -> torch.Tensor:
@@ -117,7 +117,7 @@ class TVL1OnGPU:
                 [level[first] for level in levels], [level[second] for level in levels], self._values
             )
         num_pairs = len(frames) - abs(gap)
-        # A graph is captured per number of pairs: whole calls, and powers of two for the ends of videos.
+        # Each number of pairs needs a graph of its own, so the end of a video is padded to a power of two.
         size = max(num_pairs, min(self.pairs_per_call(height, width), 1 << (num_pairs - 1).bit_length()))
         missing = size - num_pairs
         if missing:
@@ -125,13 +125,13 @@ class TVL1OnGPU:
         try:
             return self._solver(len(grey), height, width, gap)(grey)[:num_pairs]
         except torch.OutOfMemoryError:
-            # The graphs of other calls hold their memory, which the caller needs for the smaller call it tries next.
+            # The caller tries a smaller call next, which needs the memory that the other graphs hold.
             self._batched.clear()
             raise
 
     def _solver(self, num_frames: int, height: int, width: int, gap: int) -> Callable[[torch.Tensor], torch.Tensor]:
-        """The captured graph for calls of this shape. Each holds its memory: the last few are kept."""
-        # Here, since Triton is absent where there is no GPU to use.
+        """The captured graph for calls of this shape. Graphs hold memory, so only the last four are kept."""
+        # Imported here, because Triton is not installed where there is no GPU.
         from pipeline_lib.flow.tvl1.gpu import BatchedTVL1
 
         key = (num_frames, height, width, gap)

@@ -1,4 +1,4 @@
-"""Parameters of TV-L1 and the sizes of its pyramid, which every implementation here shares."""
+"""Parameters of TV-L1 and the sizes of its pyramid, for every implementation here."""
 
 from typing import Literal
 
@@ -10,7 +10,7 @@ MINIMUM_SIDE = 16
 """OpenCV makes no pyramid level with a side below this; smaller frames are refused."""
 
 FLT_EPSILON = 1.1920929e-07
-"""Gradients below this carry no data term (``std::numeric_limits<float>::epsilon()`` in OpenCV's tvl1flow.cpp)."""
+"""A smaller gradient has no data term (``std::numeric_limits<float>::epsilon()`` in OpenCV's tvl1flow.cpp)."""
 
 CUBIC_A = -0.75
 """The free parameter of OpenCV's cubic kernel. OpenCV 5 samples float images at exact coordinates; OpenCV 4 rounded

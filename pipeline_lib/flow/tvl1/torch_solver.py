@@ -1,8 +1,8 @@
 """TV-L1 in PyTorch over a batch of pairs: the definition that the fast CPU and GPU kernels are tested against.
 
-The algorithm is OpenCV's CPU version (opencv_contrib, modules/optflow/src/tvl1flow.cpp, γ = 0), step by step, with its
-resizing, its cubic ``remap`` (zero outside) and its median filter. Two rules for the iterations:
-``opencv`` tests each pair's update after every iteration, ``fixed`` does the same number for all, so that nothing waits
+The algorithm is OpenCV's CPU version (opencv_contrib, modules/optflow/src/tvl1flow.cpp, its γ = 0), step by step, with
+its resizing, its cubic ``remap`` (zero outside) and its median filter. There are two rules for the iterations:
+``opencv`` tests each pair's update after every iteration; ``fixed`` does the same number for all, so that nothing waits
 for the device.
 """
 
@@ -23,7 +23,7 @@ def cubic_weights(offset: torch.Tensor) -> list[torch.Tensor]:
 
 def _linear_axis(size: int, target: int, scale: float, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Left index and weight of the right neighbour for each of ``target`` half-pixel centres, clamped at the ends."""
-    # Double, as in cv::resize: in single precision the weights of a wide image are off by 1e-5.
+    # In double precision, as in cv::resize: single precision gets the weights of a wide image wrong by 1e-5.
     position = ((torch.arange(target, device=device, dtype=torch.float64) + 0.5) * scale - 0.5).float()
     left = torch.floor(position)
     weight = position - left
@@ -60,7 +60,7 @@ def warp_cubic(images: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
     batch, channels, height, width = images.shape
     xs = torch.arange(width, device=images.device, dtype=torch.float32) + u[:, 0]
     ys = torch.arange(height, device=images.device, dtype=torch.float32)[:, None] + u[:, 1]
-    # Far outside everything is zero, wherever exactly: the clamp keeps the integers small.
+    # Outside everything is zero, so the clamp changes no value; it keeps the integers small.
     xs, ys = xs.clamp(-8, width + 8), ys.clamp(-8, height + 8)
     left, top = torch.floor(xs), torch.floor(ys)
     wx, wy = cubic_weights(xs - left), cubic_weights(ys - top)
@@ -135,7 +135,7 @@ def _level_fixed(first: torch.Tensor, second: torch.Tensor, u: torch.Tensor, p: 
 
 
 def _level_opencv(first: torch.Tensor, second: torch.Tensor, u: torch.Tensor, p: TVL1Parameters) -> torch.Tensor:
-    """All warps of one level; a pair whose update has become small keeps what it has."""
+    """All warps of one level; a pair whose update has become small stays as it is."""
     px, py = torch.zeros_like(u), torch.zeros_like(u)
     threshold = p.epsilon**2 * first.shape[-2] * first.shape[-1]
     for _ in range(p.num_warps):
@@ -160,7 +160,7 @@ def _level_opencv(first: torch.Tensor, second: torch.Tensor, u: torch.Tensor, p:
 def pyramid(frames: torch.Tensor, parameters: TVL1Parameters) -> list[torch.Tensor]:
     """Levels of each frame, the finest first: float32 (N, 3, H, W) of intensity and its gradients along x and y.
 
-    Computed once per frame: as the first and as the second frame of a pair it is the same.
+    Compute it once per frame: it is the same for the first and for the second frame of a pair.
     """
     height, width = frames.shape[-2:]
     images = frames.float()

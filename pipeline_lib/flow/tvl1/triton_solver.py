@@ -1,8 +1,8 @@
-"""TV-L1's inner loops for the GPU in Triton; see ``tvl1_torch`` for the definition and ``tvl1_gpu`` for use.
+"""TV-L1's inner loops for the GPU in Triton; ``torch_solver`` is the definition, ``gpu`` uses them.
 
-``iterate_tiles`` keeps a tile and its halo on the chip for several iterations: values reach one pixel further with
-every iteration, so a halo of as many pixels stays right in the middle, which alone is written back. Neighbours are
-reached with ``tl.gather`` inside the tile.
+``iterate_tiles`` keeps a tile and its halo in registers for several iterations. With every iteration, errors from the
+edge reach one pixel further in. So after n iterations the outer n pixels are wrong, and only the middle is written
+back. ``tl.gather`` reads neighbours inside the tile.
 
 Planes are float32 and contiguous: u (B, 2, H, W); p (B, 4, H, W) with p11, p12, p21, p22; constants (B, 4, H, W) with
 the gradient along x and y, the constant part of ρ, 1 / |gradient|²; levels (N, 3, H, W).

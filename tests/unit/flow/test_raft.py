@@ -218,7 +218,7 @@ def test_wrong_weights_say_what_is_wrong(tmp_path: Path, weights: Path, monkeypa
         load_weights(models.raft_small(weights=None), "small", str(tmp_path / "none.pth"))
     damaged = tmp_path / "raft-small.pth"
     damaged.write_bytes(good.read_bytes()[:-1000])
-    with pytest.raises(UserError, match="no PyTorch state"):
+    with pytest.raises(UserError, match="not a PyTorch state"):
         load_weights(models.raft_small(weights=None), "small", str(damaged))
     state = torch.load(good, map_location="cpu", weights_only=True)
     torch.save(state, damaged)
