@@ -1,38 +1,121 @@
-"""The configuration, checked, and the helpers of the rules: thin, since the logic is in pipeline_lib/configuration."""
+"""The configuration, checked, and the input functions of the rules."""
 
+import os
+import re
 import sys
+from contextlib import contextmanager
+from pathlib import Path
 
-from snakemake.exceptions import WorkflowError
-
-# The library that lies beside this Snakefile, here and in every job, whatever else is installed.
+# The library that lies beside this Snakefile, here and in every job, with the interpreter that runs Snakemake. Jobs say
+# `python`: in a conda environment of their own it is that environment's.
 if sys.path[0] != workflow.basedir:
     sys.path.insert(0, workflow.basedir)
+for _name, _entry in (("PATH", str(Path(sys.executable).parent)), ("PYTHONPATH", str(workflow.basedir))):
+    _others = [other for other in os.environ.get(_name, "").split(os.pathsep) if other not in ("", _entry)]
+    os.environ[_name] = os.pathsep.join([_entry, *_others])
+
+from pipeline_lib.artefacts import stages
+from pipeline_lib.artefacts.fingerprint import code_fingerprint
 from pipeline_lib.errors import UserError
-from pipeline_lib.jobs import Jobs, load_plan, use_this_library
-
-use_this_library(workflow.basedir)
-
-
-class UserProblem(WorkflowError):
-    """Printed by Snakemake as its message alone: where in the Snakefile it was noticed is of no use to a user."""
-
-    __traceback__ = property(lambda self: None, lambda self, value: None)
+from pipeline_lib.models.catalogue import resolve
+from pipeline_lib.planning.plan import SELECTED, load_plan
+from pipeline_lib.planning.presence import check_data
+from pipeline_lib.training.code import training_modules
 
 
-try:
+@contextmanager
+def one_message():
+    """End Snakemake with a user's problem as one message; it would print an exception here with a traceback."""
+    try:
+        yield
+    except UserError as error:
+        sys.exit(f"error: {error}")
+
+
+with one_message():
     PLAN = load_plan(workflow.basedir, workflow.overwrite_configfiles, workflow.config_settings.config)
-except UserError as error:
-    raise UserProblem(str(error)) from None
-
-JOBS = Jobs(PLAN, UserProblem)
+CONFIGURATION = PLAN.configuration
 LAYOUT = PLAN.layout
 
 
+def one_of(names):
+    """A wildcard constraint: exactly these names; nothing if there are none."""
+    return "|".join(re.escape(name) for name in names) or "(?!)"
+
+
 wildcard_constraints:
-    dataset=JOBS.one_of(PLAN.configuration.datasets),
-    frame_format=JOBS.one_of(PLAN.configuration.frame_formats),
-    motion=JOBS.one_of(PLAN.configuration.motions),
-    protocol=JOBS.one_of(PLAN.configuration.protocols),
+    dataset=one_of(CONFIGURATION.datasets),
+    frame_format=one_of(CONFIGURATION.frame_formats),
+    motion=one_of(CONFIGURATION.motions),
+    protocol=one_of(CONFIGURATION.protocols),
     shard=r"\d+",
     split=r"\d+",
     seed=r"\d+",
+
+
+# Which run, which shard
+
+
+@one_message()
+def run(wildcards):
+    return PLAN.run(wildcards.experiment, wildcards.split, wildcards.seed)
+
+
+@one_message()
+def annotation_files(wildcards):
+    check_data(PLAN, f"The manifest of {wildcards.dataset}", [wildcards.dataset])
+    return PLAN.annotation_files(wildcards.dataset)
+
+
+@one_message()
+def shard_list(wildcards):
+    checkpoints.manifest.get(dataset=wildcards.dataset)
+    return PLAN.shard_list(wildcards.dataset, wildcards.shard)
+
+
+# Asked for before the manifest is built, Snakemake would count a shard as made anew.
+def frames_shard(wildcards):
+    checkpoints.manifest.get(dataset=wildcards.dataset)
+    return LAYOUT.frames(wildcards.dataset, wildcards.frame_format, wildcards.shard)
+
+
+# The manifest's meaning is in the summary, which holds its digest; the table may be rewritten with the same content.
+def manifest_summary(wildcards):
+    return checkpoints.manifest.get(dataset=run(wildcards).dataset).output.summary
+
+
+def manifest_table(wildcards):
+    return LAYOUT.manifest(run(wildcards).dataset)
+
+
+@one_message()
+def report_summaries(wildcards):
+    datasets = PLAN.datasets_behind(wildcards.target)
+    return [checkpoints.manifest.get(dataset=dataset).output.summary for dataset in datasets]
+
+
+def report_tables(wildcards):
+    return [LAYOUT.manifest(dataset) for dataset in PLAN.datasets_behind(wildcards.target)]
+
+
+# What a target asks for: its report and all that lies behind it, if the data are there
+
+
+def target(name):
+    @one_message()
+    def report(wildcards):
+        check_data(PLAN, f"The target {name}", PLAN.datasets_behind(name))
+        return [LAYOUT.report(name), *PLAN.intermediates(name)]
+
+    return report
+
+
+@one_message()
+def selected_results(wildcards):
+    check_data(PLAN, "The target evaluate", PLAN.datasets_behind(SELECTED))
+    return [*PLAN.results(SELECTED), *PLAN.intermediates(SELECTED)]
+
+
+@one_message()
+def downloads(wildcards):
+    return PLAN.downloads()

@@ -7,12 +7,11 @@ rule fetch_videos:
     log:
         LAYOUT.log("download", "{source}"),
     wildcard_constraints:
-        source=JOBS.one_of(PLAN.configuration.downloads),
+        source=one_of(CONFIGURATION.downloads),
     conda:
         "../envs/download.yaml"
-    threads: 1
     # No fingerprint of the code: what has been fetched stays fetched, and the ledger beside the summary knows it.
     params:
-        specification=JOBS.download,
+        specification=lambda wildcards: PLAN.download(wildcards.source).model_dump_json(),
     shell:
         "exec python -m pipeline_lib download --specification {params.specification:q} --output {output:q} &> {log:q}"

@@ -3,9 +3,9 @@
 
 rule evaluate_run:
     input:
-        summary=lambda wildcards: JOBS.summary(wildcards, checkpoints),
-        table=ancient(JOBS.table),
-        shards=JOBS.evaluation_shards,
+        summary=manifest_summary,
+        table=ancient(manifest_table),
+        shards=lambda wildcards: run(wildcards).evaluation_shards,
         weights=LAYOUT.weights("{experiment}", "{split}", "{seed}"),
     output:
         scores=LAYOUT.scores("{experiment}", "{split}", "{seed}", "{protocol}"),
@@ -13,14 +13,14 @@ rule evaluate_run:
     log:
         LAYOUT.log("evaluate", "{experiment}", "{split}-{seed}", "{protocol}"),
     wildcard_constraints:
-        experiment=JOBS.one_of(PLAN.trained_names),
+        experiment=one_of(PLAN.trained_names),
     conda:
         "../envs/training.yaml"
     threads: 1
     params:
-        specification=JOBS.evaluation,
-        code=JOBS.evaluation_code,
-        root=JOBS.root,
+        specification=lambda wildcards: run(wildcards).evaluation(wildcards.protocol).model_dump_json(),
+        code=lambda wildcards: code_fingerprint(stages.evaluation_modules(run(wildcards).network_module)),
+        root=str(LAYOUT.root),
         folder=str(LAYOUT.evaluation("{experiment}", "{split}", "{seed}", "{protocol}")),
     shell:
         "exec python -m pipeline_lib evaluate --specification {params.specification:q}"
@@ -29,23 +29,23 @@ rule evaluate_run:
 
 rule retrieve:
     input:
-        summary=lambda wildcards: JOBS.summary(wildcards, checkpoints),
-        table=ancient(JOBS.table),
-        shards=JOBS.evaluation_shards,
+        summary=manifest_summary,
+        table=ancient(manifest_table),
+        shards=lambda wildcards: run(wildcards).evaluation_shards,
         weights=LAYOUT.weights("{experiment}", "{split}", "{seed}"),
     output:
         LAYOUT.retrieval("{experiment}", "{split}", "{seed}", "{protocol}"),
     log:
         LAYOUT.log("retrieve", "{experiment}", "{split}-{seed}", "{protocol}"),
     wildcard_constraints:
-        experiment=JOBS.one_of(PLAN.trained_names),
+        experiment=one_of(PLAN.trained_names),
     conda:
         "../envs/training.yaml"
     threads: 1
     params:
-        specification=JOBS.evaluation,
-        code=JOBS.retrieval_code,
-        root=JOBS.root,
+        specification=lambda wildcards: run(wildcards).evaluation(wildcards.protocol).model_dump_json(),
+        code=lambda wildcards: code_fingerprint(stages.retrieval_modules(run(wildcards).network_module)),
+        root=str(LAYOUT.root),
     shell:
         "exec python -m pipeline_lib retrieve --specification {params.specification:q}"
         " --root {params.root:q} --output {output:q} --threads {threads} &> {log:q}"
@@ -53,21 +53,21 @@ rule retrieve:
 
 rule ensemble:
     input:
-        scores=JOBS.member_scores,
+        scores=lambda wildcards: [member.scores(wildcards.protocol) for member in run(wildcards).members],
     output:
         scores=LAYOUT.scores("{experiment}", "{split}", "{seed}", "{protocol}"),
         metrics=LAYOUT.metrics("{experiment}", "{split}", "{seed}", "{protocol}"),
     log:
         LAYOUT.log("ensemble", "{experiment}", "{split}-{seed}", "{protocol}"),
     wildcard_constraints:
-        experiment=JOBS.one_of(PLAN.names_of_stage("ensemble")),
+        experiment=one_of(PLAN.names_of_stage("ensemble")),
     conda:
         "../envs/training.yaml"
     threads: 1
     params:
-        specification=JOBS.ensemble,
-        code=JOBS.ensemble_code,
-        root=JOBS.root,
+        specification=lambda wildcards: run(wildcards).ensemble(wildcards.protocol).model_dump_json(),
+        code=code_fingerprint(stages.ENSEMBLE),
+        root=str(LAYOUT.root),
         folder=str(LAYOUT.evaluation("{experiment}", "{split}", "{seed}", "{protocol}")),
     shell:
         "exec python -m pipeline_lib ensemble --specification {params.specification:q}"

@@ -3,7 +3,7 @@
 
 rule extract_motion:
     input:
-        frames=lambda wildcards: JOBS.frames_shard(wildcards, checkpoints),
+        frames=frames_shard,
     output:
         LAYOUT.motion("{dataset}", "{frame_format}", "{motion}", "{shard}"),
     log:
@@ -15,10 +15,12 @@ rule extract_motion:
     threads: 1
     resources:
         # Not a parameter: what is tolerated changes no artefact, and reruns nothing.
-        maximum_reject_share=JOBS.maximum_reject_share,
+        maximum_reject_share=lambda wildcards: str(CONFIGURATION.datasets[wildcards.dataset].maximum_reject_share),
     params:
-        specification=JOBS.motion,
-        code=JOBS.motion_code,
+        specification=lambda wildcards: PLAN.motion(
+            wildcards.dataset, wildcards.frame_format, wildcards.motion
+        ).model_dump_json(),
+        code=lambda wildcards: code_fingerprint(PLAN.motion_modules(wildcards.motion)),
     shell:
         "exec python -m pipeline_lib extract-motion --specification {params.specification:q}"
         " --frames {input.frames:q} --output {output:q} --threads {threads}"

@@ -3,7 +3,7 @@
 
 rule extract_frames:
     input:
-        videos=lambda wildcards: JOBS.shard_list(wildcards, checkpoints),
+        videos=shard_list,
     output:
         LAYOUT.frames("{dataset}", "{frame_format}", "{shard}"),
     log:
@@ -13,10 +13,10 @@ rule extract_frames:
     threads: 1
     resources:
         # Not a parameter: what is tolerated changes no artefact, and reruns nothing.
-        maximum_reject_share=JOBS.maximum_reject_share,
+        maximum_reject_share=lambda wildcards: str(CONFIGURATION.datasets[wildcards.dataset].maximum_reject_share),
     params:
-        specification=JOBS.frames,
-        code=JOBS.frames_code,
+        specification=lambda wildcards: PLAN.frames(wildcards.dataset, wildcards.frame_format).model_dump_json(),
+        code=code_fingerprint(stages.FRAMES),
     shell:
         "exec python -m pipeline_lib extract-frames --specification {params.specification:q}"
         " --videos {input.videos:q} --output {output:q} --threads {threads}"

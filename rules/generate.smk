@@ -7,13 +7,13 @@ rule generate_videos:
     log:
         LAYOUT.log("generate", "{dataset}"),
     wildcard_constraints:
-        dataset=JOBS.one_of(PLAN.generated_names),
+        dataset=one_of(PLAN.generated_names),
     conda:
         "../envs/media.yaml"
     threads: 2
     params:
-        specification=JOBS.generate,
-        code=JOBS.generate_code,
+        specification=lambda wildcards: PLAN.generate(wildcards.dataset).model_dump_json(),
+        code=code_fingerprint(stages.GENERATE),
         folder=str(LAYOUT.media_folder("{dataset}")),
     shell:
         "exec python -m pipeline_lib generate --specification {params.specification:q}"

@@ -5,7 +5,7 @@
 # content reruns nothing.
 checkpoint manifest:
     input:
-        JOBS.annotations,
+        annotation_files,
     output:
         table=LAYOUT.manifest("{dataset}"),
         summary=LAYOUT.summary("{dataset}"),
@@ -16,8 +16,8 @@ checkpoint manifest:
         "../envs/media.yaml"
     threads: 2
     params:
-        specification=JOBS.manifest,
-        code=JOBS.manifest_code,
+        specification=lambda wildcards: PLAN.manifest(wildcards.dataset).model_dump_json(),
+        code=code_fingerprint(stages.MANIFEST),
         folder=str(LAYOUT.manifest_folder("{dataset}")),
     shell:
         "exec python -m pipeline_lib manifest build --specification {params.specification:q}"

@@ -11,8 +11,7 @@ rule motion_strength:
     priority: 10
     conda:
         "../envs/training.yaml"
-    threads: 1
     params:
-        code=JOBS.strength_code,
+        code=code_fingerprint(stages.STRENGTH),
     shell:
         "exec python -m pipeline_lib motion-strength --motion {input:q} --output {output:q} &> {log:q}"

@@ -3,22 +3,21 @@
 
 rule write_report:
     input:
-        summaries=lambda wildcards: JOBS.report_summaries(wildcards, checkpoints),
-        tables=ancient(JOBS.report_tables),
-        results=JOBS.report_inputs,
+        summaries=report_summaries,
+        tables=ancient(report_tables),
+        results=lambda wildcards: PLAN.report_inputs(wildcards.target),
     output:
         LAYOUT.report("{target}"),
     log:
         LAYOUT.log("report", "{target}"),
     wildcard_constraints:
-        target=JOBS.one_of(PLAN.report_names),
+        target=one_of(PLAN.report_names),
     conda:
         "../envs/report.yaml"
-    threads: 1
     params:
-        specification=JOBS.report,
-        root=JOBS.root,
-        code=JOBS.report_code,
+        specification=lambda wildcards: PLAN.report(wildcards.target).model_dump_json(),
+        root=str(LAYOUT.root),
+        code=code_fingerprint(stages.REPORT),
     shell:
         "exec python -m pipeline_lib report --specification {params.specification:q}"
         " --root {params.root:q} --output {output:q} &> {log:q}"

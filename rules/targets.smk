@@ -1,10 +1,33 @@
-"""Every target and experiment of the configuration by its own name; those asked for most stand in the Snakefile."""
+"""What a user asks for by name; `demo` is the default. Each is its report, which waits for all that it shows."""
 
-for _name in (*PLAN.configuration.targets, *PLAN.configuration.experiments):
+
+rule download:
+    """optional: fetch the videos that `downloads` in the configuration names"""
+    input:
+        downloads,
+
+
+rule evaluate:
+    """scores and metrics of what `select` in the configuration names"""
+    input:
+        selected_results,
+
+
+rule report:
+    """one HTML page on what `select` in the configuration names"""
+    input:
+        target(SELECTED),
+
+
+# Every target of workflow/targets.yaml and every experiment is a rule of its own name, described there.
+for _name, _entry in (CONFIGURATION.targets | CONFIGURATION.experiments).items():
     if not workflow.is_rule(_name):
 
         rule:
             name:
                 _name
+            default_target: _name == "demo"
             input:
-                JOBS.target(_name),
+                target(_name),
+
+        workflow.get_rule(_name).docstring = _entry.description

@@ -3,29 +3,28 @@
 
 rule train_teacher:
     input:
-        # The table's meaning is in the summary's digest; the table itself may be rewritten with the same content.
-        summary=lambda wildcards: JOBS.summary(wildcards, checkpoints),
-        table=ancient(JOBS.table),
-        shards=JOBS.training_shards,
-        weights=JOBS.source_weights,
+        summary=manifest_summary,
+        table=ancient(manifest_table),
+        shards=lambda wildcards: run(wildcards).training_shards,
+        weights=lambda wildcards: run(wildcards).source_weights,
     output:
         LAYOUT.weights("{experiment}", "{split}", "{seed}"),
     log:
         LAYOUT.log("train", "{experiment}", "{split}-{seed}"),
     wildcard_constraints:
-        experiment=JOBS.one_of(PLAN.names_of_stage("train_teacher")),
+        experiment=one_of(PLAN.names_of_stage("train_teacher")),
     # A student waits for its teacher: the longest chain goes first, baselines fill the gaps.
     priority: 10
     conda:
         "../envs/training.yaml"
-    threads: PLAN.configuration.hardware.num_threads
+    threads: CONFIGURATION.hardware.num_threads
     resources:
         # What starts the processes: a profile puts torchrun here (docs/cluster.md). How many they are reruns nothing.
         launcher="python",
     params:
-        specification=JOBS.training,
-        code=JOBS.training_code,
-        root=JOBS.root,
+        specification=lambda wildcards: run(wildcards).training.model_dump_json(),
+        code=lambda wildcards: code_fingerprint(training_modules(run(wildcards).training)),
+        root=str(LAYOUT.root),
         folder=str(LAYOUT.experiment("{experiment}", "{split}", "{seed}")),
     shell:
         "exec {resources.launcher} -m pipeline_lib train --specification {params.specification:q}"
@@ -34,20 +33,20 @@ rule train_teacher:
 
 use rule train_teacher as train_baseline with:
     wildcard_constraints:
-        experiment=JOBS.one_of(PLAN.names_of_stage("train_baseline")),
+        experiment=one_of(PLAN.names_of_stage("train_baseline")),
     priority: 0
 
 
 use rule train_teacher as pretrain with:
     wildcard_constraints:
-        experiment=JOBS.one_of(PLAN.names_of_stage("pretrain")),
+        experiment=one_of(PLAN.names_of_stage("pretrain")),
 
 
 use rule train_teacher as distill with:
     wildcard_constraints:
-        experiment=JOBS.one_of(PLAN.names_of_stage("distill")),
+        experiment=one_of(PLAN.names_of_stage("distill")),
 
 
 use rule train_teacher as finetune with:
     wildcard_constraints:
-        experiment=JOBS.one_of(PLAN.names_of_stage("finetune")),
+        experiment=one_of(PLAN.names_of_stage("finetune")),

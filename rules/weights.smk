@@ -11,7 +11,7 @@ rule import_weights:
     conda:
         "../envs/training.yaml"
     params:
-        root=JOBS.root,
+        root=str(LAYOUT.root),
     shell:
         "exec python -m pipeline_lib weights import {wildcards.source:q} --root {params.root:q} --out {output:q}"
         " &> {log:q}"

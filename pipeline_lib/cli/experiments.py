@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     from pipeline_lib.configuration.messages import nearest
     from pipeline_lib.errors import UserError
-    from pipeline_lib.jobs import load_plan
+    from pipeline_lib.planning.plan import load_plan
     from pipeline_lib.text_table import text_table
 
     plan = load_plan(options.project, options.configfile)
@@ -27,7 +27,7 @@ def run(options: argparse.Namespace) -> int:
         valid = [*configuration.experiments, *configuration.targets]
         if name not in valid:
             raise UserError(f"There is no experiment or target `{name}`. {nearest(name, valid)}")
-    names = plan.experiments_of(options.names) if options.names else list(configuration.experiments)
+    names = plan.experiments_of(*options.names) if options.names else list(configuration.experiments)
     entries = [_entry(plan, name) for name in names]
     if options.json:
         print(json.dumps(entries, indent=1, ensure_ascii=False))

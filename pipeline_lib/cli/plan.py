@@ -27,9 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     from pipeline_lib.configuration.messages import nearest
     from pipeline_lib.errors import UserError
-    from pipeline_lib.jobs import load_plan
-    from pipeline_lib.reporting.limits import Limits
-    from pipeline_lib.reporting.workload import Speeds, as_rows, workload
+    from pipeline_lib.planning.limits import Limits
+    from pipeline_lib.planning.plan import load_plan
+    from pipeline_lib.planning.workload import Speeds, as_rows, workload
 
     plan = load_plan(options.project, options.configfile)
     if options.target not in plan.configuration.targets:

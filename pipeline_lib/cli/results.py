@@ -17,7 +17,7 @@ def run(options: argparse.Namespace) -> int:
     from pipeline_lib.artefacts.layout import Layout
     from pipeline_lib.configuration.messages import nearest
     from pipeline_lib.errors import UserError
-    from pipeline_lib.jobs import load_plan
+    from pipeline_lib.planning.plan import load_plan
     from pipeline_lib.reporting.collect import collect
     from pipeline_lib.reporting.compare import compare
     from pipeline_lib.reporting.tables import differences_text, results_text

@@ -17,8 +17,8 @@ from packaging.utils import canonicalize_name
 
 from pipeline_lib.artefacts import stages
 from pipeline_lib.artefacts.fingerprint import PACKAGE_FOLDER, closure, module_file
-from pipeline_lib.jobs import load_plan
 from pipeline_lib.models.catalogue import INCEPTION, RESNET, SLOW
+from pipeline_lib.planning.plan import load_plan
 from pipeline_lib.training.code import training_modules
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -33,7 +33,7 @@ BEHIND = {"training": {"pyarrow", "tensorboard"}, "report": {"pyarrow"}}
 
 def _training() -> list[str]:
     plan = load_plan(REPOSITORY)
-    modules = {module for name in plan.trained_names for module in training_modules(plan.training(plan.runs(name)[0]))}
+    modules = {module for name in plan.trained_names for module in training_modules(plan.runs(name)[0].training)}
     return [
         *modules,
         *stages.EVALUATION,

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from pipeline_lib.configuration.loading import load
 from pipeline_lib.configuration.training import merged
 from pipeline_lib.errors import UserError
-from pipeline_lib.jobs import load_plan, network_options
+from pipeline_lib.planning.options import network_options
+from pipeline_lib.planning.plan import load_plan
 
 
 def one(experiment: str, **values: Any) -> dict[str, Any]:

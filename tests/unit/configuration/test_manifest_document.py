@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from pipeline_lib.configuration.data import Dataset
-from pipeline_lib.configuration.presence import missing_data
+from pipeline_lib.planning.presence import missing_data
 
 
 @pytest.fixture

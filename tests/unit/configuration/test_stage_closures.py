@@ -10,9 +10,8 @@ import pytest
 
 from pipeline_lib.artefacts import stages
 from pipeline_lib.artefacts.fingerprint import closure
-from pipeline_lib.configuration.plan import Plan
-from pipeline_lib.jobs import load_plan
 from pipeline_lib.models.catalogue import INCEPTION, RESNET, SLOW
+from pipeline_lib.planning.plan import Plan, load_plan
 from pipeline_lib.training.code import training_modules
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -22,7 +21,7 @@ TRAININGS = ("baseline_demo", "d3d_demo", "s3dg_flow_loss_k400", "r2plus1d_18_8f
 
 
 def _training_roots(plan: Plan, name: str) -> list[str]:
-    return training_modules(plan.training(plan.runs(name)[0]))
+    return training_modules(plan.runs(name)[0].training)
 
 
 def roots() -> dict[str, list[str]]:
@@ -126,12 +125,11 @@ def test_an_edit_to_one_network_leaves_the_others_trained(
 def test_every_experiment_covers_its_own_and_its_teachers_network_and_its_objective() -> None:
     plan = load_plan(REPOSITORY)
     for name in plan.trained_names:
-        specification = plan.training(plan.runs(name)[0])
+        run = plan.runs(name)[0]
         modules = _training_roots(plan, name)
-        networks = {plan._networks[specification.model.name][0]}
-        if specification.teacher is not None:
-            networks.add(plan._networks[specification.teacher.model.name][0])
-        assert networks | {f"pipeline_lib.training.objectives.{specification.objective.name}"} <= set(closure(modules))
+        networks = {one.network_module for one in (run, run.teacher) if one is not None}
+        objective = f"pipeline_lib.training.objectives.{run.trained.objective.name}"
+        assert networks | {objective} <= set(closure(modules))
 
 
 def test_an_objective_is_covered_only_where_it_is_used(closures: dict[str, list[str]]) -> None:
@@ -167,7 +165,7 @@ def test_the_reports_code_is_in_no_other_stage(closures: dict[str, list[str]]) -
 
 def test_no_stage_covers_commands_or_configuration(closures: dict[str, list[str]]) -> None:
     for stage, modules in closures.items():
-        assert not rooms(modules) & {"cli", "configuration", "jobs", "errors"}, stage
+        assert not rooms(modules) & {"cli", "configuration", "planning", "errors"}, stage
 
 
 if __name__ == "__main__":

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from pipeline_lib.configuration.presence import DOCUMENT, check_data
 from pipeline_lib.errors import UserError
+from pipeline_lib.planning.presence import DOCUMENT, check_data
 
 
 def message(plan: Any, target: str) -> str:
     with pytest.raises(UserError) as problem:
-        check_data(plan, f"The target {target}", plan.report_datasets(target))
+        check_data(plan, f"The target {target}", plan.datasets_behind(target))
     return str(problem.value)
 
 
@@ -55,7 +55,7 @@ def test_a_list_that_reduces_a_data_set_has_to_be_there(planned: Any) -> None:
 
 def test_generated_data_are_always_there(planned: Any) -> None:
     plan = planned()
-    check_data(plan, "The target demo", plan.report_datasets("demo"))
+    check_data(plan, "The target demo", plan.datasets_behind("demo"))
 
 
 def test_the_document_has_the_section_that_the_message_names(repository: Path) -> None:
@@ -92,3 +92,34 @@ def test_a_trusted_list_needs_no_videos(planned: Any, tmp_path: Path) -> None:
         Path(path).touch()
     plan = planned({"datasets": {"kinetics400": {"annotations": lists, "videos": [], "probe": "none"}}})
     check_data(plan, "The target distill_k400", ["kinetics400"])
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ("output/experiments/d3d_demo/4-0/weights.safetensors", "There is no run d3d_demo/4-0"),
+        ("output/evaluations/rgb_rgb_demo/1-7/two_clips/metrics.json", "There is no run rgb_rgb_demo/1-7"),
+        ("download", "The target download has nothing to fetch"),
+    ],
+)
+def test_a_problem_in_an_input_function_is_one_message(repository: Path, wanted: str, message: str) -> None:
+    outcome = subprocess.run(
+        [sys.executable, "-m", "snakemake", "--cores", "1", "--dry-run", wanted],
+        cwd=repository,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert outcome.returncode == 1
+    assert outcome.stderr.splitlines()[-1].startswith(f"error: {message}")
+    assert "Traceback" not in outcome.stderr and "Exception" not in outcome.stderr
+
+
+def test_every_target_is_a_rule_with_its_description(repository: Path, planned: Any) -> None:
+    command = [sys.executable, "-m", "snakemake", "--list-target-rules"]
+    outcome = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=True)
+    rules = dict(line.removesuffix(")").split(" (", 1) for line in outcome.stdout.splitlines() if " (" in line)
+    configuration = planned().configuration
+    for name, entry in (configuration.targets | configuration.experiments).items():
+        assert rules[name] == entry.description.strip()
+    assert {"download", "evaluate", "report"} <= set(rules)

@@ -10,7 +10,7 @@ from typing import Any, Self
 import yaml
 
 from pipeline_lib.errors import UserError
-from pipeline_lib.reporting.workload import Stage
+from pipeline_lib.planning.workload import Stage
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 
 from pipeline_lib.configuration.experiments import Ensemble
-from pipeline_lib.configuration.plan import Plan, Run
 from pipeline_lib.errors import UserError
+from pipeline_lib.planning.plan import Plan
 
 
 def trainings(plan: Plan) -> dict[str, str]:
     """The specification of every training run."""
-    return {str(run): plan.training(run).model_dump_json() for name in plan.trained_names for run in plan.runs(name)}
+    return {str(run): run.training.model_dump_json() for run in plan.runs(*plan.trained_names)}
 
 
 def evaluations(plan: Plan) -> dict[str, str]:
@@ -20,8 +20,8 @@ def evaluations(plan: Plan) -> dict[str, str]:
     for name, entry in plan.configuration.experiments.items():
         for run in plan.runs(name):
             for protocol in entry.protocols:
-                made = plan.ensemble if isinstance(entry, Ensemble) else plan.evaluation
-                found[f"{run}/{protocol}"] = made(run, protocol).model_dump_json()
+                made = run.ensemble if isinstance(entry, Ensemble) else run.evaluation
+                found[f"{run}/{protocol}"] = made(protocol).model_dump_json()
     return found
 
 
@@ -43,7 +43,7 @@ def differing(first: dict[str, str], second: dict[str, str]) -> set[str]:
 
 
 def test_the_specification_of_a_distillation_holds_all_that_shapes_it(planned: Any) -> None:
-    specification = planned().training(Run("d3d_demo", 1, 0))
+    specification = planned().run("d3d_demo", 1, 0).training
     assert specification.stage == "distill"
     assert specification.dataset == "generated"
     assert specification.horizontal_flip == "forbidden"
@@ -64,7 +64,7 @@ def test_one_weight_changes_its_own_distillation_alone(planned: Any) -> None:
     after = planned({"experiments": {"d3d_k400": {"objective": {"weight": 10.0}}}})
     assert differing(trainings(before), trainings(after)) == {"d3d_k400/1-0"}
     # What starts from its weights has them as inputs, and runs again when they change; its own text stays.
-    assert after.source_weights(Run("d3d_ucf101", 1, 0)) == [after.weights(Run("d3d_k400", 1, 0))]
+    assert after.run("d3d_ucf101", 1, 0).source_weights == [after.run("d3d_k400", 1, 0).weights]
     assert differing(evaluations(before), evaluations(after)) == {"d3d_k400/1-0/all_frames"}
     assert differing(shards(before), shards(after)) == set()
 
@@ -114,7 +114,7 @@ def test_a_stages_value_changes_that_stage_alone(planned: Any, overlay: dict[str
 def test_the_trial_factor_shrinks_every_recipe_in_proportion(planned: Any) -> None:
     full, trial = planned(), planned(changes={"trial": 0.01})
     for name in full.trained_names:
-        whole, part = full.recipe(name), trial.recipe(name)
+        whole, part = (plan.runs(name)[0].recipe for plan in (full, trial))
         assert part.steps == max(1, round(whole.steps * 0.01))
         assert part.schedule.milestones == [max(1, round(step * 0.01)) for step in whole.schedule.milestones]
         assert part.global_batch == whole.global_batch
@@ -126,11 +126,11 @@ def test_flow_is_an_input_only_where_it_is_seen(planned: Any) -> None:
     def seen(paths: list[Path]) -> set[str]:
         return {path.relative_to(plan.layout.root).parts[0] for path in paths}
 
-    student, baseline, teacher = (Run(name, 1, 0) for name in ("d3d_demo", "baseline_demo", "teacher_demo"))
-    assert seen(plan.training_shards(student)) == {"frames", "motion"}
-    assert seen(plan.evaluation_shards(student)) == {"frames"}
-    assert seen(plan.training_shards(baseline)) == {"frames"}
-    assert seen(plan.evaluation_shards(teacher)) == {"frames", "motion"}
+    student, baseline, teacher = (plan.run(name, 1, 0) for name in ("d3d_demo", "baseline_demo", "teacher_demo"))
+    assert seen(student.training_shards) == {"frames", "motion"}
+    assert seen(student.evaluation_shards) == {"frames"}
+    assert seen(baseline.training_shards) == {"frames"}
+    assert seen(teacher.evaluation_shards) == {"frames", "motion"}
 
 
 def test_runs_meet_the_run_that_they_start_from(planned: Any) -> None:
@@ -144,40 +144,40 @@ def test_runs_meet_the_run_that_they_start_from(planned: Any) -> None:
             }
         }
     )
-    assert plan.training(Run("d3d_demo", 1, 4)).initialise_from == "baseline_demo/1-4"
-    assert plan.training(Run("d3d_demo", 1, 0)).initialise_from == "baseline_demo/1-3"
+    assert plan.run("d3d_demo", 1, 4).training.initialise_from == "baseline_demo/1-4"
+    assert plan.run("d3d_demo", 1, 0).training.initialise_from == "baseline_demo/1-3"
     # Another data set: its only split, whatever the follower's.
-    assert plan.training(Run("d3d_ucf101", 3, 0)).initialise_from == "d3d_k400/1-0"
+    assert plan.run("d3d_ucf101", 3, 0).training.initialise_from == "d3d_k400/1-0"
     with pytest.raises(UserError, match=r"no run d3d_ucf101/4-0"):
-        plan.training(Run("d3d_ucf101", 4, 0))
+        plan.run("d3d_ucf101", 4, 0)
 
 
 def test_a_source_that_has_seen_the_validation_clips_is_refused(planned: Any) -> None:
     plan = planned({"experiments": {"d3d_k600_ucf101": {"splits": [1, 2], "initialise_from": "d3d_ucf101"}}})
-    assert plan.training(Run("d3d_k600_ucf101", 1, 0)).initialise_from == "d3d_ucf101/1-0"
-    with pytest.raises(UserError, match="has not the split 2"):
-        plan.training(Run("d3d_k600_ucf101", 2, 0))
+    assert plan.run("d3d_k600_ucf101", 1, 0).training.initialise_from == "d3d_ucf101/1-0"
+    with pytest.raises(UserError, match="has no split 2"):
+        plan.run("d3d_k600_ucf101", 2, 0)
 
 
 def test_an_ensemble_combines_the_runs_that_its_members_share(planned: Any) -> None:
     plan = planned({"experiments": {name: {"splits": [1, 2]} for name in ("d3d_ucf101", "d3d_k600_ucf101")}})
-    assert plan.runs("d3d_d3d_ucf101") == [Run("d3d_d3d_ucf101", 1, 0), Run("d3d_d3d_ucf101", 2, 0)]
-    specification = plan.ensemble(Run("d3d_d3d_ucf101", 2, 0), "all_frames")
+    assert [str(run) for run in plan.runs("d3d_d3d_ucf101")] == ["d3d_d3d_ucf101/1-0", "d3d_d3d_ucf101/2-0"]
+    specification = plan.run("d3d_d3d_ucf101", 2, 0).ensemble("all_frames")
     assert specification.members == ["d3d_ucf101/2-0", "d3d_k600_ucf101/2-0"]
-    assert planned().ensemble(Run("rgb_rgb_demo", 1, 0), "two_clips").members == [
+    assert planned().run("rgb_rgb_demo", 1, 0).ensemble("two_clips").members == [
         "baseline_demo/1-0",
         "baseline_demo/1-1",
     ]
 
 
 def test_the_data_sets_behind_a_target_are_those_of_all_that_it_starts_from(planned: Any) -> None:
-    assert planned().report_datasets("finetune_ucf101") == ["ucf101", "kinetics400"]
-    assert planned().report_datasets("demo") == ["generated", "generated_transfer"]
+    assert planned().datasets_behind("finetune_ucf101") == ["ucf101", "kinetics400"]
+    assert planned().datasets_behind("demo") == ["generated", "generated_transfer"]
 
 
 def test_the_intermediates_of_a_target_reach_back_to_the_teachers_shards(planned: Any) -> None:
     plan = planned()
-    found = {str(path.relative_to(plan.layout.root)) for path in plan.intermediates(["d3d_ucf101"])}
+    found = {str(path.relative_to(plan.layout.root)) for path in plan.intermediates("d3d_ucf101")}
     weights = {name for name in found if name.startswith("experiments/")}
     assert weights == {
         f"experiments/{name}/1-0/weights.safetensors" for name in ("d3d_ucf101", "d3d_k400", "teacher_k400")
@@ -189,8 +189,8 @@ def test_the_intermediates_of_a_target_reach_back_to_the_teachers_shards(planned
         "motion/kinetics400/short256_25fps/tvl1",
     }
     assert len(found) == 3 + 64 + 256 + 256
-    members = {str(path) for path in plan.intermediates(["rgb_rgb_demo"])}
-    assert {str(plan.weights(Run("baseline_demo", 1, seed))) for seed in (0, 1)} <= members
+    members = {str(path) for path in plan.intermediates("rgb_rgb_demo")}
+    assert {str(plan.run("baseline_demo", 1, seed).weights) for seed in (0, 1)} <= members
 
 
 def test_rewording_a_recipes_source_trains_nothing_again(planned: Any) -> None:

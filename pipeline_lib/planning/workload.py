@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline_lib.artefacts.manifest_summary import read_summary
-from pipeline_lib.configuration.experiments import Ensemble, Experiment
-from pipeline_lib.configuration.plan import Plan, Run
+from pipeline_lib.configuration.experiments import Experiment
 from pipeline_lib.errors import UserError
+from pipeline_lib.planning.plan import Plan
+from pipeline_lib.planning.run import Run
 
 PROBED_PER_CORE = 600.0
 """Frames of 340×256 per second that one core decodes while it probes a video: measured on a server processor."""
@@ -119,31 +120,20 @@ def measured(folder: Path, unit: str) -> tuple[float, float] | None:
     return (units / seconds, size / units) if units and seconds else None
 
 
-def runs_behind(plan: Plan, names: Iterable[str]) -> list[Run]:
-    """Every training that some experiments need, each once, sources first."""
+def trainings_behind(runs: Iterable[Run]) -> list[Run]:
+    """Every training that some runs need, each once, sources first."""
     found: dict[Run, None] = {}
-
-    def visit(run: Run) -> None:
-        entry = plan.configuration.experiments[run.experiment]
-        if isinstance(entry, Ensemble):
-            for member in plan.members(run):
-                visit(member)
-            return
-        for source in (entry.teacher, entry.initialise_from):
-            if source is not None and source in plan.configuration.experiments:
-                visit(plan.source_run(source, run))
-        found.setdefault(run)
-
-    for name in names:
-        for run in plan.runs(name):
-            visit(run)
+    for run in runs:
+        found |= dict.fromkeys(trainings_behind(run.sources))
+        if isinstance(run.entry, Experiment):
+            found[run] = None
     return list(found)
 
 
-def _gmacs(plan: Plan, run: Run) -> float:
+def _gmacs(run: Run) -> float:
     from pipeline_lib.models.complexity import count
 
-    specification = plan.training(run)
+    specification = run.training
     sampling = specification.recipe.sampling
     channels = 3 if specification.modality == "rgb" else 2
     model = specification.model
@@ -161,17 +151,14 @@ def workload(plan: Plan, target: str, speeds: Speeds) -> list[Stage]:
     Raises:
         UserError: no such target, or nothing to count a data set by.
     """
-    names = [reported.name for reported in plan.report(target).experiments]
-    runs = runs_behind(plan, names)
+    names = plan.experiments_of(target)
+    runs = trainings_behind(plan.runs(*names))
     stages: list[Stage] = []
     places: dict[tuple[str, str], set[str]] = {}
     for run in runs:
-        experiment = plan.configuration.experiments[run.experiment]
-        assert isinstance(experiment, Experiment)
-        motions = places.setdefault((experiment.dataset, experiment.frame_format), set())
-        motion = plan.training(run).motion
-        if motion is not None and plan.sees_flow(run, with_teacher=True):
-            motions.add(motion)
+        motions = places.setdefault((run.dataset, run.trained.frame_format), set())
+        if run.motion is not None and run.reads_motion:
+            motions.add(run.motion)
     for dataset in dict.fromkeys(dataset for dataset, _ in places):
         total, _, source = num_clips(plan, dataset)
         frames = total * max(frames_per_clip(plan, *place) for place in places if place[0] == dataset)
@@ -182,7 +169,7 @@ def workload(plan: Plan, target: str, speeds: Speeds) -> list[Stage]:
         stages += _data_stages(plan, dataset, frame_format, sorted(motions), speeds)
     gpu = plan.configuration.hardware.device != "cpu" and speeds.gpu_teraflops is not None
     for run in runs:
-        stages.append(_training(plan, run, speeds, gpu))
+        stages.append(_training(run, speeds, gpu))
     for run in runs:
         if run.experiment in names:
             stages.append(_evaluation(plan, run, speeds, gpu))
@@ -234,13 +221,12 @@ def _compute(stage: Stage, operations: float, speeds: Speeds, gpu: bool) -> Stag
     return stage
 
 
-def _training(plan: Plan, run: Run, speeds: Speeds, gpu: bool) -> Stage:
-    specification = plan.training(run)
+def _training(run: Run, speeds: Speeds, gpu: bool) -> Stage:
+    specification = run.training
     recipe = specification.recipe
-    passes = specification.objective.passes * _gmacs(plan, run)
-    if specification.teacher is not None:
-        teacher = specification.teacher
-        passes += _gmacs(plan, Run(teacher.experiment, teacher.split, teacher.seed))
+    passes = specification.objective.passes * _gmacs(run)
+    if run.teacher is not None:
+        passes += _gmacs(run.teacher)
     clips = recipe.steps * recipe.global_batch
     stage = Stage("training", str(run), 1, rule=specification.stage)
     stage.basis = f"{recipe.steps:,} steps × {recipe.global_batch} clips × {passes:.1f} G multiply-adds"
@@ -248,20 +234,19 @@ def _training(plan: Plan, run: Run, speeds: Speeds, gpu: bool) -> Stage:
 
 
 def _evaluation(plan: Plan, run: Run, speeds: Speeds, gpu: bool) -> Stage:
-    specification = plan.training(run)
+    specification = run.training
     total, train, _ = num_clips(plan, specification.dataset)
     sampling = specification.recipe.sampling
     operations = 0.0
-    experiment = plan.experiment(run.experiment)
-    judged = [(name, total - train) for name in experiment.protocols]
-    if experiment.retrieval is not None:
-        judged.append((experiment.retrieval, total))
+    judged = [(name, total - train) for name in run.trained.protocols]
+    if run.trained.retrieval is not None:
+        judged.append((run.trained.retrieval, total))
     for name, num_videos in judged:
         protocol = plan.configuration.protocols[name]
         frames = frames_per_clip(plan, specification.dataset, specification.frame_format)
         clips = frames / sampling.num_frames if protocol.num_clips == "all_frames" else float(protocol.num_clips)
         area = ((protocol.crop or sampling.crop) / sampling.crop) ** 2
-        operations += 2e9 * _gmacs(plan, run) * clips * protocol.num_crops * area * num_videos
+        operations += 2e9 * _gmacs(run) * clips * protocol.num_crops * area * num_videos
     stage = Stage("evaluation", str(run), len(judged), rule="evaluate_run", basis=f"{total - train:,} clips")
     return _compute(stage, operations, speeds, gpu)
 

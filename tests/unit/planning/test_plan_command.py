@@ -7,10 +7,10 @@ import pytest
 import yaml
 
 from pipeline_lib.__main__ import main
-from pipeline_lib.jobs import load_plan
 from pipeline_lib.models.complexity import count
-from pipeline_lib.reporting.limits import Limits
-from pipeline_lib.reporting.workload import Speeds, Stage, runs_behind, workload
+from pipeline_lib.planning.limits import Limits
+from pipeline_lib.planning.plan import load_plan
+from pipeline_lib.planning.workload import Speeds, Stage, trainings_behind, workload
 
 
 @pytest.fixture
@@ -38,12 +38,12 @@ def test_work_follows_from_lists_recipes_and_networks(repository: Path, overlay:
     )
     (motion,) = by_stage["motion"]
     assert motion.gpu_hours == pytest.approx(1300 * 250 * (256 * 256 * 4 / 3 / (340 * 256)) / 1000 / 3600)
-    runs = runs_behind(plan, [entry.name for entry in plan.report("distill_k400").experiments])
+    runs = trainings_behind(plan.runs(*plan.experiments_of("distill_k400")))
     # Each training once, a teacher before its student.
     names = [run.experiment for run in runs]
     assert len(set(runs)) == len(runs) == len(by_stage["training"])
     assert names.index("teacher_k400") < names.index("d3d_k400")
-    specification = plan.training(runs[names.index("d3d_k400")])
+    specification = runs[names.index("d3d_k400")].training
     forward = [count("s3dg", 64, 224, in_channels=channels).gmacs for channels in (3, 2)]
     clips = specification.recipe.steps * specification.recipe.global_batch
     hours = 2e9 * (3 * forward[0] + forward[1]) * clips / 100e12 / 3600

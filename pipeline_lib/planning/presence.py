@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from pipeline_lib.configuration.formats import REQUIRED_LISTS
-from pipeline_lib.configuration.plan import Plan
 from pipeline_lib.errors import UserError
+from pipeline_lib.planning.plan import Plan
 
 DOCUMENT = "docs/configuration.md (section “Your own data”)"
 

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline_lib.configuration.plan import Plan
-from pipeline_lib.jobs import load_plan
+from pipeline_lib.planning.plan import Plan, load_plan
 
 Planned = Callable[..., Plan]
 

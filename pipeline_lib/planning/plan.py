@@ -1,0 +1,300 @@
+"""From a checked configuration to jobs: what each stage gets, and which artefacts a target asks for."""
+
+import os
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pipeline_lib.artefacts import stages
+from pipeline_lib.artefacts.layout import Layout
+from pipeline_lib.configuration.data import Dataset
+from pipeline_lib.configuration.experiments import Ensemble, Experiment
+from pipeline_lib.configuration.loading import CONFIGURATION_FILE, load
+from pipeline_lib.configuration.messages import nearest
+from pipeline_lib.configuration.references import member_name
+from pipeline_lib.configuration.root import Configuration
+from pipeline_lib.configuration.specification import (
+    DownloadSpecification,
+    FramesSpecification,
+    ManifestSpecification,
+    MotionSpecification,
+    ReportedExperiment,
+    ReportSpecification,
+)
+from pipeline_lib.errors import UserError
+from pipeline_lib.planning.options import network_options
+from pipeline_lib.planning.run import Run, with_sources
+
+SELECTED = "selected"
+"""The report on what the configuration selects."""
+SUBSETS = ("train", "validation")
+
+
+def load_plan(
+    folder: str | Path, overlays: Iterable[str | Path] = (), changes: Mapping[str, Any] | None = None
+) -> "Plan":
+    """Read the configuration in ``folder`` and plan its jobs.
+
+    Args:
+        folder: of config.yaml and ``workflow/``.
+        overlays: further files, later over earlier.
+        changes: values that go over all files.
+
+    Raises:
+        UserError: the configuration is not valid.
+    """
+    base = Path(os.path.relpath(folder)) / CONFIGURATION_FILE
+    return Plan(load(base, [Path(path) for path in overlays], changes, network_options()))
+
+
+class Plan:
+    """The jobs of one configuration.
+
+    Args:
+        configuration: a checked configuration.
+    """
+
+    def __init__(self, configuration: Configuration) -> None:
+        self.configuration = configuration
+        self.layout = Layout(Path(configuration.output))
+        self._runs: dict[str, list[Run]] = {}
+
+    # Names
+
+    def names_of_stage(self, *stages: str) -> list[str]:
+        """The experiments that the rules of these names run."""
+        return [name for name, entry in self.configuration.experiments.items() if entry.stage in stages]
+
+    @cached_property
+    def trained_names(self) -> list[str]:
+        """The experiments that have weights of their own."""
+        return [name for name, entry in self.configuration.experiments.items() if isinstance(entry, Experiment)]
+
+    @cached_property
+    def generated_names(self) -> list[str]:
+        """The data sets that are generated."""
+        return [name for name, dataset in self.configuration.datasets.items() if dataset.format == "generated"]
+
+    @cached_property
+    def report_names(self) -> list[str]:
+        """What a report can be asked for: each target, each experiment, and what the configuration selects."""
+        return [*self.configuration.targets, *self.configuration.experiments, SELECTED]
+
+    def experiments_of(self, *names: str) -> list[str]:
+        """The experiments that names of experiments, of targets and ``selected`` stand for, each once, in order."""
+        found: dict[str, None] = {}
+        for name in names:
+            if name in self.configuration.experiments:
+                found[name] = None
+            elif name == SELECTED:
+                found |= dict.fromkeys(self.experiments_of(*self.configuration.select))
+            else:
+                found |= dict.fromkeys(self.configuration.targets[name].experiments)
+        return list(found)
+
+    # Runs
+
+    def runs(self, *names: str) -> list[Run]:
+        """The runs of experiments (splits × seeds) and ensembles (what their members have in common).
+
+        Raises:
+            UserError: the members of an ensemble have no split or no seed in common.
+        """
+        for name in names:
+            if name not in self._runs:
+                self._runs[name] = [
+                    Run(name, split, seed, self.configuration)
+                    for split in self._splits(name)
+                    for seed in self._seeds(name)
+                ]
+        return [run for name in names for run in self._runs[name]]
+
+    def _splits(self, name: str) -> list[int]:
+        entry = self.configuration.experiments[name]
+        if isinstance(entry, Experiment):
+            return entry.splits
+        return self._common(name, [self._splits(member_name(member)[0]) for member in entry.members], "split")
+
+    def _seeds(self, name: str) -> list[int]:
+        entry = self.configuration.experiments[name]
+        if isinstance(entry, Experiment):
+            return entry.seeds
+        # A member such as `NAME@3` takes that seed in every run of the ensemble.
+        members = [member_name(member) for member in entry.members]
+        seeds = [self._seeds(source) for source, seed in members if seed is None]
+        return self._common(name, seeds or [[0]], "seed")
+
+    @staticmethod
+    def _common(name: str, numbers: list[list[int]], what: str) -> list[int]:
+        common = sorted(set(numbers[0]).intersection(*numbers))
+        if not common:
+            raise UserError(f"experiments.{name}: its members have no {what} in common.")
+        return common
+
+    def run(self, experiment: str, split: int | str, seed: int | str) -> Run:
+        """The run of this name, whose sources fit.
+
+        Raises:
+            UserError: there is no such experiment or run, or no run that it can start or learn from.
+        """
+        if experiment not in self.configuration.experiments:
+            valid = self.configuration.experiments
+            raise UserError(f"There is no experiment `{experiment}`. {nearest(experiment, valid)}")
+        for run in self.runs(experiment):
+            if (run.split, run.seed) == (int(split), int(seed)):
+                with_sources([run])
+                return run
+        raise UserError(
+            f"There is no run {experiment}/{split}-{seed}: experiments.{experiment} has the splits "
+            f"{self._splits(experiment)} and the seeds {self._seeds(experiment)}."
+        )
+
+    # What the stages before a training get
+
+    def downloads(self) -> list[Path]:
+        """The summaries of every configured download.
+
+        Raises:
+            UserError: there is none.
+        """
+        if not self.configuration.downloads:
+            raise UserError(
+                "The target download has nothing to fetch: `downloads` in the configuration is empty. "
+                "docs/download.md says what to write there."
+            )
+        return [self.layout.download_summary(name) for name in self.configuration.downloads]
+
+    def download(self, name: str) -> DownloadSpecification:
+        """What ``download`` gets."""
+        return DownloadSpecification(name=name, download=self.configuration.downloads[name])
+
+    def generate(self, name: str) -> ManifestSpecification:
+        """What ``generate`` gets: nothing but what shapes the videos."""
+        dataset = self.configuration.datasets[name]
+        return ManifestSpecification(name=name, dataset=Dataset(format="generated", generated=dataset.generated))
+
+    def dataset(self, name: str) -> Dataset:
+        """The data set as ``manifest build`` reads it: a generated one as the table that ``generate`` wrote."""
+        dataset = self.configuration.datasets[name]
+        if dataset.format != "generated":
+            return dataset
+        return dataset.model_copy(
+            update={
+                "format": "table",
+                "annotations": {subset: str(self.layout.media_list(name, subset)) for subset in SUBSETS},
+                "videos": [str(self.layout.media_folder(name))],
+                "generated": None,
+            }
+        )
+
+    def manifest(self, name: str) -> ManifestSpecification:
+        """What ``manifest build`` gets. Flips are the trainer's concern: a change redoes no manifest."""
+        dataset = self.dataset(name).model_copy(update={"horizontal_flip": "allowed"})
+        return ManifestSpecification(name=name, dataset=dataset)
+
+    def annotation_files(self, name: str) -> list[str]:
+        """The files whose change redoes the manifest: the lists, and of folders of lists each file."""
+        dataset = self.dataset(name)
+        files: list[str] = []
+        for value in (*dataset.annotations.values(), dataset.filter.ids, dataset.filter.classes):
+            if value is not None:
+                path = Path(value)
+                files += sorted(str(file) for file in path.iterdir() if file.is_file()) if path.is_dir() else [value]
+        return files
+
+    def shard_list(self, dataset: str, shard: str) -> Path:
+        """A shard's list of videos, of a manifest that is built.
+
+        Raises:
+            UserError: the list is missing.
+        """
+        path = self.layout.shard_list(dataset, shard)
+        if not path.exists():
+            raise UserError(
+                f"{path} is missing, though the manifest of {dataset} is built. "
+                f"Build it again: --forcerun manifest, or delete {self.layout.manifest_folder(dataset)}."
+            )
+        return path
+
+    def frames(self, dataset: str, frame_format: str) -> FramesSpecification:
+        """What ``extract-frames`` gets."""
+        return FramesSpecification(
+            dataset=dataset,
+            frame_format=frame_format,
+            frames=self.configuration.frame_formats[frame_format],
+            on_decode_error=self.configuration.datasets[dataset].on_decode_error,
+        )
+
+    def motion(self, dataset: str, frame_format: str, motion: str) -> MotionSpecification:
+        """What ``extract-motion`` gets."""
+        return MotionSpecification(
+            dataset=dataset,
+            frame_format=frame_format,
+            motion=motion,
+            motion_kind=self.configuration.motions[motion],
+            device=self.configuration.hardware.device,
+        )
+
+    def motion_modules(self, motion: str) -> list[str]:
+        """The modules that compute a motion kind."""
+        kind = self.configuration.motions[motion]
+        return stages.motion_modules(kind.method, kind.parameters)
+
+    # Targets and reports
+
+    def datasets_behind(self, name: str) -> list[str]:
+        """The data sets that a target needs, with those of all that it starts from; each once, in order."""
+        runs = with_sources(self.runs(*self.experiments_of(name)))
+        return list(dict.fromkeys(run.dataset for run in runs))
+
+    def results(self, name: str) -> list[Path]:
+        """The figures of a target: metrics of every run and protocol, and retrieval where it is asked for."""
+        runs = self.runs(*self.experiments_of(name))
+        return [path for run in runs for path in (*run.metrics, *run.retrievals)]
+
+    def report_inputs(self, name: str) -> list[Path]:
+        """What a report shows: the figures, scores, and the weights beside which the training logs lie."""
+        runs = self.runs(*self.experiments_of(name))
+        scores = [run.scores(protocol) for run in runs for protocol in run.entry.protocols]
+        return [*self.results(name), *scores, *(run.weights for run in runs if isinstance(run.entry, Experiment))]
+
+    def intermediates(self, name: str) -> list[Path]:
+        """The shards and weights behind a target, with all that its experiments start or learn from.
+
+        Snakemake makes a deleted file again only if a target names it: a report that is finished asks for nothing.
+        """
+        runs = with_sources(self.runs(*self.experiments_of(name)))
+        trained = [run for run in runs if isinstance(run.entry, Experiment)]
+        files = [path for run in trained for path in (*run.training_shards, *run.source_weights, run.weights)]
+        return list(dict.fromkeys(files))
+
+    def reported(self, name: str) -> ReportedExperiment:
+        """What the report says of one experiment or ensemble."""
+        entry = self.configuration.experiments[name]
+        run = self.runs(name)[0]
+        common: dict[str, Any] = {
+            "name": name,
+            "dataset": run.dataset,
+            "splits": sorted(set(self._splits(name))),
+            "seeds": sorted(set(self._seeds(name))),
+            **{key: getattr(entry, key) for key in ("description", "stage", "protocols", "paper")},
+        }
+        if isinstance(entry, Ensemble):
+            modalities = [member.trained.modality for member in run.members]
+            return ReportedExperiment(**common, modality="+".join(modalities), members=entry.members)
+        own = ("modality", "frame_format", "teacher", "initialise_from", "retrieval")
+        common |= {key: getattr(entry, key) for key in own}
+        return ReportedExperiment(**common, motion=run.motion, model=entry.model.name)
+
+    def report(self, name: str) -> ReportSpecification:
+        """What ``report`` gets: of a target, an experiment, or (``selected``) of everything that ``select`` names."""
+        target = self.configuration.targets.get(name)
+        described = target or self.configuration.experiments.get(name)
+        return ReportSpecification(
+            name=name,
+            title="Selected experiments" if described is None else described.description,
+            experiments=[self.reported(experiment) for experiment in self.experiments_of(name)],
+            compare=[] if target is None else target.compare,
+            notes=[] if target is None else target.notes,
+        )

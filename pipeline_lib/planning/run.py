@@ -1,0 +1,297 @@
+"""One run: where its artefacts lie, what its jobs get, and which runs it starts or learns from."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from pipeline_lib.artefacts.layout import Layout, shard_names
+from pipeline_lib.configuration.experiments import Ensemble, Experiment
+from pipeline_lib.configuration.messages import nearest
+from pipeline_lib.configuration.objectives import Model
+from pipeline_lib.configuration.references import IMPORTED, member_name
+from pipeline_lib.configuration.root import Configuration
+from pipeline_lib.configuration.specification import (
+    EnsembleSpecification,
+    EvaluationSpecification,
+    TrainingSpecification,
+)
+from pipeline_lib.configuration.training import Recipe, merged
+from pipeline_lib.errors import UserError
+from pipeline_lib.models.catalogue import resolve
+
+
+def with_catalogue_options(model: Model) -> Model:
+    """The network with all its options: an edit to the catalogue is an edit to the specification."""
+    return Model(name=model.name, options=resolve(model.name)[1] | model.options)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training of an experiment, or one combination of an ensemble's members.
+
+    ``Plan.run`` makes them and says which exist.
+
+    Attributes:
+        experiment: name of the experiment or the ensemble.
+        split: of its data set, from 1.
+        seed: of the training.
+        configuration: a checked configuration; runs of one configuration are compared by the other three.
+    """
+
+    experiment: str
+    split: int
+    seed: int
+    configuration: Configuration = field(repr=False, compare=False)
+
+    def __str__(self) -> str:
+        return f"{self.experiment}/{self.split}-{self.seed}"
+
+    @property
+    def entry(self) -> Experiment | Ensemble:
+        """What the configuration says of it."""
+        return self.configuration.experiments[self.experiment]
+
+    @property
+    def trained(self) -> Experiment:
+        """The same of a run that is trained.
+
+        Raises:
+            UserError: it is an ensemble's.
+        """
+        entry = self.entry
+        if not isinstance(entry, Experiment):
+            experiments = self.configuration.experiments.items()
+            names = [name for name, other in experiments if isinstance(other, Experiment)]
+            raise UserError(f"There is no experiment `{self.experiment}` to train. {nearest(self.experiment, names)}")
+        return entry
+
+    # Where its artefacts lie
+
+    @cached_property
+    def layout(self) -> Layout:
+        """All paths below the configuration's output root."""
+        return Layout(Path(self.configuration.output))
+
+    @property
+    def _place(self) -> tuple[str, str, str]:
+        return self.experiment, str(self.split), str(self.seed)
+
+    @property
+    def folder(self) -> Path:
+        """The training's folder: checkpoints, log and weights."""
+        return self.layout.experiment(*self._place)
+
+    @property
+    def weights(self) -> Path:
+        """The final weights."""
+        return self.layout.weights(*self._place)
+
+    def scores(self, protocol: str) -> Path:
+        """The score file under a protocol."""
+        return self.layout.scores(*self._place, protocol)
+
+    @property
+    def metrics(self) -> list[Path]:
+        """The metrics under each of its protocols."""
+        return [self.layout.metrics(*self._place, protocol) for protocol in self.entry.protocols]
+
+    @property
+    def retrievals(self) -> list[Path]:
+        """The nearest-neighbour figures; none where the experiment does not ask for them."""
+        entry = self.entry
+        asked = entry.retrieval if isinstance(entry, Experiment) else None
+        return [] if asked is None else [self.layout.retrieval(*self._place, asked)]
+
+    # What it starts or learns from
+
+    def _source(self, name: str) -> "Run":
+        """The run of experiment ``name`` that this one starts or learns from.
+
+        The same split if both use one data set, so that nobody learns from a network that has seen its validation
+        videos; the same seed where there is one. Else the first.
+
+        Raises:
+            UserError: the experiment has no such split.
+        """
+        source = Run(name, self.split, self.seed, self.configuration).trained
+        split = self.split
+        if source.dataset != self.trained.dataset:
+            split = source.splits[0]
+        elif split not in source.splits:
+            raise UserError(
+                f"experiments.{self.experiment}: it starts from {name}, which has no split {split} "
+                f"(experiments.{name}.splits: {source.splits}); the network of another split has seen its "
+                "validation videos."
+            )
+        seed = self.seed if self.seed in source.seeds else source.seeds[0]
+        return Run(name, split, seed, self.configuration)
+
+    @cached_property
+    def teacher(self) -> "Run | None":
+        """The run whose network teaches it."""
+        name = self.trained.teacher
+        return None if name is None else self._source(name)
+
+    @cached_property
+    def start(self) -> "Run | None":
+        """The run whose weights it starts from; None also where these are imported."""
+        name = self.trained.initialise_from
+        return None if name is None or name.startswith(IMPORTED) else self._source(name)
+
+    @cached_property
+    def members(self) -> list["Run"]:
+        """The runs that an ensemble combines; none for a training."""
+        if isinstance(self.entry, Experiment):
+            return []
+        members = [member_name(member) for member in self.entry.members]
+        return [
+            Run(name, self.split, self.seed if seed is None else seed, self.configuration) for name, seed in members
+        ]
+
+    @property
+    def sources(self) -> list["Run"]:
+        """The runs whose artefacts its job reads: teacher and start, or an ensemble's members."""
+        if isinstance(self.entry, Ensemble):
+            return self.members
+        return [run for run in (self.teacher, self.start) if run is not None]
+
+    @property
+    def source_weights(self) -> list[Path]:
+        """The weights that a training starts or learns from, imported ones among them."""
+        files = [run.weights for run in self.sources]
+        start = self.trained.initialise_from
+        if start is not None and start.startswith(IMPORTED):
+            files.append(self.layout.imported(start.removeprefix(IMPORTED)))
+        return files
+
+    # What it reads
+
+    @property
+    def dataset(self) -> str:
+        """The data set that it is evaluated on; an ensemble's is its members'."""
+        entry = self.entry
+        return self.members[0].dataset if isinstance(entry, Ensemble) else entry.dataset
+
+    @property
+    def motion(self) -> str | None:
+        """The motion kind that its network or its teacher sees."""
+        experiment = self.trained
+        if experiment.motion is not None or experiment.teacher is None:
+            return experiment.motion
+        return Run(experiment.teacher, self.split, self.seed, self.configuration).motion
+
+    @property
+    def network_module(self) -> str:
+        """The module that builds its network."""
+        return resolve(self.trained.model.name)[0]
+
+    @property
+    def reads_motion(self) -> bool:
+        """Whether its training reads motion: for the network, the teacher, or the objective."""
+        networks = [self, *([] if self.teacher is None else [self.teacher])]
+        return self.trained.objective.reads_motion or any(run.trained.modality == "flow" for run in networks)
+
+    @property
+    def training_shards(self) -> list[Path]:
+        """The shards that the training reads, and the tables of their motion's strength where it asks for them."""
+        shards = self._shards(self.reads_motion)
+        if self.trained.objective.needs_strength:
+            shards += self._motion(self.layout.strength)
+        return shards
+
+    @property
+    def evaluation_shards(self) -> list[Path]:
+        """The shards that an evaluation reads: no motion where the network sees none, even if its teacher did."""
+        return self._shards(self.trained.modality == "flow")
+
+    def _shards(self, with_motion: bool) -> list[Path]:
+        # The frames shards hold the table of videos also for a network that sees flow alone.
+        shards = [self.layout.frames(self.dataset, self.trained.frame_format, shard) for shard in self._names]
+        return shards + (self._motion(self.layout.motion) if with_motion else [])
+
+    def _motion(self, path: Callable[[str, str, str, str], Path]) -> list[Path]:
+        assert self.motion is not None  # checked with the references
+        return [path(self.dataset, self.trained.frame_format, self.motion, shard) for shard in self._names]
+
+    @property
+    def _names(self) -> list[str]:
+        return shard_names(self.configuration.datasets[self.dataset].num_shards)
+
+    # What its jobs get
+
+    @property
+    def recipe(self) -> Recipe:
+        """The experiment's recipe with its changes, shortened by the trial factor.
+
+        Its ``source`` is left out: a sentence for readers, whose rewording must not train anything again.
+        """
+        recipe = self.configuration.recipes[self.trained.recipe]
+        changes = self.trained.recipe_changes
+        if changes:
+            # Checked with the references.
+            recipe = Recipe.model_validate(merged(recipe.model_dump(mode="json"), changes))
+        return recipe.shrunk(self.configuration.trial).model_copy(update={"source": ""})
+
+    @cached_property
+    def training(self) -> TrainingSpecification:
+        """What ``train`` gets.
+
+        Raises:
+            UserError: it is no training, or its sources have not its split.
+        """
+        experiment = self.trained
+        dataset = self.configuration.datasets[experiment.dataset]
+        networks = experiment.objective.networks.items()
+        objective = experiment.objective.model_copy(
+            update={key: with_catalogue_options(model) for key, model in networks}
+        )
+        return TrainingSpecification(
+            experiment=self.experiment,
+            stage=experiment.stage,
+            split=self.split,
+            seed=self.seed,
+            dataset=experiment.dataset,
+            horizontal_flip=dataset.horizontal_flip,
+            num_shards=dataset.num_shards,
+            train_share=experiment.train_share,
+            frame_format=experiment.frame_format,
+            modality=experiment.modality,
+            motion=self.motion,
+            motion_kind=None if self.motion is None else self.configuration.motions[self.motion],
+            model=with_catalogue_options(experiment.model),
+            recipe=self.recipe,
+            objective=objective,
+            teacher=None if self.teacher is None else self.teacher.training,
+            initialise_from=experiment.initialise_from if self.start is None else str(self.start),
+            hardware=self.configuration.hardware,
+        )
+
+    def evaluation(self, protocol: str) -> EvaluationSpecification:
+        """What ``evaluate`` and ``retrieve`` get."""
+        return EvaluationSpecification(
+            training=self.training, protocol_name=protocol, protocol=self.configuration.protocols[protocol]
+        )
+
+    def ensemble(self, protocol: str) -> EnsembleSpecification:
+        """What ``ensemble`` gets."""
+        return EnsembleSpecification(
+            experiment=self.experiment,
+            split=self.split,
+            seed=self.seed,
+            members=[str(member) for member in self.members],
+            protocol_name=protocol,
+            protocol=self.configuration.protocols[protocol],
+        )
+
+
+def with_sources(runs: Iterable[Run]) -> list[Run]:
+    """The runs and all that they start or learn from, each once, nearest first."""
+    found: dict[Run, None] = {}
+    waiting = list(runs)
+    while waiting:
+        run = waiting.pop(0)
+        if run not in found:
+            found[run] = None
+            waiting += run.sources
+    return list(found)
