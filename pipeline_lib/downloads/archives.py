@@ -14,15 +14,16 @@ from pipeline_lib.downloads.session import FailedError, OutcomeError, Session, r
 COMPRESSIONS: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 # Members that describe the next one (a long name, PAX): tarfile reads each of them whole into memory.
 DESCRIPTIONS = b"LKxgX"
-LONGEST_DESCRIPTION_BYTES = 1 << 20
+LARGEST_DESCRIPTION_BYTES, LARGEST_FILE_BYTES = 1 << 20, 1 << 40
 
 
 class _Member(tarfile.TarInfo):
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
         member = super().frombuf(buf, encoding, errors)
-        if member.size < 0 or (member.type in DESCRIPTIONS and member.size > LONGEST_DESCRIPTION_BYTES):
-            raise tarfile.ReadError(f"a header claims {member.size} bytes")
+        largest = LARGEST_DESCRIPTION_BYTES if member.type in DESCRIPTIONS else LARGEST_FILE_BYTES
+        if not 0 <= member.size <= largest:
+            raise tarfile.ReadError(f"the header of {member.name!r} claims {member.size} bytes")
         return member
 
 

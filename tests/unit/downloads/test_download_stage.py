@@ -397,17 +397,17 @@ def test_a_file_does_not_land_behind_a_link(tmp_path):
 
 def test_a_size_that_no_disk_holds_fails_its_item_alone(tmp_path):
     info = tarfile.TarInfo("huge.mp4")
-    info.size = 10**15
+    info.size = 10**18
     resources = {
         "/header.tar": Resource(info.tobuf(format=tarfile.GNU_FORMAT) + bytes(1024)),
-        "/length.tar": Resource(tar_of({"a.mp4": CONTENT}), claims=10**15),
+        "/length.tar": Resource(tar_of({"a.mp4": CONTENT}), claims=10**18),
         "/good.tar": Resource(tar_of({"good.mp4": CONTENT})),
     }
     with loopback_server(resources) as server:
         download = settings(tmp_path, kind="archives", urls=url_list(tmp_path, server, *resources), workers=1)
         summary = fetch(tmp_path, download)
         assert (summary["done"], sorted(causes(summary))) == (1, ["header.tar", "length.tar"])
-        assert "claims 1000000000000000 bytes" in causes(summary)["length.tar"]
+        assert "claims 1000000000000000000 bytes" in causes(summary)["length.tar"]
         before = sum(server.requests.values())
         assert fetch(tmp_path, download) == summary
         assert sum(server.requests.values()) == before
