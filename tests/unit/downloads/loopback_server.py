@@ -117,7 +117,7 @@ class _Handler(BaseHTTPRequestHandler):
         etag = f'"{hashlib.md5(resource.content).hexdigest()}"'
         begin, total = 0, len(resource.content)
         asked = self.headers.get("Range")
-        if asked and resource.ranges and self.headers.get("If-Range", etag) == etag:
+        if asked and resource.ranges and (self.headers.get("If-Range") or etag) == etag:
             state.range_headers.append(asked)
             begin = int(re.fullmatch(r"bytes=(\d+)-", asked)[1])
             if begin >= total:
