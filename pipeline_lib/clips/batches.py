@@ -1,4 +1,4 @@
-"""From uint8 batches to a network's input, on the device: move, flip, normalise."""
+"""From uint8 batches to a network's input: move to the device, flip, normalise."""
 
 import torch
 
@@ -8,7 +8,7 @@ CHANNELS = {"rgb": 3, "flow": 2}
 """Input channels of each modality."""
 
 MOTION_CHANNELS = {"flow_edges": 1, "frame_difference": 1}
-"""Channels of the motion kinds (by method) that are no flow."""
+"""Channels of the motion methods that do not give flow."""
 
 
 def normalise_rgb(clip: torch.Tensor) -> torch.Tensor:
@@ -36,7 +36,7 @@ def normalise_motion(clip: torch.Tensor, zero: int, scale: int) -> torch.Tensor:
     """uint8 (B, T, H, W, C) of any motion kind → float32 (B, C, T, H, W), value / bound.
 
     Args:
-        clip: quantised motion that is no displacement: a resize leaves its values as they are.
+        clip: quantised motion other than flow, whose values a resize does not change.
         zero: the byte of the value 0.
         scale: bytes from there to the bound.
     """
@@ -45,7 +45,7 @@ def normalise_motion(clip: torch.Tensor, zero: int, scale: int) -> torch.Tensor:
 
 
 def flip_clips(clip: torch.Tensor, flip: torch.Tensor) -> torch.Tensor:
-    """Mirror those clips (B, C, T, H, W) whose ``flip`` (B,) is set."""
+    """Mirror the clips (B, C, T, H, W) whose ``flip`` (B,) is set."""
     return torch.where(flip.view(-1, 1, 1, 1, 1), clip.flip(-1), clip)
 
 
@@ -58,7 +58,7 @@ def to_network_input(batch: dict[str, torch.Tensor], device: torch.device) -> di
 
     Returns:
         ``rgb`` (B, 3, T, H, W) and ``flow`` (B, 2, T, H, W; other motion kinds have one channel), float32 in [-1, 1],
-        ``channels_last_3d``, mirrored where ``flip`` is set (``flow_flip`` for flow, if there), u negated there;
+        ``channels_last_3d``, mirrored and u negated where ``flip`` is set (for flow ``flow_flip``, if there is one);
         ``labels``, ``videos`` and ``samples`` as they are.
     """
     moved = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}

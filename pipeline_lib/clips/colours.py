@@ -2,7 +2,7 @@
 
 MoDist (Xiao, Tighe, Modolo, "Modist: Motion distillation for self-supervised video representation learning"),
 section 4: grey with p = 0.2, Gaussian blur with p = 0.5, brightness, contrast and saturation with p = 0.8 and a ratio
-of 0.4. The blur's σ, which it does not print, is SimCLR's, uniform in [0.1, 2] (Chen et al. 2020, appendix A).
+of 0.4. It does not print the blur's σ; SimCLR's is used, uniform in [0.1, 2] (Chen et al. 2020, appendix A).
 """
 
 import numpy as np

@@ -16,16 +16,16 @@ def padded_half(height: int) -> int:
     return -(-height // 8) * 8
 
 
-def read_encoded(shard: Shard, first: int, total: int, request: ClipRequest) -> list[memoryview]:
+def read_encoded(shard: Shard, first: int, video_frames: int, request: ClipRequest) -> list[memoryview]:
     """The clip's encoded frames in the order of the clip, from one contiguous read.
 
     Args:
         shard: the packed shard.
         first: the video's first frame within the shard.
-        total: frames of the video.
+        video_frames: frames of the video.
         request: which frames.
     """
-    indices = frame_indices(request.start, request.num_frames, request.stride, total)
+    indices = frame_indices(request.start, request.num_frames, request.stride, video_frames)
     lowest, highest = int(indices.min()), int(indices.max())
     encoded = shard.read_frames(first + lowest, first + highest + 1)
     chosen = [encoded[index - lowest] for index in indices.tolist()]
@@ -43,7 +43,7 @@ def _resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def _cut(image: np.ndarray, request: ClipRequest) -> np.ndarray:
-    """The request's pixels, (crop, crop, …): its rectangle resized, or the crop of the resized frame."""
+    """The request's pixels, (crop, crop, …): the resized rectangle, or the crop of the resized frame."""
     if request.rectangle is not None:
         top, left, height, width = request.rectangle
         return _resize(image[top : top + height, left : left + width], request.crop, request.crop)
@@ -53,7 +53,7 @@ def _cut(image: np.ndarray, request: ClipRequest) -> np.ndarray:
 
 
 def _factors(height: int, width: int, request: ClipRequest) -> tuple[float, float]:
-    """How much longer displacements along x and along y are in what ``_cut`` gives."""
+    """The factors by which ``_cut`` makes displacements along x and along y longer."""
     if request.rectangle is not None:
         _, _, height, width = request.rectangle
         return request.crop / width, request.crop / height
@@ -69,7 +69,7 @@ def _decoded(
     A frame that comes again (a looped video) is not decoded again but copied within ``out``.
 
     Raises:
-        UserError: a frame is no JPEG.
+        UserError: a frame is not a JPEG.
     """
     seen: dict[int, int] = {}
     try:
@@ -93,13 +93,13 @@ def decode_frames(encoded: Sequence[memoryview], request: ClipRequest, out: np.n
     """Decode, resize and crop RGB frames.
 
     Args:
-        encoded: JPEGs in the order of the clip; an equal object twice (a looped video) is decoded once.
+        encoded: JPEGs in the order of the clip; an object that occurs twice (a looped video) is decoded once.
         request: resize and crop.
         out: uint8 (T, crop, crop, 3), written.
         what: named in errors.
 
     Raises:
-        UserError: a frame is no JPEG.
+        UserError: a frame is not a JPEG.
     """
     for position, image in _decoded(encoded, "RGB", out, what):
         out[position] = _cut(image, request)
@@ -119,11 +119,11 @@ def decode_motion(
         what: named in errors.
 
     Returns:
-        Factors of u and of v: a resize by s makes every displacement s times as long. What is no displacement has no
-        use for them.
+        Factors of u and of v: a resize by s makes every displacement s times as long. They mean nothing for motion
+        that is not flow.
 
     Raises:
-        UserError: a frame is no JPEG, or its height is not that of a motion frame.
+        UserError: a frame is not a JPEG, or its height is not that of a motion frame.
     """
     half, num_channels = padded_half(height), out.shape[-1]
     expected = (num_channels * half, width)

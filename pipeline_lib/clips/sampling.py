@@ -1,4 +1,4 @@
-"""Which frames and which pixels a clip holds: pure functions of (seed, epoch, sample)."""
+"""Which frames and pixels a clip holds, as pure functions of seed, epoch and sample."""
 
 import math
 from dataclasses import dataclass
@@ -7,29 +7,29 @@ import numpy as np
 
 from pipeline_lib.configuration.training import Sampling
 
-# Purposes of the counter-based streams: one seed gives independent numbers for each.
+# Purposes of the random streams: one seed gives each purpose independent numbers.
 ORDER, AUGMENTATION, DROPOUT, INITIALISATION, COLOURS, VALIDATION, MOTION_VIEW = 1, 2, 3, 4, 5, 6, 7
 
-# Tries at a rectangle that fits, before the centre is taken; as in torchvision's RandomResizedCrop.
+# After so many rectangles that do not fit, the centre is taken, as in torchvision's RandomResizedCrop.
 RECTANGLE_TRIES = 10
 
-# Numbers of a sample's AUGMENTATION stream: start, short side, vertical, horizontal, flip, label, area and aspect of
-# each try. Always drawn, and in this order, so that one setting does not shift the numbers of another.
+# Numbers of a sample's AUGMENTATION stream: start, short side, vertical, horizontal, flip, label, then area and aspect
+# of ch try. All are always drawn in this order, so that one setting does not change the numbers of another.
 NUM_UNIFORM = 6 + 2 * RECTANGLE_TRIES
 
 
 def generator(seed: int, purpose: int, first: int, second: int = 0) -> np.random.Generator:
     """A random stream that is a function of its arguments alone.
 
-    Philox is counter-based (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011): the streams of
-    two samples are independent and need no common state, so that a resumed run, or one on another number of
-    processes, draws the same numbers for the same sample.
+    Philox is counter-based (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011). The streams of two
+    samples are independent and share no state. So a resumed run, or a run on another number of processes, draws the
+    same numbers for the same sample.
 
     Args:
         seed: the run's seed, ≥ 0.
         purpose: one of this module's constants.
-        first: counter, such as the global sample index, ≥ 0.
-        second: a further counter, ≥ 0.
+        first: a counter, such as the global sample index, ≥ 0.
+        second: another counter, ≥ 0.
     """
     return np.random.Generator(np.random.Philox(key=[seed, purpose], counter=[0, 0, second, first]))
 
@@ -40,40 +40,40 @@ def epoch_order(seed: int, epoch: int, num_videos: int) -> np.ndarray:
 
 
 def clip_span(num_frames: int, stride: int) -> int:
-    """Frames of the video that a clip covers, first to last."""
+    """Number of frames of the video from a clip's first to its last."""
     return (num_frames - 1) * stride + 1
 
 
-def frame_indices(start: int, num_frames: int, stride: int, total: int) -> np.ndarray:
+def frame_indices(start: int, num_frames: int, stride: int, video_frames: int) -> np.ndarray:
     """Frames of a clip: ``start``, ``start + stride``, …; a video shorter than the clip loops.
 
     Looping is what I3D and S3D-G do with short videos (Carreira & Zisserman, "Quo Vadis", section 3.1: "looping the
     video as many times as necessary").
 
     Args:
-        start: first frame, 0 ≤ start < total.
+        start: first frame, 0 ≤ start < video_frames.
         num_frames: frames of the clip.
         stride: distance of two frames of the clip.
-        total: frames of the video.
+        video_frames: frames of the video.
 
     Returns:
-        int64 (num_frames,), each in [0, total).
+        int64 (num_frames,), each in [0, video_frames).
     """
-    indices: np.ndarray = (start + stride * np.arange(num_frames, dtype=np.int64)) % total
+    indices: np.ndarray = (start + stride * np.arange(num_frames, dtype=np.int64)) % video_frames
     return indices
 
 
-def latest_start(num_frames: int, stride: int, total: int) -> int:
+def latest_start(num_frames: int, stride: int, video_frames: int) -> int:
     """The last start at which the clip does not loop; 0 for a video shorter than the clip."""
-    return max(0, total - clip_span(num_frames, stride))
+    return max(0, video_frames - clip_span(num_frames, stride))
 
 
-def uniform_starts(num_clips: int, num_frames: int, stride: int, total: int) -> list[int]:
+def uniform_starts(num_clips: int, num_frames: int, stride: int, video_frames: int) -> list[int]:
     """Starts of ``num_clips`` uniformly spaced clips, the first at frame 0 and the last at the end.
 
     One clip lies in the middle. Spacing as in R(2+1)D (Tran et al. 2018, section 4.2: "10 clips uniformly sampled").
     """
-    latest = latest_start(num_frames, stride, total)
+    latest = latest_start(num_frames, stride, video_frames)
     if num_clips == 1:
         return [latest // 2]
     return [int(value) for value in np.round(np.linspace(0, latest, num_clips))]
@@ -81,7 +81,7 @@ def uniform_starts(num_clips: int, num_frames: int, stride: int, total: int) -> 
 
 @dataclass(frozen=True)
 class ClipRequest:
-    """One clip: which frames of which video, and which part of them. Evaluation builds these, so does training."""
+    """One clip: which frames of which video, and which part of them. Training and evaluation read clips by these."""
 
     video: int
     """Row of the index."""
@@ -100,13 +100,14 @@ class ClipRequest:
     horizontal: float = 0.5
     """Place of the crop: 0 is the left, 1 the right."""
     rectangle: tuple[int, int, int, int] | None = None
-    """Top, left, height and width in the stored frame, pixels: resized to the crop as it is, instead of all above."""
+    """Top, left, height and width in the stored frame, pixels: this part is resized to the crop, and ``short_side``,
+    ``vertical`` and ``horizontal`` are not used."""
     flip: bool = False
     """Mirror the clip; u changes its sign with it."""
     reverse: bool = False
     """Play the clip backwards."""
     label: int = -1
-    """Class index, or −1 if none is asked for."""
+    """Label, or −1 if none is wanted."""
     sample: int = -1
     """Global sample index in training, or the position in the list of requests in evaluation."""
 
@@ -130,17 +131,17 @@ def random_rectangle(
 ) -> tuple[int, int, int, int]:
     """Part of a frame with a random share of its area and a random aspect.
 
-    Inception's augmentation (Szegedy et al., "Going deeper with convolutions", section 6) as torchvision's
-    RandomResizedCrop draws it, and MaCLR (``get_crop_params`` in its slowfast/datasets/transform.py): the share is
-    uniform, the logarithm of the aspect too; where none of ten tries fits into the frame, it is the largest central
-    rectangle whose aspect is in the range.
+    This is Inception's augmentation (Szegedy et al., "Going deeper with convolutions", section 6) as torchvision's
+    RandomResizedCrop and MaCLR draw it (``get_crop_params`` in MaCLR's slowfast/datasets/transform.py). The share is
+    uniform, and so is the logarithm of the aspect. If none of ten tries fits into the frame, the result is the largest
+    central rectangle whose aspect is in the range.
 
     Args:
         height: of the frame, pixels.
         width: of the frame, pixels.
         area: range of the share of the frame's area, in (0, 1].
         aspect: range of width over height, > 0.
-        uniform: ``NUM_UNIFORM`` numbers in [0, 1), of which 2 and 3 are the place, and those from 6 on the tries.
+        uniform: ``NUM_UNIFORM`` numbers in [0, 1); numbers 2 and 3 give the place, those from 6 on the tries.
 
     Returns:
         Top, left, height and width, pixels.
@@ -162,7 +163,7 @@ def random_rectangle(
 def random_request(
     sampling: Sampling,
     uniform: np.ndarray,
-    num_frames: int,
+    video_frames: int,
     shape: tuple[int, int],
     video: int,
     sample: int,
@@ -174,18 +175,18 @@ def random_request(
     Args:
         sampling: which frames and pixels; without augmentation the crop is the centre's and nothing is mirrored.
         uniform: ``NUM_UNIFORM`` numbers in [0, 1).
-        num_frames: of the video.
+        video_frames: frames of the video.
         shape: height and width of its stored frames, pixels.
         video: its row in the index.
         sample: the global sample index.
-        label: the clip's class, -1 without one.
+        label: the clip's label, −1 without one.
         mirrored: whether the clip may be mirrored.
     """
     low, high = sampling.short_side
     plain = sampling.augmentation == "none"
     return ClipRequest(
         video=video,
-        start=int(uniform[0] * (latest_start(sampling.num_frames, sampling.stride, num_frames) + 1)),
+        start=int(uniform[0] * (latest_start(sampling.num_frames, sampling.stride, video_frames) + 1)),
         num_frames=sampling.num_frames,
         stride=sampling.stride,
         crop=sampling.crop,

@@ -1,9 +1,9 @@
-"""Two visual and two motion clips of each video: what MoDist contrasts.
+"""Two visual and two motion clips of each video, which MoDist contrasts.
 
-MoDist (section 3.1): a query and a key from the same video, each a random clip of its own; the motion clips are drawn
+MoDist (section 3.1) takes a query and a key from the same video, each from a random clip. The motion clips are drawn
 independently of the visual ones, so that they need not be "in temporal synchronization", and only where there is
-motion. Section 4.1: visual clips are cropped, mirrored and changed in colour, motion clips get no augmentation, so they
-take the centre.
+motion. Visual clips are cropped, mirrored and changed in colour (section 4.1). Motion clips get no augmentation, so
+they take the centre.
 """
 
 from collections.abc import Sequence
@@ -39,8 +39,8 @@ class MotionViews:
         num_frames: of a clip (16 in MoDist).
         stride: of a clip (4 in MoDist: the same span as 8 visual frames at stride 8).
         threshold: γ, see ``strong_starts``.
-        jitter: False aligns the first visual clip with the second motion clip and the other way round: the pairs of
-            equation 2, as in the paper's ablation without jitter.
+        jitter: False aligns the first visual clip with the second motion clip, and the second with the first. These
+            are the pairs of equation 2, as in the paper's ablation without jitter.
     """
 
     num_frames: int
@@ -75,12 +75,12 @@ class PairedClips(Dataset[Batch]):
         """The motion clip of a view (0 the query's, 1 the key's)."""
         assert self.motion is not None
         index, motion = self.reader.index, self.motion
-        total = int(index.num_frames[video])
+        video_frames = int(index.num_frames[video])
         if index.strengths is not None and motion.threshold > 0:
-            own = index.strengths.of_video(video, total)
+            own = index.strengths.of_video(video, video_frames)
             starts = strong_starts(own, motion.num_frames, motion.stride, motion.threshold)
         else:
-            starts = np.arange(latest_start(motion.num_frames, motion.stride, total) + 1)
+            starts = np.arange(latest_start(motion.num_frames, motion.stride, video_frames) + 1)
         random = generator(self.seed, MOTION_VIEW, sample, view)
         return ClipRequest(
             video=video,
@@ -95,14 +95,14 @@ class PairedClips(Dataset[Batch]):
     def visual_request(self, video: int, sample: int, view: int) -> ClipRequest:
         """The visual clip of a view (0 the query's, 1 the key's)."""
         index = self.reader.index
-        labels, total = index.labels[video], int(index.num_frames[video])
+        labels, video_frames = index.labels[video], int(index.num_frames[video])
         shape = int(index.heights[video]), int(index.widths[video])
         uniform = generator(self.seed, AUGMENTATION, sample, 1 + view).random(NUM_UNIFORM)
         label = labels[0] if labels else -1
-        return random_request(self.sampling, uniform, total, shape, video, sample, label, self.horizontal_flip)
+        return random_request(self.sampling, uniform, video_frames, shape, video, sample, label, self.horizontal_flip)
 
     def requests(self, sample: int) -> tuple[list[ClipRequest], list[ClipRequest]]:
-        """Visual and motion clips of a sample, each of both views; no motion clips if none are asked for."""
+        """Visual and motion clips of a sample, each of both views; no motion clips if the reader has none."""
         video = video_of_sample(self.seed, sample, len(self.reader.index))
         visual = [self.visual_request(video, sample, view) for view in range(NUM_VIEWS)]
         if self.motion is None:
