@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pipeline_lib import cli
 from pipeline_lib.errors import UserError
 
+SHAPES_NO_ARTEFACT = True
+
 
 def command_names() -> list[str]:
     """The commands, as typed: the modules of ``pipeline_lib.cli`` with hyphens."""

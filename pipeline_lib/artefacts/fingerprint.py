@@ -13,26 +13,17 @@ import hashlib
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 PACKAGE = "pipeline_lib"
+SHAPES_NO_ARTEFACT = True
+
 PACKAGE_FOLDER = Path(__file__).resolve().parent.parent
 
-# Left out of every closure, with all that only they import: what talks to people or checks configurations does not
-# change an artefact. The values of a configuration reach a stage as parameters, which are triggers of their own.
-TRANSPARENT = (
-    f"{PACKAGE}.cli",
-    f"{PACKAGE}.configuration",
-    f"{PACKAGE}.artefacts.layout",
-    f"{PACKAGE}.artefacts.progress",
-    f"{PACKAGE}.artefacts.stages",
-    f"{PACKAGE}.artefacts.fingerprint",
-    f"{PACKAGE}.artefacts.provenance",
-    f"{PACKAGE}.artefacts.locking",
-    f"{PACKAGE}.errors",
-    # Names of networks: the options behind a name are part of each specification.
-    f"{PACKAGE}.models.catalogue",
-    f"{PACKAGE}.__main__",
-)
+# A module that says so, or a package in its ``__init__``, is left out of every closure, with all that only it imports:
+# what talks to people or checks configurations does not change an artefact. The values of a configuration reach a stage
+# as parameters, which are triggers of their own.
+MARK = "SHAPES_NO_ARTEFACT"
 
 
 def module_file(module: str) -> Path | None:
@@ -46,8 +37,16 @@ def module_file(module: str) -> Path | None:
     return None
 
 
+def _marks(tree: ast.Module) -> bool:
+    names = [target for node in tree.body if isinstance(node, ast.Assign) for target in node.targets]
+    return any(isinstance(name, ast.Name) and name.id == MARK for name in names)
+
+
 def _is_transparent(module: str) -> bool:
-    return any(module == name or module.startswith(name + ".") for name in TRANSPARENT)
+    """Whether a module or a package above it shapes no artefact."""
+    parts = module.split(".")
+    above = [".".join(parts[:length]) for length in range(1, len(parts) + 1)]
+    return any(_parse(name).marked for name in above if module_file(name) is not None)
 
 
 def strip_docstrings(tree: ast.Module) -> ast.Module:
@@ -65,9 +64,17 @@ def strip_docstrings(tree: ast.Module) -> ast.Module:
     return tree
 
 
+class _Parsed(NamedTuple):
+    """A file's syntax tree as a hash, the package's modules that it imports, whether it is marked, its data files."""
+
+    hash: str
+    imported: frozenset[str]
+    marked: bool
+    data_files: tuple[Path, ...]
+
+
 @cache
-def _parsed(path: Path, _mtime_ns: int, _size: int) -> tuple[str, frozenset[str], tuple[Path, ...]]:
-    """Hash of a file's syntax tree, the package's modules that it imports, and its data files."""
+def _parsed(path: Path, _mtime_ns: int, _size: int) -> _Parsed:
     tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
     imported: set[str] = set()
     data_files: list[Path] = []
@@ -85,11 +92,11 @@ def _parsed(path: Path, _mtime_ns: int, _size: int) -> tuple[str, frozenset[str]
                 f"{path}:{node.lineno}: relative import; write the full name, or the fingerprint misses it"
             )
     text = ast.dump(strip_docstrings(tree), include_attributes=False)
-    modules = frozenset(name for name in imported if module_file(name) is not None)
-    return hashlib.sha256(text.encode()).hexdigest(), modules, tuple(data_files)
+    known = frozenset(name for name in imported if module_file(name) is not None)
+    return _Parsed(hashlib.sha256(text.encode()).hexdigest(), known, _marks(tree), tuple(data_files))
 
 
-def _parse(module: str) -> tuple[str, frozenset[str], tuple[Path, ...]]:
+def _parse(module: str) -> _Parsed:
     path = module_file(module)
     if path is None:
         raise ValueError(f"{module} is no module of {PACKAGE}")
@@ -113,7 +120,7 @@ def closure(modules: Iterable[str]) -> list[str]:
         if module in found or _is_transparent(module):
             continue
         found.add(module)
-        waiting.extend(_parse(module)[1])
+        waiting.extend(_parse(module).imported)
     return sorted(found)
 
 
@@ -121,7 +128,7 @@ def code_fingerprint(modules: Iterable[str]) -> str:
     """SHA-256 (64 hexadecimal digits) over the syntax trees of the closure of ``modules``, and their data files."""
     lines = []
     for module in closure(modules):
-        code, _, data_files = _parse(module)
-        lines.append(f"{module} {code}")
-        lines += [f"{module} {file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}" for file in data_files]
+        parsed = _parse(module)
+        lines.append(f"{module} {parsed.hash}")
+        lines += [f"{module} {file.name} {hashlib.sha256(file.read_bytes()).hexdigest()}" for file in parsed.data_files]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()

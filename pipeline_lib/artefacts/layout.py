@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+SHAPES_NO_ARTEFACT = True
+
 
 def shard_names(num_shards: int) -> list[str]:
     """The names of a data set's shards, ``000`` … , in order."""
@@ -10,15 +12,46 @@ def shard_names(num_shards: int) -> list[str]:
     return [f"{index:0{width}d}" for index in range(num_shards)]
 
 
+# How many parts the path of an artefact has below each folder of the output root: from … to.
+_DEPTHS = {
+    "media": (2, 3),
+    "downloads": (2, 2),
+    "manifests": (2, 3),
+    "frames": (3, 3),
+    "motion": (4, 4),
+    "imported": (1, 3),
+    "experiments": (3, 3),
+    "evaluations": (4, 4),
+    "report": (1, 1),
+}
+
+
 @dataclass(frozen=True)
 class Layout:
-    """Paths of the artefacts below one output root (DESIGN: what passes from room to room).
+    """Paths of the artefacts below one output root (docs/architecture.md: what passes from stage to stage).
 
     Snakemake calls the methods with wildcards in braces (``layout.frames("{dataset}", …)``); the library
     calls them with names.
     """
 
     root: Path
+
+    @classmethod
+    def above(cls, path: Path) -> "Layout | None":
+        """The layout whose output root an artefact lies below; None for a file that lies somewhere else."""
+        parts = path.absolute().parts
+        for position in range(len(parts) - 2, 0, -1):
+            low, high = _DEPTHS.get(parts[position], (1, 0))
+            if low <= len(parts) - position - 1 <= high:
+                return cls(Path(*parts[:position]))
+        return None
+
+    def key(self, path: Path) -> str | None:
+        """How records name an artefact: its path below the root, the same on every machine; None if it lies outside."""
+        try:
+            return path.absolute().relative_to(self.root.absolute()).as_posix()
+        except ValueError:
+            return None
 
     def media_folder(self, dataset: str) -> Path:
         """Folder with the videos of a generated data set, ``train.csv`` and ``validation.csv``."""

@@ -13,6 +13,8 @@ from typing import IO
 
 from pipeline_lib.errors import UserError
 
+SHAPES_NO_ARTEFACT = True
+
 
 def _holder(file: IO[str]) -> str:
     file.seek(0)

@@ -7,6 +7,8 @@ from typing import Self
 
 from tqdm import tqdm
 
+SHAPES_NO_ARTEFACT = True
+
 LOG_INTERVAL_SECONDS = 10.0
 
 

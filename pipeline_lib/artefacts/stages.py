@@ -7,6 +7,8 @@ into their artefacts. A training's list is in ``pipeline_lib.training.code``.
 from collections.abc import Mapping
 from typing import Any
 
+SHAPES_NO_ARTEFACT = True
+
 GENERATE = ["pipeline_lib.generation.stage"]
 MANIFEST = ["pipeline_lib.manifests.build"]
 FRAMES = ["pipeline_lib.media.frames_stage"]

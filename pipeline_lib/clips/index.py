@@ -2,8 +2,8 @@
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ import pandas as pd
 from pipeline_lib.artefacts.digest import digest
 from pipeline_lib.artefacts.layout import Layout, shard_names
 from pipeline_lib.artefacts.manifest_summary import read_summary
+from pipeline_lib.artefacts.records import contents_digest
 from pipeline_lib.clips.motion_strength import Strengths, read_strengths
 from pipeline_lib.errors import UserError
 from pipeline_lib.media.shards import Shard
@@ -55,9 +56,11 @@ class ClipIndex:
     motion_bound: float
     """Motion values are clipped to ± this many pixels; 0 if no motion is read."""
     digest: str
-    """SHA-256 over what the index selects and what the shards were made from: the training's input digest."""
+    """SHA-256 over what the index selects and what the shards hold."""
     motion_stored: tuple[int, int, int] = FLOW_STORED
     """Channels of a motion frame, the byte of zero, and the bytes from there to the bound."""
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    """The shards, as records name them: a pattern below the output root, and the digest of what it matches."""
     strengths: Strengths | None = None
     """How strong the motion of each frame is, if that was asked for."""
 
@@ -148,10 +151,10 @@ def build_index(
         position = shard_of[str(name)]
         frames = Shard(frames_paths[position])
         flow = Shard(motion_paths[position]) if motion else None
-        origins.append(str(frames.provenance.get("digest", "")))
+        origins.append(str(frames.record["content"]))
         if flow is not None:
-            origins.append(str(flow.provenance.get("digest", "")))
-            parameters = flow.provenance.get("parameters", {})
+            origins.append(str(flow.record["content"]))
+            parameters = flow.record.get("parameters", {})
             kind = parameters.get("quantisation", {})
             bound = float(kind.get("bound", parameters.get("bound", bound)))
             if kind:
@@ -193,11 +196,13 @@ def build_index(
         kept = kept_share([row[0] for row in rows], [row[1] for row in rows], share)
         rows = [row for row in rows if row[0] in kept]
     ids, labels, shards, frames_first, motion_firsts, num_frames, heights, widths, rates = zip(*rows, strict=True)
+    inputs = _described(layout, frames_paths) | _described(layout, motion_paths)
     strengths = None
     if motion and with_strengths:
         tables = [layout.strength(dataset, frame_format, motion, name) for name in names]
         strengths, digests = read_strengths(tables, ids, np.array(shards), np.array(num_frames))
         origins += digests
+        inputs |= _described(layout, tables)
     return ClipIndex(
         classes=classes,
         ids=np.array(ids, dtype=object),
@@ -213,9 +218,19 @@ def build_index(
         motion_paths=motion_paths,
         motion_bound=bound,
         motion_stored=stored,
+        inputs=inputs,
         strengths=strengths,
         digest=digest([list(classes), [[row[0], list(row[1]), row[5], row[6], row[7]] for row in rows], origins]),
     )
+
+
+def _described(layout: Layout, paths: Sequence[Path]) -> dict[str, str]:
+    """A folder's shards for a record."""
+    there = [path for path in paths if path.is_file()]
+    if not there:
+        return {}
+    pattern = there[0].with_name("*" + "".join(there[0].suffixes))
+    return {layout.key(pattern) or pattern.name: contents_digest(there)}
 
 
 class OpenShards:

@@ -66,7 +66,7 @@ def read_strengths(
         num_frames: frames per video.
 
     Returns:
-        The strengths, and the provenance digests of the tables that were read.
+        The strengths, and the content digests of the tables that were read.
 
     Raises:
         UserError: a table is missing, damaged, or of another motion shard.
@@ -78,7 +78,7 @@ def read_strengths(
         path = paths[shard]
         try:
             table = pq.read_table(path)
-            digests.append(str(json.loads(table.schema.metadata[b"provenance"])["digest"]))
+            digests.append(str(json.loads(table.schema.metadata[b"provenance"])["content"]))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f"{path} cannot be read ({error}): the rule motion_strength makes it from its motion shard"

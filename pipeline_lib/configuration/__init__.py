@@ -1,0 +1,1 @@
+SHAPES_NO_ARTEFACT = True

@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 
 from pipeline_lib.artefacts import stages
-from pipeline_lib.artefacts.digest import file_digest
 from pipeline_lib.artefacts.layout import Layout
-from pipeline_lib.artefacts.locking import artefact_lock
-from pipeline_lib.artefacts.provenance import Sidecar, distribution_versions, provenance
+from pipeline_lib.artefacts.records import content_digest, distribution_versions
+from pipeline_lib.artefacts.stage import Stage
 from pipeline_lib.configuration.specification import EnsembleSpecification
 from pipeline_lib.errors import UserError
 from pipeline_lib.evaluation.metrics import ROWS_AT_A_TIME, Evaluation, log_softmax
@@ -107,21 +106,18 @@ def evaluate_ensemble(specification: EnsembleSpecification, root: Path, output: 
         UserError: a member's score file is missing, or the members do not fit together.
     """
     layout = Layout(root)
-    with artefact_lock(output / "scores.h5"):
-        sidecar = Sidecar()
+    with Stage("ensemble", stages.ENSEMBLE, output / "scores.h5", [output / "metrics.json"]) as stage:
         members: dict[str, Scores] = {}
-        inputs: dict[str, str] = {}
+        inputs: dict[Path | str, str] = {}
         folder = output
         for member in specification.members:
             experiment, _, run = member.partition("/")
             split, _, seed = run.partition("-")
             folder = layout.evaluation(experiment, split, seed, specification.protocol_name)
             members[member] = read_scores(folder / "scores.h5")
-            inputs[f"scores {member}"] = file_digest(folder / "scores.h5")
-        inputs["manifest"] = next(iter(members.values())).manifest_digest
-        record = provenance(
-            "ensemble",
-            stages.ENSEMBLE,
+            inputs[folder / "scores.h5"] = content_digest(folder / "scores.h5")
+        first = next(iter(members.values()))
+        if stage.is_finished(
             {
                 "experiment": specification.experiment,
                 "split": specification.split,
@@ -131,10 +127,10 @@ def evaluate_ensemble(specification: EnsembleSpecification, root: Path, output: 
             },
             inputs,
             distribution_versions(["numpy", "h5py"]),
-        )
-        first = next(iter(members.values())).provenance
-        record |= {"manifest": first.get("manifest", {})}
-        scores = combine(members, record)
+            first.manifest,
+        ):
+            return read_metrics(output / "metrics.json")
+        scores = combine(members, stage.record)
         # The members judge the same videos of the same manifest, so the last one's counts are the ensemble's.
         counted = read_metrics(folder / "metrics.json")
         write_scores(output / "scores.h5", scores)
@@ -149,5 +145,5 @@ def evaluate_ensemble(specification: EnsembleSpecification, root: Path, output: 
         }
         metrics = metrics_record(scores, run_names, counted["counts"])
         write_metrics(output / "metrics.json", metrics)
-        sidecar.write(output / "scores.h5")
+        stage.finish()
     return metrics

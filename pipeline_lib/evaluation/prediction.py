@@ -59,7 +59,7 @@ def stored_frame_format(layout: Layout, specification: TrainingSpecification) ->
     folder = layout.frames(specification.dataset, specification.frame_format, "000").parent
     for path in sorted(folder.glob("*.h5")):
         shard = Shard(path)
-        parameters = shard.provenance.get("parameters", {})
+        parameters = shard.record.get("parameters", {})
         shard.close()
         return FrameFormat.model_validate(parameters["frames"], strict=False) if "frames" in parameters else None
     return None

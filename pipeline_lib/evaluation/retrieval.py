@@ -16,17 +16,10 @@ import torch.nn.functional as F
 
 from pipeline_lib.artefacts import stages
 from pipeline_lib.artefacts.atomic import write_json
-from pipeline_lib.artefacts.digest import file_digest
 from pipeline_lib.artefacts.layout import Layout
-from pipeline_lib.artefacts.locking import artefact_lock
 from pipeline_lib.artefacts.progress import Progress
-from pipeline_lib.artefacts.provenance import (
-    Sidecar,
-    distribution_versions,
-    manifest_record,
-    provenance,
-    torch_versions,
-)
+from pipeline_lib.artefacts.records import content_digest, distribution_versions, torch_versions
+from pipeline_lib.artefacts.stage import Stage
 from pipeline_lib.clips.batches import to_network_input
 from pipeline_lib.clips.dataset import ClipReader, RequestedClips, clip_loader
 from pipeline_lib.clips.index import ClipIndex, build_index
@@ -157,8 +150,7 @@ def retrieve(specification: EvaluationSpecification, root: Path, output: Path, n
     training, protocol = specification.training, specification.protocol
     layout = Layout(root)
     weights = layout.weights(training.experiment, str(training.split), str(training.seed))
-    with artefact_lock(output):
-        sidecar = Sidecar()
+    with Stage("retrieve", stages.retrieval_modules(resolve(training.model.name)[0]), output) as stage:
         trained = load_trained(weights, training.hardware.device)
         if trained.device.type == "cpu":
             torch.set_num_threads(training.hardware.num_threads)
@@ -181,22 +173,22 @@ def retrieve(specification: EvaluationSpecification, root: Path, output: Path, n
             "num_gallery": len(gallery),
             "num_features": int(features[0].shape[1]),
             "metrics": figures,
-            "provenance": provenance(
-                "retrieve",
-                stages.retrieval_modules(resolve(training.model.name)[0]),
+            "provenance": stage.describe(
                 {
                     "dataset": training.dataset,
                     "split": training.split,
                     "protocol": protocol.model_dump(),
                     "sampling": training.recipe.sampling.model_dump(),
                     "device": trained.device.type,
+                    "gallery": gallery.digest,
+                    "queries": queries.digest,
                 },
-                {"weights": file_digest(weights), "gallery": gallery.digest, "queries": queries.digest},
+                {weights: content_digest(weights)} | gallery.inputs | queries.inputs,
                 torch_versions(trained.device.type)
                 | distribution_versions(["simplejpeg", "opencv-contrib-python-headless", "numpy"]),
-            )
-            | {"manifest": manifest_record(layout.summary(training.dataset))},
+                {layout.summary(training.dataset): manifest_digest(layout, training.dataset)},
+            ),
         }
         write_json(output, record)
-        sidecar.write(output, {"videos": len(gallery) + len(queries)})
+        stage.finish({"videos": len(gallery) + len(queries)})
     return record

@@ -13,17 +13,10 @@ import torch
 from torch.utils.data import Sampler
 
 from pipeline_lib.artefacts import stages
-from pipeline_lib.artefacts.digest import file_digest
 from pipeline_lib.artefacts.layout import Layout
-from pipeline_lib.artefacts.locking import artefact_lock
 from pipeline_lib.artefacts.progress import Progress
-from pipeline_lib.artefacts.provenance import (
-    Sidecar,
-    distribution_versions,
-    manifest_record,
-    provenance,
-    torch_versions,
-)
+from pipeline_lib.artefacts.records import content_digest, distribution_versions, torch_versions
+from pipeline_lib.artefacts.stage import Stage
 from pipeline_lib.clips.batches import to_network_input
 from pipeline_lib.clips.dataset import ClipReader, RequestedClips, clip_loader
 from pipeline_lib.clips.index import ClipIndex, build_index
@@ -32,7 +25,7 @@ from pipeline_lib.configuration.experiments import Protocol
 from pipeline_lib.configuration.specification import EvaluationSpecification, TrainingSpecification
 from pipeline_lib.configuration.training import Sampling
 from pipeline_lib.errors import UserError
-from pipeline_lib.evaluation.results import metrics_record, write_metrics
+from pipeline_lib.evaluation.results import metrics_record, read_metrics, write_metrics
 from pipeline_lib.evaluation.scores import LabelledVideo, ScoresPart, VideoScores
 from pipeline_lib.evaluation.trained import TrainedNetwork, load_trained
 from pipeline_lib.models.catalogue import resolve
@@ -248,8 +241,8 @@ def evaluate(specification: EvaluationSpecification, root: Path, output: Path, n
     training, protocol = specification.training, specification.protocol
     layout = Layout(root)
     weights = layout.weights(training.experiment, str(training.split), str(training.seed))
-    with artefact_lock(output / "scores.h5"):
-        sidecar = Sidecar()
+    modules = stages.evaluation_modules(resolve(training.model.name)[0])
+    with Stage("evaluate", modules, output / "scores.h5", [output / "metrics.json"]) as stage:
         trained = load_trained(weights, training.hardware.device)
         if trained.device.type == "cpu":
             # As in training: the order of float sums, and so the last bits, follow from the number of threads.
@@ -273,9 +266,8 @@ def evaluate(specification: EvaluationSpecification, root: Path, output: Path, n
                 f"{weights} was trained on {len(trained.classes)} classes; {training.dataset} has {unknown[0]!r} "
                 f"({len(unknown)} such), which it does not know. Its manifest changed since: train it again."
             )
-        record = provenance(
-            "evaluate",
-            stages.evaluation_modules(resolve(training.model.name)[0]),
+        summary = layout.summary(training.dataset)
+        if stage.is_finished(
             {
                 "experiment": training.experiment,
                 "split": training.split,
@@ -286,17 +278,14 @@ def evaluate(specification: EvaluationSpecification, root: Path, output: Path, n
                 "protocol": protocol.model_dump(),
                 "sampling": training.recipe.sampling.model_dump(),
                 "device": trained.device.type,
-            },
-            {
-                "manifest": manifest_digest(layout, training.dataset),
-                "weights": file_digest(weights),
-                "training": str(trained.provenance.get("digest", "")),
                 "clips": index.digest,
             },
+            {summary: manifest_digest(layout, training.dataset), weights: content_digest(weights)} | index.inputs,
             torch_versions(trained.device.type)
             | distribution_versions(["simplejpeg", "opencv-contrib-python-headless", "h5py", "numpy"]),
-        ) | {"manifest": manifest_record(layout.summary(training.dataset))}
-        with ScoresPart(output / "scores.h5", record["digest"], len(trained.classes)) as part:
+        ):
+            return read_metrics(output / "metrics.json")
+        with ScoresPart(output / "scores.h5", stage.record["digest"], len(trained.classes)) as part:
             # A tiny evaluation is over before a second process has started.
             num_workers = num_threads if trained.device.type == "cuda" else 0
             resumed = part.resumed
@@ -305,7 +294,7 @@ def evaluate(specification: EvaluationSpecification, root: Path, output: Path, n
                 LabelledVideo(id, protocol.subset, tuple(index.classes[label] for label in labels))
                 for id, labels in zip(index.ids.tolist(), index.labels, strict=True)
             ]
-            scores = part.finish(videos, trained.classes, record)
+            scores = part.finish(videos, trained.classes, stage.record)
         run = {
             "experiment": training.experiment,
             "split": training.split,
@@ -317,5 +306,5 @@ def evaluate(specification: EvaluationSpecification, root: Path, output: Path, n
         counts = subset_counts(layout, training.dataset, training.split, protocol.subset, len(index))
         metrics = metrics_record(scores, run, counts)
         write_metrics(output / "metrics.json", metrics)
-        sidecar.write(output / "scores.h5", {"videos": len(index), "resumed_videos": resumed})
+        stage.finish({"videos": len(index), "resumed_videos": resumed})
     return metrics

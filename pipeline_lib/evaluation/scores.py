@@ -88,8 +88,13 @@ class Scores:
     @property
     def manifest_digest(self) -> str:
         """Digest of the manifest whose videos were evaluated (empty when unknown)."""
-        inputs: Mapping[str, str] = self.provenance.get("inputs", {})
-        return inputs.get("manifest", "")
+        return next(iter(self.manifest.values()), "")
+
+    @property
+    def manifest(self) -> dict[str, str]:
+        """The manifest's summary as records name it, with its digest; empty when unknown."""
+        named = {**self.provenance.get("inputs", {}), **self.provenance.get("beside", {})}
+        return {name: value for name, value in named.items() if name.startswith("manifests/")}
 
     @property
     def video_ids(self) -> list[str]:

@@ -20,9 +20,9 @@ import numpy as np
 import simplejpeg
 import torch
 
-from pipeline_lib.artefacts.locking import artefact_lock
 from pipeline_lib.artefacts.progress import Progress
-from pipeline_lib.artefacts.provenance import Sidecar, distribution_versions, provenance, torch_versions
+from pipeline_lib.artefacts.records import content_digest, distribution_versions, torch_versions
+from pipeline_lib.artefacts.stage import Stage
 from pipeline_lib.configuration.specification import MotionSpecification
 from pipeline_lib.flow.methods import MotionMethod, create_method, stage_modules
 from pipeline_lib.flow.quantisation import encode_image, stack_channels
@@ -219,42 +219,39 @@ def extract_motion(
             tolerated changes no flow.
 
     Returns:
-        Figures of this run: pairs, pairs per second, what bound it.
+        Figures of this run: pairs, pairs per second, what bound it; none if the shard was finished before.
 
     Raises:
         UserError: too many videos fail, wrong parameters, missing weights or an unreadable frames shard.
     """
     kind = specification.motion_kind
     device = choose_device(specification.device, kind.method)
-    with artefact_lock(output):
-        sidecar = Sidecar()
+    with Stage("extract_motion", stage_modules(kind), output) as stage:
         method = create_method(kind, device, num_threads)
         shard = Shard(frames)
         gap = kind.gap
-        boundary = {"rows": abs(gap), "side": "end" if gap > 0 else "start", "rule": "nearest row repeated"}
-        record = provenance(
-            "extract_motion",
-            stage_modules(kind),
+        if stage.is_finished(
             {
                 "motion": kind.model_dump(),
                 "method_parameters": method.parameters,
                 "quantisation": method.quantisation.attributes(),
                 "gap": gap,
-                "boundary": boundary,
+                "boundary": {"rows": abs(gap), "side": "end" if gap > 0 else "start", "rule": "nearest row repeated"},
                 "device": device.type,
             },
-            {"frames": shard.provenance["digest"]},
+            {frames: content_digest(frames)},
             torch_versions(device.type) | distribution_versions(["simplejpeg", *method.versions]),
-        ) | {"counts": {"videos": len(shard.videos)}}
-        with ShardPart(output, record["digest"]) as part:
+        ):
+            return {}
+        with ShardPart(output, stage.record["digest"]) as part:
             resumed = part.resumed
             figures = _run(shard, part, method, specification, device, num_threads)
             figures["videos_resumed"] = resumed
             part.check_rejects(
                 len(shard.videos), maximum_reject_share, f"datasets.{specification.dataset}.maximum_reject_share"
             )
-            part.finish(record, [video.id for video in shard.videos])
-        sidecar.write(output, figures)
+            part.finish(stage.record, [video.id for video in shard.videos])
+        stage.finish(figures)
         return figures
 
 

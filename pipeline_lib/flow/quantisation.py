@@ -52,9 +52,9 @@ class Quantisation:
         }
 
     @classmethod
-    def from_provenance(cls, provenance: Mapping[str, Any]) -> Self:
-        """The quantisation of a finished motion shard (``Shard.provenance``)."""
-        stored = provenance["parameters"]["quantisation"]
+    def from_record(cls, record: Mapping[str, Any]) -> Self:
+        """The quantisation of a finished motion shard (``Shard.record``)."""
+        stored = record["parameters"]["quantisation"]
         return cls(tuple(stored["channels"]), stored["bound"], stored["zero"], stored["scale"], stored["unit"])
 
     def quantise(self, values: torch.Tensor) -> torch.Tensor:

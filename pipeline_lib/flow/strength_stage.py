@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline_lib.artefacts.atomic import atomic_path
-from pipeline_lib.artefacts.locking import artefact_lock
 from pipeline_lib.artefacts.progress import Progress
-from pipeline_lib.artefacts.provenance import Sidecar, distribution_versions, provenance
+from pipeline_lib.artefacts.records import ContentDigest, content_digest, distribution_versions
+from pipeline_lib.artefacts.stage import Stage
 from pipeline_lib.artefacts.stages import STRENGTH
 from pipeline_lib.errors import UserError
 from pipeline_lib.flow.quantisation import Quantisation, decode_image
@@ -37,15 +37,23 @@ def measure_strength(motion: Path, output: Path) -> dict[str, Any]:
         output: the table, Parquet; its schema's metadata hold the provenance.
 
     Returns:
-        Counts for the log.
+        Counts for the log; none if the table was finished before.
 
     Raises:
         UserError: the shard is unreadable or a stored frame is no valid JPEG.
     """
-    with artefact_lock(output):
-        sidecar = Sidecar()
+    with Stage("motion_strength", STRENGTH, output) as stage:
         shard = Shard(motion)
-        quantisation = Quantisation.from_provenance(shard.provenance)
+        quantisation = Quantisation.from_record(shard.record)
+        if stage.is_finished(
+            {
+                "measure": "mean of |value| / bound over pixels and channels",
+                "quantisation": quantisation.attributes(),
+            },
+            {motion: content_digest(motion)},
+            distribution_versions(["numpy", "simplejpeg"]),
+        ):
+            return {}
         ids, strengths = [], []
         with Progress(f"motion strength {motion.parent.name}", len(shard.videos), "videos") as progress:
             for position, video in enumerate(shard.videos):
@@ -59,18 +67,15 @@ def measure_strength(motion: Path, output: Path) -> dict[str, Any]:
                 ids.append(video.id)
                 strengths.append(np.array([frame_strength(frame, quantisation) for frame in frames], np.float32))
                 progress.advance()
-        record = provenance(
-            "motion_strength",
-            STRENGTH,
-            {"measure": "mean of |value| / bound over pixels and channels"},
-            {"motion": str(shard.provenance["digest"])},
-            distribution_versions(["numpy", "simplejpeg"]),
-        )
+        content = ContentDigest()
+        for id, values in zip(ids, strengths, strict=True):
+            content.add(id, values.tobytes())
+        record = stage.record | {"content": content.hexdigest()}
         table = pa.table(
             {"id": pa.array(ids, pa.string()), "strength": pa.array(strengths, pa.list_(pa.float32()))}
         ).replace_schema_metadata({"provenance": json.dumps(record)})
         with atomic_path(output) as temporary:
             pq.write_table(table, temporary)
         figures = {"videos": len(ids), "frames": sum(map(len, strengths))}
-        sidecar.write(output, figures)
+        stage.finish(figures)
         return figures

@@ -1,6 +1,7 @@
 """Writing a generated data set: H.264 videos, their lists, and a marker that says the folder is complete."""
 
 import io
+import json
 import struct
 import subprocess
 from collections.abc import Mapping
@@ -14,9 +15,9 @@ import numpy.typing as npt
 
 from pipeline_lib.artefacts.atomic import write_bytes, write_json
 from pipeline_lib.artefacts.digest import file_digest
-from pipeline_lib.artefacts.locking import artefact_lock
 from pipeline_lib.artefacts.progress import Progress
-from pipeline_lib.artefacts.provenance import distribution_versions, provenance
+from pipeline_lib.artefacts.records import distribution_versions
+from pipeline_lib.artefacts.stage import Stage
 from pipeline_lib.configuration.data import Generated
 from pipeline_lib.errors import UserError
 from pipeline_lib.generation.videos import SUBSETS, Scene, draw_scene, render, true_flow
@@ -128,7 +129,14 @@ def generate(name: str, generated: Generated, output: Path, num_threads: int = 1
             digests[flow_path] = file_digest(output / flow_path)
         return path, scene.label, digests
 
-    with artefact_lock(output / MARKER):
+    with Stage("generate", MODULES, output / MARKER, lists.values()) as stage:
+        if stage.is_finished(
+            generated.model_dump(mode="json") | {"flow": flow},
+            {},
+            {"ffmpeg": ffmpeg_version()} | distribution_versions(["numpy", "opencv-contrib-python-headless"]),
+        ):
+            content: dict[str, Any] = json.loads((output / MARKER).read_text(encoding="utf-8"))
+            return content
         for stale in (output / MARKER, *lists.values()):
             stale.unlink(missing_ok=True)
         digests: dict[str, str] = {}
@@ -150,18 +158,10 @@ def generate(name: str, generated: Generated, output: Path, num_threads: int = 1
         for subset, listing in lists.items():
             write_bytes(listing, ("\n".join(rows[subset]) + "\n").encode())
             digests[listing.name] = file_digest(listing)
-        marker: Mapping[str, Any] = {
-            "provenance": provenance(
-                "generate",
-                MODULES,
-                generated.model_dump(mode="json") | {"flow": flow},
-                {},
-                {"ffmpeg": ffmpeg_version()} | distribution_versions(["numpy", "opencv-contrib-python-headless"]),
-            ),
-            "files": dict(sorted(digests.items())),
-        }
+        marker = {"provenance": stage.record, "files": dict(sorted(digests.items()))}
         write_json(output / MARKER, marker)
-    return dict(marker)
+        stage.finish({"videos": len(jobs)})
+    return marker
 
 
 def _remove_strangers(output: Path, digests: Mapping[str, str]) -> None:

@@ -11,13 +11,13 @@ import av
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline_lib.artefacts.atomic import atomic_path, write_bytes, write_json
+from pipeline_lib.artefacts.atomic import atomic_path, write_json
 from pipeline_lib.artefacts.digest import digest
 from pipeline_lib.artefacts.fingerprint import code_fingerprint
 from pipeline_lib.artefacts.layout import shard_names
-from pipeline_lib.artefacts.locking import artefact_lock
 from pipeline_lib.artefacts.progress import Progress
-from pipeline_lib.artefacts.provenance import Sidecar, distribution_versions, provenance
+from pipeline_lib.artefacts.records import distribution_versions
+from pipeline_lib.artefacts.stage import Stage
 from pipeline_lib.configuration.data import Dataset
 from pipeline_lib.configuration.specification import ManifestSpecification
 from pipeline_lib.errors import UserError
@@ -39,6 +39,7 @@ from pipeline_lib.manifests.schema import (
     reject_unusable,
     subset_columns,
 )
+from pipeline_lib.manifests.shard_lists import write_shard_list
 
 MODULES = ("pipeline_lib.manifests.build",)
 # The digest covers everything that decides what is trained on, and nothing that depends on where the files lie.
@@ -207,8 +208,8 @@ def _write_boxes(path: Path, boxes: Sequence[Box], accepted: set[str]) -> None:
 
 
 def _shard_lists(
-    columns: dict[str, list[Any]], listed: Sequence[ListedVideo], dataset: Dataset, name: str
-) -> Iterable[tuple[str, dict[str, Any]]]:
+    columns: dict[str, list[Any]], listed: Sequence[ListedVideo], dataset: Dataset
+) -> Iterable[tuple[str, list[dict[str, Any]]]]:
     """What the frames stage gets for each shard: accepted videos only, no labels, sorted by id."""
     rows: dict[str, list[int]] = defaultdict(list)
     for index, status in enumerate(columns["status"]):
@@ -216,8 +217,7 @@ def _shard_lists(
             rows[columns["shard"][index]].append(index)
     # One shard's list at a time, because all of them together would need more memory than anything else here.
     for shard in shard_names(dataset.num_shards):
-        videos = [_shard_video(columns, index, listed[index], dataset) for index in rows.get(shard, [])]
-        yield shard, {"dataset": name, "shard": shard, "videos": videos}
+        yield shard, [_shard_video(columns, index, listed[index], dataset) for index in rows.get(shard, [])]
 
 
 def _shard_video(columns: dict[str, list[Any]], index: int, listed: ListedVideo, dataset: Dataset) -> dict[str, Any]:
@@ -285,9 +285,7 @@ def build_manifest(specification: ManifestSpecification, output: Path, num_worke
             videos are unusable than ``maximum_reject_share`` allows.
     """
     name, dataset = specification.name, specification.dataset
-    sidecar = Sidecar()
-    output.mkdir(parents=True, exist_ok=True)
-    with artefact_lock(output / "manifest.parquet"):
+    with Stage("manifest", MODULES, output / "summary.json") as stage:
         listing, videos = list_videos(name, dataset)
         num_files = 0
         if dataset.probe == "none" and not dataset.videos:
@@ -310,21 +308,21 @@ def build_manifest(specification: ManifestSpecification, output: Path, num_worke
         identity = filter_identity(dataset.filter)
         classes = listing.classes or sorted({label for video in videos for label in video.labels})
         annotations = source_digests(listing.sources)
-        record = provenance(
-            "manifest",
-            MODULES,
+        # Never finished beforehand: the videos' folders are no input, and what lies in them may have changed.
+        record = stage.describe(
             # The filter by the digests of its lists: no path of this machine.
             specification.model_dump(
                 mode="json", exclude={"dataset": {"annotations", "videos", "replacements", "filter"}}
             )
             | {"filter": identity},
-            annotations,
+            {stage.key(path, name): annotations[name] for name, path in listing.sources.items()},
             distribution_versions(["av", "pyarrow"]) | {"libavcodec": _libavcodec()},
         )
+        digest = manifest_digest(columns, dataset.num_splits, identity)
         summary = {
             "dataset": name,
             "format": dataset.format,
-            "digest": manifest_digest(columns, dataset.num_splits, identity),
+            "digest": digest,
             "num_listed": len(listing.videos),
             "num_left_by_filter": len(videos),
             "status": dict(sorted(Counter(columns["status"]).items())),
@@ -335,34 +333,21 @@ def build_manifest(specification: ManifestSpecification, output: Path, num_worke
             "annotations": annotations,
             "num_boxes": len(listing.boxes),
             "excluded_times": sorted([id, time] for id, time in listing.excluded_times),
-            "provenance": record,
+            "provenance": record | {"content": digest},
         }
-        for shard, content in _shard_lists(columns, videos, dataset, name):
-            write_shard_list(output / "shards" / f"{shard}.json", content)
+        for shard, shard_videos in _shard_lists(columns, videos, dataset):
+            write_shard_list(output / "shards" / f"{shard}.json", name, shard, shard_videos)
         if listing.boxes:
             accepted = {id for id, status in zip(columns["id"], columns["status"], strict=True) if status == ACCEPTED}
             _write_boxes(output / "boxes.parquet", listing.boxes, accepted)
         _write_parquet(output / "manifest.parquet", pa.table(columns, schema=manifest_schema(dataset.num_splits)))
         write_json(output / "summary.json", summary)
-    sidecar.write(
-        output / "summary.json",
-        {
-            "listed": len(videos),
-            "files_found": num_files,
-            "probed": len(probes) - num_cached,
-            "cached": num_cached,
-            # For the chain from a figure to its annotations; on another machine they lie elsewhere.
-            "annotations": {name: str(path.absolute()) for name, path in listing.sources.items()},
-        },
-    )
+        stage.finish(
+            {
+                "listed": len(videos),
+                "files_found": num_files,
+                "probed": len(probes) - num_cached,
+                "cached": num_cached,
+            }
+        )
     return summary
-
-
-def write_shard_list(path: Path, content: dict[str, Any]) -> None:
-    """Write a shard list, a video a line, unless the file already holds exactly that: then it keeps its time stamp."""
-    videos = ",\n".join(json.dumps(video, sort_keys=True, ensure_ascii=False) for video in content["videos"])
-    head = json.dumps({"dataset": content["dataset"], "shard": content["shard"]}, ensure_ascii=False)
-    text = f'{head[:-1]}, "videos": [\n{videos}\n]}}\n'
-    if path.is_file() and path.read_bytes() == text.encode():
-        return
-    write_bytes(path, text.encode())

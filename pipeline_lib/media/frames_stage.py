@@ -1,6 +1,5 @@
 """The frames stage: the videos of one shard, decoded once and stored as JPEGs in one packed shard."""
 
-import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -10,15 +9,14 @@ from typing import Any
 
 import simplejpeg
 
-from pipeline_lib.artefacts.digest import digest
-from pipeline_lib.artefacts.locking import artefact_lock
 from pipeline_lib.artefacts.progress import Progress
-from pipeline_lib.artefacts.provenance import Sidecar, distribution_versions, provenance
+from pipeline_lib.artefacts.records import distribution_versions
+from pipeline_lib.artefacts.stage import Stage
 from pipeline_lib.configuration.specification import FramesSpecification
-from pipeline_lib.errors import UserError
+from pipeline_lib.manifests.shard_lists import read_shard_list, videos_digest
 from pipeline_lib.media.decoder import DecodingError, DecodingOptions, decode_video
 from pipeline_lib.media.ffmpeg import ffmpeg_version
-from pipeline_lib.media.shards import Shard, ShardPart
+from pipeline_lib.media.shards import ShardPart
 
 MODULES = ("pipeline_lib.media.frames_stage",)
 
@@ -88,42 +86,6 @@ def _results(
             executor.shutdown(cancel_futures=True)
 
 
-def read_shard_list(path: Path) -> list[dict[str, Any]]:
-    """The videos of ``shards/{shard}.json``.
-
-    Raises:
-        UserError: the file is missing or is no shard list.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        videos: list[dict[str, Any]] = content["videos"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is no shard list ({error}); `manifest build` makes it.") from error
-    return videos
-
-
-def videos_digest(videos: Sequence[Mapping[str, Any]]) -> str:
-    """Digest of what decides a shard's frames in its list: the part of the manifest that it is made from."""
-    return digest(
-        [[video["id"], video.get("digest") or video["path"], video.get("start"), video.get("end")] for video in videos]
-    )
-
-
-def frames_provenance(specification: FramesSpecification, videos: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What determines a frames shard: the parameters, the videos' bytes, ffmpeg, OpenCV and the JPEG encoder.
-
-    A video counts by the digest of its bytes, not by its path, so that moved files keep their frames; where the
-    manifest was built without probing there is no digest and the path stands in for it.
-    """
-    return provenance(
-        "extract_frames",
-        MODULES,
-        specification.model_dump(mode="json"),
-        {"videos": videos_digest(videos)},
-        {"ffmpeg": ffmpeg_version()} | distribution_versions(["opencv-contrib-python-headless", "simplejpeg", "h5py"]),
-    ) | {"counts": {"videos": len(videos)}}
-
-
 def extract_frames(
     specification: FramesSpecification,
     shard_list: Path,
@@ -132,6 +94,9 @@ def extract_frames(
     maximum_reject_share: float = 1.0,
 ) -> None:
     """Make one frames shard; goes on from the videos that an interrupted run had finished.
+
+    A video counts by the digest of its bytes, not by its path, so that moved files keep their frames; where the
+    manifest was built without probing there is no digest and the path stands in for it.
 
     Args:
         specification: the frame format and what becomes of damaged videos.
@@ -146,16 +111,17 @@ def extract_frames(
             or the disk is full.
     """
     videos = read_shard_list(shard_list)
-    record = frames_provenance(specification, videos)
-    sidecar = Sidecar()
-    with artefact_lock(output):
-        if output.exists() and is_complete(output, record["digest"]):
-            print(f"{output}: made meanwhile by another process", file=sys.stderr)
+    with Stage("extract_frames", MODULES, output) as stage:
+        if stage.is_finished(
+            specification.model_dump(mode="json"),
+            {shard_list: videos_digest(videos)},
+            {"ffmpeg": ffmpeg_version()}
+            | distribution_versions(["opencv-contrib-python-headless", "simplejpeg", "h5py"]),
+        ):
             return
         num_frames = 0
-        with ShardPart(output, record["digest"]) as part:
-            done = part.done
-            resumed = len(done)
+        with ShardPart(output, stage.record["digest"]) as part:
+            done, resumed = part.done, part.resumed
             left = [video for video in videos if video["id"] not in done]
             with Progress(f"frames {output.stem}", len(videos), "videos", initial=resumed) as progress:
                 for id, result in _results(left, specification, max(1, num_workers)):
@@ -169,10 +135,9 @@ def extract_frames(
             part.check_rejects(
                 len(videos), maximum_reject_share, f"datasets.{specification.dataset}.maximum_reject_share"
             )
-            part.finish(record, [video["id"] for video in videos])
             num_rejected = len(part.rejected)
-        sidecar.write(
-            output,
+            part.finish(stage.record, [video["id"] for video in videos])
+        stage.finish(
             {
                 "videos": len(videos),
                 "videos_resumed": resumed,
@@ -180,16 +145,5 @@ def extract_frames(
                 "frames": num_frames,
                 "bytes": output.stat().st_size,
                 "workers": num_workers,
-            },
+            }
         )
-
-
-def is_complete(output: Path, wanted: str) -> bool:
-    """Whether a finished shard of the same provenance lies there already."""
-    try:
-        shard = Shard(output)
-        found = shard.provenance.get("digest") == wanted
-        shard.close()
-    except UserError:
-        return False
-    return found

@@ -1,19 +1,15 @@
 """Packed shards: many videos' encoded frames in one HDF5 file, a clip of which is one contiguous read.
 
 Layout of ``{shard}.h5``: ``blob`` uint8 (bytes of all encoded frames, video after video), ``offsets`` int64
-(num_frames + 1) into it, the tables ``videos`` (id, first_frame, num_frames, height, width, frames_per_second) and
-``rejected`` (id, reason), and the attribute ``provenance`` (JSON). No HDF5 compression (the frames are JPEGs), no
-times in the file: equal content gives equal bytes.
-
-While a shard is being made its frames lie in a *part*, an append-only blob and a journal in a folder beside the final
-file: an HDF5 file that was open at a kill may be unreadable, an append-only file never loses what was flushed.
+(num_frames + 1) into it, the tables ``videos`` (id, first_frame, num_frames, height, width, frames_per_second, sha256
+of its frames) and ``rejected`` (id, reason), and the attribute ``provenance`` (JSON). No HDF5 compression (the frames
+are JPEGs), no times in the file: equal content gives equal bytes.
 """
 
 import json
 import os
-import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -21,7 +17,10 @@ from typing import Any, Self
 import h5py
 import numpy as np
 
-from pipeline_lib.artefacts.atomic import atomic_path, write_bytes
+from pipeline_lib.artefacts.atomic import atomic_path
+from pipeline_lib.artefacts.digest import digest
+from pipeline_lib.artefacts.journal import Journal
+from pipeline_lib.artefacts.records import Record
 from pipeline_lib.errors import UserError
 
 _COPY_BYTES = 1 << 24
@@ -73,90 +72,46 @@ def _copy(source: int, source_offset: int, target: int, target_offset: int, leng
         length -= count
 
 
+def _write_text(group: h5py.Group, name: str, values: Sequence[str]) -> None:
+    group.create_dataset(name, data=np.array(values, dtype=object), dtype=h5py.string_dtype())
+
+
 class ShardPart:
     """A shard in the making, which goes on from the videos that an interrupted run had finished.
 
-    Use under ``artefact_lock(final)``. The part carries ``digest`` (of specification, code and inputs): a part
-    of another digest is set aside and the work starts afresh.
+    Use under ``artefact_lock(final)``.
 
     Args:
-        final: path of the finished shard; the part lies beside it in ``.{name}.part``.
-        digest: what the part is made from.
+        final: path of the finished shard.
+        origin: digest of what the shard is made from; see ``Journal``.
     """
 
-    def __init__(self, final: Path, digest: str) -> None:
+    def __init__(self, final: Path, origin: str) -> None:
         self.final = final
-        self.folder = final.parent / f".{final.name}.part"
-        self.videos: list[ShardVideo] = []
-        self.rejected: dict[str, str] = {}
-        self.resumed = 0
-        self._lengths: list[np.ndarray] = []
-        self._blob_bytes = 0
-        self._num_frames = 0
-        if (self.folder / "digest").is_file() and (self.folder / "digest").read_text() == digest:
-            self._resume()
-        else:
-            shutil.rmtree(self.folder, ignore_errors=True)
-            self.folder.mkdir(parents=True)
-            (self.folder / "blob").touch()
-            (self.folder / "journal").touch()
-            (self.folder / "digest").write_text(digest)
-        self._blob = open(self.folder / "blob", "r+b")
-        self._blob.truncate(self._blob_bytes)
-        self._blob.seek(self._blob_bytes)
-        self._journal = open(self.folder / "journal", "ab")
+        self.journal = Journal(final, origin)
+        self.resumed = self.journal.num_resumed
 
-    def _resume(self) -> None:
-        """Take over the journal's complete lines; cut what a kill left unfinished behind them."""
-        blob_size = (self.folder / "blob").stat().st_size
-        good = 0
-        with open(self.folder / "journal", "rb") as journal:
-            for line in journal:
-                try:
-                    entry = json.loads(line)
-                except ValueError:
-                    break
-                if not line.endswith(b"\n") or entry.get("end", 0) > blob_size:
-                    break
-                good += len(line)
-                if "reason" in entry:
-                    self.rejected[entry["id"]] = entry["reason"]
-                else:
-                    self._account(entry["video"], np.array(entry["lengths"], dtype=np.int64))
-                    self._blob_bytes = entry["end"]
-        os.truncate(self.folder / "journal", good)
-        self.resumed = len(self.videos) + len(self.rejected)
-
-    def _account(self, video: Mapping[str, Any], lengths: np.ndarray) -> None:
-        self.videos.append(ShardVideo(**video))
-        self._lengths.append(lengths)
-        self._num_frames += len(lengths)
+    @property
+    def rejected(self) -> dict[str, str]:
+        """Reasons of the rejected videos, by id."""
+        items = [entry.item for entry in self.journal.entries]
+        return {item["id"]: item["reason"] for item in items if "reason" in item}
 
     @property
     def done(self) -> set[str]:
         """Ids of the videos already stored or rejected."""
-        return {video.id for video in self.videos} | set(self.rejected)
+        return {entry.item["id"] for entry in self.journal.entries}
 
     def append(self, id: str, frames: Sequence[bytes], height: int, width: int, frames_per_second: float) -> None:
         """Store one video's encoded frames; when this returns, a kill of the process does not lose them."""
         if not frames:
             raise ValueError(f"{id}: no frames; reject it instead")
-        self._blob.writelines(frames)
-        self._blob.flush()
-        self._blob_bytes += sum(map(len, frames))
-        video = asdict(ShardVideo(id, self._num_frames, len(frames), height, width, frames_per_second))
-        lengths = np.array([len(frame) for frame in frames], dtype=np.int64)
-        self._record({"video": video, "lengths": lengths.tolist(), "end": self._blob_bytes})
-        self._account(video, lengths)
+        item = {"id": id, "height": height, "width": width, "frames_per_second": frames_per_second}
+        self.journal.append(item | {"lengths": [len(frame) for frame in frames]}, frames)
 
     def reject(self, id: str, reason: str) -> None:
         """Note that a video cannot be used, and why."""
-        self._record({"id": id, "reason": reason})
-        self.rejected[id] = reason
-
-    def _record(self, entry: Mapping[str, Any]) -> None:
-        self._journal.write(json.dumps(entry).encode() + b"\n")
-        self._journal.flush()
+        self.journal.append({"id": id, "reason": reason})
 
     def check_rejects(self, num_listed: int, maximum_share: float, key: str) -> None:
         """Refuse to finish a shard of which too much is unusable; the videos that are stored stay in the part.
@@ -172,74 +127,70 @@ class ShardPart:
         Raises:
             UserError: with the counts and examples.
         """
-        if len(self.rejected) <= 1 or len(self.rejected) <= maximum_share * num_listed:
+        rejected = self.rejected
+        if len(rejected) <= 1 or len(rejected) <= maximum_share * num_listed:
             return
-        examples = [f"  - {id}: {reason}" for id, reason in list(self.rejected.items())[:5]]
-        num_rejected = len(self.rejected)
-        journal = self.folder / "journal"
-        lines = [line for line in journal.read_bytes().splitlines(keepends=True) if "reason" not in json.loads(line)]
-        self._journal.close()
-        write_bytes(journal, b"".join(lines))
-        self._journal = open(journal, "ab")
-        self.rejected = {}
+        examples = [f"  - {id}: {reason}" for id, reason in list(rejected.items())[:5]]
+        self.journal.forget(lambda entry: "reason" in entry.item)
         raise UserError(
-            f"{self.final}: {num_rejected} of {num_listed} videos cannot be used ({num_rejected / num_listed:.0%}; "
+            f"{self.final}: {len(rejected)} of {num_listed} videos cannot be used ({len(rejected) / num_listed:.0%}; "
             f"{key} allows {maximum_share:.0%}), e.g.\n" + "\n".join(examples) + "\nNothing that was done is lost: "
             "the same command tries those videos again. Raise the share if they are to be left out."
         )
 
-    def finish(self, provenance: Mapping[str, Any], order: Sequence[str]) -> None:
+    def finish(self, record: Record, order: Sequence[str]) -> None:
         """Write the final ``.h5`` atomically, its videos in the given order, and remove the part.
 
         Args:
-            provenance: stored as the attribute ``provenance``; see ``artefacts.provenance``.
+            record: stored as the attribute ``provenance``, with the digest of the shard's content.
             order: every id of the shard, in the order that the file shall have, so that an interrupted run, or one
                 whose workers finished in another order, gives the same bytes.
         """
         rank = {id: index for index, id in enumerate(order)}
-        index_of = {video.id: index for index, video in enumerate(self.videos)}
-        chosen = sorted(self.videos, key=lambda video: rank[video.id])
-        starts = np.concatenate([[0], np.cumsum([lengths.sum() for lengths in self._lengths], dtype=np.int64)])
-        videos: list[ShardVideo] = []
-        lengths: list[np.ndarray] = []
-        pieces: list[tuple[int, int]] = []
-        with atomic_path(self.final) as temporary, open(self.folder / "blob", "rb") as part:
+        entries = [entry for entry in self.journal.entries if "lengths" in entry.item]
+        starts = {}
+        position = 0
+        for entry in entries:
+            starts[entry.item["id"]] = position
+            position += entry.num_bytes
+        entries.sort(key=lambda entry: rank[entry.item["id"]])
+        items = [entry.item for entry in entries]
+        counts = [len(item["lengths"]) for item in items]
+        firsts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int64)
+        offsets = np.zeros(firsts[-1] + 1, dtype=np.int64)
+        np.cumsum([length for item in items for length in item["lengths"]], dtype=np.int64, out=offsets[1:])
+        rejected = sorted(self.rejected.items(), key=lambda pair: rank[pair[0]])
+        table = {
+            "first_frame": firsts[:-1],
+            "num_frames": np.array(counts, dtype="i8"),
+            "height": np.array([item["height"] for item in items], dtype="i4"),
+            "width": np.array([item["width"] for item in items], dtype="i4"),
+            "frames_per_second": np.array([item["frames_per_second"] for item in items], dtype="f8"),
+        }
+        ids, checksums = [item["id"] for item in items], [entry.sha256 for entry in entries]
+        content = digest([ids, checksums, [column.tolist() for column in table.values()], rejected])
+        with atomic_path(self.final) as temporary, open(self.journal.blob, "rb") as part:
             with h5py.File(temporary, "w") as file:
-                blob_offset = _allocate_blob(file, self._blob_bytes)
-                first_frame = 0
-                for video in chosen:
-                    index = index_of[video.id]
-                    pieces.append((int(starts[index]), int(starts[index + 1] - starts[index])))
-                    videos.append(ShardVideo(**(asdict(video) | {"first_frame": first_frame})))
-                    lengths.append(self._lengths[index])
-                    first_frame += video.num_frames
-                offsets = np.zeros(first_frame + 1, dtype=np.int64)
-                if lengths:
-                    np.cumsum(np.concatenate(lengths), out=offsets[1:])
+                blob_offset = _allocate_blob(file, self.journal.num_bytes)
                 file.create_dataset("offsets", data=offsets)
-                text = h5py.string_dtype()
-                table = file.create_group("videos")
-                table.create_dataset("id", data=np.array([v.id for v in videos], dtype=object), dtype=text)
-                for name, kind in (("first_frame", "i8"), ("num_frames", "i8"), ("height", "i4"), ("width", "i4")):
-                    table.create_dataset(name, data=np.array([getattr(v, name) for v in videos], dtype=kind))
-                rates = np.array([v.frames_per_second for v in videos], dtype="f8")
-                table.create_dataset("frames_per_second", data=rates)
-                rejected = sorted(self.rejected.items(), key=lambda item: rank[item[0]])
+                group = file.create_group("videos")
+                _write_text(group, "id", ids)
+                for name, column in table.items():
+                    group.create_dataset(name, data=column)
+                _write_text(group, "sha256", checksums)
                 group = file.create_group("rejected")
-                group.create_dataset("id", data=np.array([i for i, _ in rejected], dtype=object), dtype=text)
-                group.create_dataset("reason", data=np.array([r for _, r in rejected], dtype=object), dtype=text)
-                file.attrs["provenance"] = json.dumps(provenance, sort_keys=True)
+                _write_text(group, "id", [id for id, _ in rejected])
+                _write_text(group, "reason", [reason for _, reason in rejected])
+                file.attrs["provenance"] = json.dumps({**record, "content": content}, sort_keys=True)
             with open(temporary, "r+b") as target:
-                for start, length in pieces:
-                    _copy(part.fileno(), start, target.fileno(), blob_offset, length)
-                    blob_offset += length
-        self.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+                for entry in entries:
+                    _copy(part.fileno(), starts[entry.item["id"]], target.fileno(), blob_offset, entry.num_bytes)
+                    blob_offset += entry.num_bytes
+        self.journal.remove()
 
     def close(self) -> None:
         """Close the part's files; the part stays for a later run."""
-        self._blob.close()
-        self._journal.close()
+        self.journal.close()
 
     def __enter__(self) -> Self:
         return self
@@ -312,9 +263,9 @@ class Shard:
         return dict(zip(table["id"].asstr()[:], table["reason"].asstr()[:], strict=True))
 
     @cached_property
-    def provenance(self) -> dict[str, Any]:
-        """What the shard was made from."""
-        record: dict[str, Any] = json.loads(self._file.attrs["provenance"])
+    def record(self) -> Record:
+        """What the shard was made from, and the digest of its content."""
+        record: Record = json.loads(self._file.attrs["provenance"])
         return record
 
     def read(self, video: int, start: int, stop: int) -> list[memoryview]:

@@ -6,6 +6,8 @@ from typing import Any
 
 from pipeline_lib.errors import UserError
 
+SHAPES_NO_ARTEFACT = True
+
 INCEPTION = "pipeline_lib.models.inception3d"
 RESNET = "pipeline_lib.models.resnet3d"
 SLOW = "pipeline_lib.models.slow_resnet"

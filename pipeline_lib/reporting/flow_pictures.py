@@ -109,7 +109,7 @@ def gallery(layout: Layout, dataset: str, frame_format: str, motion: str) -> Gal
             frames, motions = (Shard(path) for path in paths)
             if row.id not in frames.index or row.id not in motions.index:
                 continue
-            quantisation = Quantisation.from_provenance(motions.provenance)
+            quantisation = Quantisation.from_record(motions.record)
             strips.append(_strip(frames, motions, quantisation, str(row.id), str(row.label)))
             unit = quantisation.unit
             frames.close()

@@ -12,7 +12,7 @@ import jinja2
 import numpy as np
 
 from pipeline_lib.artefacts.atomic import write_bytes
-from pipeline_lib.artefacts.provenance import LIBRARY_VERSION
+from pipeline_lib.artefacts.records import LIBRARY_VERSION
 from pipeline_lib.configuration.specification import ReportSpecification
 from pipeline_lib.evaluation.metrics import Evaluation
 from pipeline_lib.evaluation.results import NUM_NEIGHBOURS
@@ -157,7 +157,7 @@ def _shard_records(report: Report) -> list[tuple[str, dict[str, Any]]]:
     for label, folder in found.items():
         shard = next(iter(sorted(folder.glob("*.h5"))), None)
         if shard is not None:
-            records.append((f"{label}/{shard.stem}", Shard(shard).provenance))
+            records.append((f"{label}/{shard.stem}", Shard(shard).record))
     return records
 
 

@@ -5,22 +5,14 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
 from pipeline_lib.artefacts.atomic import atomic_path, write_json
-from pipeline_lib.artefacts.digest import file_digest
 from pipeline_lib.artefacts.layout import Layout
-from pipeline_lib.artefacts.locking import artefact_lock
-from pipeline_lib.artefacts.provenance import (
-    Sidecar,
-    distribution_versions,
-    manifest_record,
-    provenance,
-    torch_versions,
-)
+from pipeline_lib.artefacts.records import content_digest, distribution_versions, torch_versions
+from pipeline_lib.artefacts.stage import Stage
 from pipeline_lib.clips.index import ClipIndex, build_index
 from pipeline_lib.clips.sampling import INITIALISATION, generator
 from pipeline_lib.configuration.specification import TrainingSpecification
@@ -36,7 +28,7 @@ from pipeline_lib.training.objectives.base import EndpointForward, TrainingObjec
 from pipeline_lib.training.signals import EXIT_INTERRUPTED, stop_requests
 from pipeline_lib.training.trainer import Trainer, TrainingInterruptedError, place
 from pipeline_lib.training.validation import Validation
-from pipeline_lib.training.weights import load_metadata, save_weights
+from pipeline_lib.training.weights import save_weights
 
 
 def prepare_torch(specification: TrainingSpecification, device: torch.device) -> None:
@@ -91,35 +83,25 @@ def load_teacher(specification: TrainingSpecification, layout: Layout, device: t
 
 def describe_inputs(
     specification: TrainingSpecification, layout: Layout, index: ClipIndex, validation: ClipIndex | None = None
-) -> dict[str, str]:
-    """Name → digest of what the training reads."""
-    inputs = {"clips": index.digest}
+) -> dict[Path | str, str]:
+    """What the training reads, and the digest of each."""
+    inputs: dict[Path | str, str] = {**index.inputs}
     if validation is not None:
-        inputs["validation"] = validation.digest
+        inputs |= validation.inputs
     if specification.teacher is not None:
         teacher = specification.teacher
         path = layout.weights(teacher.experiment, str(teacher.split), str(teacher.seed))
-        inputs["teacher"] = _existing_digest(path)
+        inputs[path] = _existing_digest(path)
     if specification.initialise_from is not None:
-        inputs["initialise_from"] = _existing_digest(source_path(layout, specification.initialise_from))
+        path = source_path(layout, specification.initialise_from)
+        inputs[path] = _existing_digest(path)
     return inputs
 
 
 def _existing_digest(path: Path) -> str:
     if not path.is_file():
         raise UserError(f"{path} is missing: the experiment that makes it has to be trained first")
-    return file_digest(path)
-
-
-def is_finished(output: Path, digest: str) -> bool:
-    """Whether the final artefacts are there and were made from the same specification, code and inputs."""
-    names = ("weights.safetensors", "metrics.jsonl", "specification.json")
-    if not all((output / name).is_file() for name in names):
-        return False
-    try:
-        return bool(load_metadata(output / "weights.safetensors")["provenance"]["digest"] == digest)
-    except (UserError, KeyError, TypeError):
-        return False
+    return content_digest(path)
 
 
 def train(specification: TrainingSpecification, root: Path, output: Path, num_workers: int | None = None) -> int:
@@ -143,10 +125,15 @@ def train(specification: TrainingSpecification, root: Path, output: Path, num_wo
     with joined(device.type) as ranks:
         if device.type == "cuda":
             device = torch.device("cuda", ranks.local_rank)
-        if not ranks.is_first:
-            return _train_locked(specification, Layout(root), output, device, ranks, num_workers)
-        with artefact_lock(output / "weights.safetensors"):
-            return _train_locked(specification, Layout(root), output, device, ranks, num_workers)
+        names = ("metrics.jsonl", "specification.json")
+        with Stage(
+            "train",
+            training_modules(specification),
+            output / "weights.safetensors",
+            [output / name for name in names],
+            exclusive=ranks.is_first,
+        ) as stage:
+            return _train_locked(specification, Layout(root), output, device, ranks, num_workers, stage)
 
 
 def _train_locked(
@@ -156,8 +143,8 @@ def _train_locked(
     device: torch.device,
     ranks: Ranks,
     num_workers: int | None,
+    stage: Stage,
 ) -> int:
-    sidecar = Sidecar()
     objective = build_objective(specification)
     motion = specification.motion if "flow" in objective.modalities else None
     if "flow" in objective.modalities and motion is None:
@@ -174,15 +161,15 @@ def _train_locked(
         specification.train_share,
     )
     validation_index = _validation_index(specification, layout)
-    record = provenance(
-        "train",
-        training_modules(specification),
-        specification.model_dump(mode="json"),
+    summary = layout.summary(specification.dataset)
+    clips = {"clips": index.digest} | ({} if validation_index is None else {"validation": validation_index.digest})
+    finished = stage.is_finished(
+        specification.model_dump(mode="json") | clips,
         describe_inputs(specification, layout, index, validation_index),
         torch_versions(device.type) | distribution_versions(["numpy", "simplejpeg", "opencv-contrib-python-headless"]),
-    ) | {"manifest": manifest_record(layout.summary(specification.dataset))}
-    if ranks.from_first(is_finished(output, record["digest"]) if ranks.is_first else None):
-        print(f"{output} is finished", file=sys.stderr)
+        {summary: content_digest(summary)},
+    )
+    if ranks.from_first(finished):
         return 0
 
     plan = plan_batches(specification.recipe, ranks.num_ranks, specification.recipe.synchronise_batch_norm)
@@ -198,7 +185,7 @@ def _train_locked(
         if ranks.is_first:
             print(f"started from {path}; random: {grouped(fresh) or 'nothing'}", file=sys.stderr)
     teacher = load_teacher(specification, layout, device) if specification.objective.needs_teacher else None
-    checkpoints = Checkpoints(output / "checkpoints", record["digest"], specification.recipe.keep_checkpoints)
+    checkpoints = Checkpoints(output / "checkpoints", stage.record["digest"], specification.recipe.keep_checkpoints)
     if ranks.is_first:
         checkpoints.set_aside_others()
     ranks.barrier()
@@ -245,7 +232,7 @@ def _train_locked(
             if log is not None:
                 log.close()
         if ranks.is_first:
-            _finish(trainer, output, record, sidecar)
+            _finish(trainer, output, stage)
     ranks.barrier()
     return 0
 
@@ -263,7 +250,7 @@ def _seed_initialisation(seed: int) -> None:
     torch.manual_seed(int(generator(seed, INITIALISATION, 0).integers(2**62)))
 
 
-def _finish(trainer: Trainer, output: Path, record: dict[str, Any], sidecar: Sidecar) -> None:
+def _finish(trainer: Trainer, output: Path, stage: Stage) -> None:
     """Write the final artefacts, the weights last; then the checkpoints are of no more use."""
     specification = trainer.specification
     network = trainer.final_network()
@@ -276,7 +263,7 @@ def _finish(trainer: Trainer, output: Path, record: dict[str, Any], sidecar: Sid
         network.state_dict(),
         {
             "specification": specification.model_dump(mode="json"),
-            "provenance": record,
+            "provenance": stage.record,
             "classes": list(trainer.index.classes),
             "input": {
                 "modality": specification.modality,
@@ -298,7 +285,7 @@ def _finish(trainer: Trainer, output: Path, record: dict[str, Any], sidecar: Sid
         "processes": trainer.ranks.num_ranks,
         "batch_norms": len(batch_norms(network)),
     }
-    sidecar.write(output / "weights.safetensors", figures)
+    stage.finish(figures)
     shares = ", ".join(f"{name} {value / whole:.1%}" for name, value in times.items() if whole > 0)
     print(f"time in this run: {shares}", file=sys.stderr)
     trainer.checkpoints.remove()

@@ -10,6 +10,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from pipeline_lib.artefacts.atomic import write_bytes
+from pipeline_lib.artefacts.digest import canonical_json
+from pipeline_lib.artefacts.records import ContentDigest
 from pipeline_lib.errors import UserError
 
 
@@ -19,17 +21,27 @@ def save_weights(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapp
     Args:
         path: the ``.safetensors`` file.
         tensors: name → tensor, stored contiguous on the CPU.
-        metadata: name → plain data, stored as JSON text each (safetensors keeps text only).
+        metadata: name → plain data, stored as JSON text each (safetensors keeps text only). A record under
+            ``provenance`` gets the digest of the file's content.
     """
     plain = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
     content = safetensors.torch.save(plain)
     # The library writes metadata in the order of a hash map, another one in each process: the header is written here.
     length = int.from_bytes(content[:8], "little")
-    header = json.loads(content[8 : 8 + length])
-    header["__metadata__"] = {name: json.dumps(metadata[name], sort_keys=True) for name in sorted(metadata)}
+    header, data = json.loads(content[8 : 8 + length]), memoryview(content)[8 + length :]
+    stored = dict(metadata)
+    if "provenance" in stored:
+        # What a follower reads: the tensors, and which network they are of.
+        read = {name: value for name, value in stored.items() if name not in ("provenance", "specification")}
+        read["model"] = stored.get("specification", {}).get("model")
+        digest = ContentDigest()
+        digest.add("header", canonical_json([header, read]).encode())
+        digest.add("tensors", data)
+        stored["provenance"] = {**stored["provenance"], "content": digest.hexdigest()}
+    header["__metadata__"] = {name: json.dumps(stored[name], sort_keys=True) for name in sorted(stored)}
     text = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    write_bytes(path, len(text).to_bytes(8, "little") + text + content[8 + length :])
+    write_bytes(path, b"".join((len(text).to_bytes(8, "little"), text, data)))
 
 
 def load_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

@@ -5,7 +5,6 @@ import socket
 from pathlib import Path
 
 import torch
-
 from pipeline_lib.artefacts.provenance import Sidecar, manifest_record, provenance, sidecar_path, torch_versions
 
 

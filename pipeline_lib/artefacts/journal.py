@@ -1,0 +1,144 @@
+"""Work in progress that survives a kill and a power cut: one line for each finished item, their bytes in one blob.
+
+An HDF5 file that was open at a kill may be unreadable. An append-only file loses nothing that was flushed, and the
+digest in each line tells what a power cut has torn or zeroed.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import IO, Any, NamedTuple, Self
+
+from pipeline_lib.artefacts.atomic import write_bytes
+from pipeline_lib.artefacts.digest import canonical_json
+
+SHAPES_NO_ARTEFACT = True
+
+_READ_BYTES = 1 << 22
+
+
+class Entry(NamedTuple):
+    """A finished item, as plain data, with the number and the SHA-256 of its bytes in the blob."""
+
+    item: dict[str, Any]
+    num_bytes: int
+    sha256: str
+
+    def line(self) -> bytes:
+        """The entry as a line, which begins with a digest of its own."""
+        text = canonical_json(list(self))
+        return f"{_mark(text.encode())} {text}\n".encode()
+
+
+def _mark(text: bytes) -> str:
+    return hashlib.sha256(text).hexdigest()[:16]
+
+
+def _parsed(line: bytes) -> Entry | None:
+    """The entry of a line; None if it is torn or altered."""
+    mark, _, text = line.partition(b" ")
+    if not text.endswith(b"\n") or _mark(text[:-1]).encode() != mark:
+        return None
+    return Entry(*json.loads(text))
+
+
+def _holds(blob: IO[bytes], entry: Entry) -> bool:
+    """Whether the blob, read on from where it is, has the bytes of an entry."""
+    hasher, left = hashlib.sha256(), entry.num_bytes
+    while left:
+        piece = blob.read(min(left, _READ_BYTES))
+        if not piece:
+            return False
+        hasher.update(piece)
+        left -= len(piece)
+    return hasher.hexdigest() == entry.sha256
+
+
+class Journal:
+    """The items of an artefact in the making. Use under ``artefact_lock(final)``.
+
+    The folder beside the final file carries the digest of the work's origin (specification, code, inputs); a folder of
+    another origin is removed and the work starts afresh.
+
+    Args:
+        final: the finished artefact; the journal lies beside it in ``.{name}.part``.
+        origin: digest of what the work is made from.
+
+    Attributes:
+        blob: the file with the bytes of all items, one behind the other.
+        num_bytes: of the blob that items account for.
+        entries: all items so far, those of an interrupted run first.
+        num_resumed: how many an interrupted run had finished.
+    """
+
+    def __init__(self, final: Path, origin: str) -> None:
+        self.folder = final.parent / f".{final.name}.part"
+        self.blob = self.folder / "blob"
+        self._lines, mark = self.folder / "journal", self.folder / "digest"
+        if not (mark.is_file() and mark.read_text() == origin):
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.folder.mkdir(parents=True)
+            mark.write_text(origin)
+        for path in (self.blob, self._lines):
+            path.touch()
+        self.num_bytes = 0
+        self.entries: list[Entry] = []
+        self._resume()
+        self.num_resumed = len(self.entries)
+        self._bytes = open(self.blob, "r+b")
+        self._bytes.seek(self.num_bytes)
+        self._journal = open(self._lines, "ab")
+
+    def _resume(self) -> None:
+        """Take over the items up to the first damaged one; cut off what lies behind it."""
+        kept = 0
+        with open(self._lines, "rb") as lines, open(self.blob, "rb") as blob:
+            for line in lines:
+                entry = _parsed(line)
+                if entry is None or not _holds(blob, entry):
+                    break
+                kept += len(line)
+                self.num_bytes += entry.num_bytes
+                self.entries.append(entry)
+        os.truncate(self._lines, kept)
+        os.truncate(self.blob, self.num_bytes)
+
+    def append(self, item: Mapping[str, Any], pieces: Iterable[bytes | memoryview] = ()) -> Entry:
+        """Store an item and its bytes; when this returns, a kill of the process does not lose them."""
+        hasher, size = hashlib.sha256(), 0
+        for piece in pieces:
+            hasher.update(piece)
+            size += self._bytes.write(piece)
+        self._bytes.flush()
+        entry = Entry(dict(item), size, hasher.hexdigest())
+        self._journal.write(entry.line())
+        self._journal.flush()
+        self.num_bytes += size
+        self.entries.append(entry)
+        return entry
+
+    def forget(self, unwanted: Callable[[Entry], bool]) -> None:
+        """Take entries out again; only those without bytes may be."""
+        self.entries = [entry for entry in self.entries if not unwanted(entry)]
+        self._journal.close()
+        write_bytes(self._lines, b"".join(entry.line() for entry in self.entries))
+        self._journal = open(self._lines, "ab")
+
+    def remove(self) -> None:
+        """Remove the folder: the final artefact is written."""
+        self.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def close(self) -> None:
+        """Close the files; they stay for a later run."""
+        self._bytes.close()
+        self._journal.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

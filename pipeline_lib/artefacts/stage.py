@@ -1,0 +1,150 @@
+"""The frame of every stage: one writer at a time, nothing done twice, a record in the artefact, a sidecar beside it."""
+
+import datetime
+import getpass
+import json
+import socket
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Self
+
+from pipeline_lib.artefacts.atomic import write_json
+from pipeline_lib.artefacts.layout import Layout
+from pipeline_lib.artefacts.locking import artefact_lock
+from pipeline_lib.artefacts.records import Record, make_record, read_record
+
+SHAPES_NO_ARTEFACT = True
+
+
+def sidecar_path(artefact: Path) -> Path:
+    """Where an artefact's sidecar lies: ``{artefact}.run.json``."""
+    return artefact.with_name(artefact.name + ".run.json")
+
+
+def read_sidecar(artefact: Path) -> dict[str, Any]:
+    """The sidecar of an artefact; empty where it was not copied along."""
+    try:
+        content = json.loads(sidecar_path(artefact).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+class Stage:
+    """One run of a stage.
+
+    Its steps, in order::
+
+        with Stage("extract_frames", MODULES, output) as stage:
+            if stage.is_finished(parameters, inputs, versions):
+                return
+            ...  # make the artefact, with stage.record in it
+            stage.finish(figures)
+
+    Entering waits for another process that makes the same artefact (``artefact_lock``).
+
+    Args:
+        name: of the stage, as in the record.
+        modules: whose closure the fingerprint covers.
+        output: the artefact that carries the record.
+        others: further files without which the stage is not finished.
+        exclusive: hold the lock; false in the further processes of a distributed training, whose first one holds it.
+
+    Attributes:
+        record: what determines the artefact's bytes, after ``is_finished``.
+    """
+
+    record: Record
+
+    def __init__(
+        self, name: str, modules: Iterable[str], output: Path, others: Iterable[Path] = (), exclusive: bool = True
+    ) -> None:
+        self.name, self.modules, self.output, self.others = name, tuple(modules), output, tuple(others)
+        self._exclusive = exclusive
+        self._layout = Layout.above(output)
+        self._outside: dict[str, str] = {}
+        self._held = ExitStack()
+
+    def __enter__(self) -> Self:
+        if self._exclusive:
+            self._held.enter_context(artefact_lock(self.output))
+        self._start = time.time()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._held.close()
+
+    def key(self, path: Path, name: str | None = None) -> str:
+        """How the record names an input: by its path below the output root, or, outside of it, by its name alone.
+
+        Where a file outside lay is written to the sidecar, since an artefact holds no path of this machine.
+        """
+        inside = None if self._layout is None else self._layout.key(path)
+        if inside is not None:
+            return inside
+        name = name or path.name
+        self._outside[name] = str(path.absolute())
+        return name
+
+    def _keyed(self, inputs: Mapping[Path | str, str]) -> dict[str, str]:
+        return {name if isinstance(name, str) else self.key(name): value for name, value in inputs.items()}
+
+    def describe(
+        self,
+        parameters: Mapping[str, Any],
+        inputs: Mapping[Path | str, str],
+        versions: Mapping[str, str],
+        beside: Mapping[Path | str, str] | None = None,
+    ) -> Record:
+        """Say what determines the artefact; inputs are given by their paths on this machine, or by keys (``make_record``)."""
+        self.record = make_record(
+            self.name,
+            self.modules,
+            parameters,
+            self._keyed(inputs),
+            versions,
+            self._keyed(beside or {}),
+        )
+        return self.record
+
+    def is_finished(
+        self,
+        parameters: Mapping[str, Any],
+        inputs: Mapping[Path | str, str],
+        versions: Mapping[str, str],
+        beside: Mapping[Path | str, str] | None = None,
+    ) -> bool:
+        """Describe the artefact, and look whether it lies there already, made from the same things."""
+        wanted = self.describe(parameters, inputs, versions, beside)["digest"]
+        found = read_record(self.output) if all(path.is_file() for path in (self.output, *self.others)) else None
+        finished = found is not None and found.get("digest") == wanted
+        if finished:
+            print(f"{self.output} is finished", file=sys.stderr)
+        return finished
+
+    def finish(self, figures: Mapping[str, Any] | None = None) -> None:
+        """Write host, user, times and ``figures`` (measurements of this run) beside the artefact, where no rule reads.
+
+        Args:
+            figures: rates, counts, what bound the stage.
+        """
+        end = time.time()
+        torch = sys.modules.get("torch")
+        gpu = {"gpu": torch.cuda.get_device_name()} if torch is not None and torch.cuda.is_available() else {}
+        write_json(
+            sidecar_path(self.output),
+            {
+                "host": socket.gethostname(),
+                **gpu,
+                "user": getpass.getuser(),
+                "command": sys.argv,
+                "started": datetime.datetime.fromtimestamp(self._start, datetime.UTC).isoformat(),
+                "finished": datetime.datetime.fromtimestamp(end, datetime.UTC).isoformat(),
+                "seconds": round(end - self._start, 3),
+                "figures": dict(figures or {}),
+                "outside": self._outside,
+            },
+        )
