@@ -99,7 +99,7 @@ class Stage:
         versions: Mapping[str, str],
         beside: Mapping[Path | str, str] | None = None,
     ) -> Record:
-        """Say what determines the artefact; inputs are given by their paths on this machine, or by keys (``make_record``)."""
+        """Say what determines the artefact (``make_record``); an input is given by its path on this machine or by a key."""
         self.record = make_record(
             self.name,
             self.modules,

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -59,7 +59,7 @@ class ClipIndex:
     """SHA-256 over what the index selects and what the shards hold."""
     motion_stored: tuple[int, int, int] = FLOW_STORED
     """Channels of a motion frame, the byte of zero, and the bytes from there to the bound."""
-    inputs: Mapping[str, str] = field(default_factory=dict)
+    inputs: dict[Path | str, str] = field(default_factory=dict)
     """The shards, as records name them: a pattern below the output root, and the digest of what it matches."""
     strengths: Strengths | None = None
     """How strong the motion of each frame is, if that was asked for."""
@@ -224,7 +224,7 @@ def build_index(
     )
 
 
-def _described(layout: Layout, paths: Sequence[Path]) -> dict[str, str]:
+def _described(layout: Layout, paths: Sequence[Path]) -> dict[Path | str, str]:
     """A folder's shards for a record."""
     there = [path for path in paths if path.is_file()]
     if not there:
