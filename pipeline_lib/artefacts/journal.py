@@ -27,20 +27,20 @@ class Entry(NamedTuple):
     num_bytes: int
     sha256: str
 
-    def line(self) -> bytes:
-        """The entry as a line, which begins with a digest of its own."""
-        text = canonical_json(list(self))
-        return f"{_mark(text.encode())} {text}\n".encode()
+    def line(self, before: bytes) -> bytes:
+        """The entry as a line, which begins with a digest of its own text and of the line before it."""
+        text = canonical_json(list(self)).encode()
+        return _mark(before, text) + b" " + text + b"\n"
 
 
-def _mark(text: bytes) -> str:
-    return hashlib.sha256(text).hexdigest()[:16]
+def _mark(before: bytes, text: bytes) -> bytes:
+    return hashlib.sha256(before + text).hexdigest()[:16].encode()
 
 
-def _parsed(line: bytes) -> Entry | None:
-    """The entry of a line; None if it is torn or altered."""
+def _parsed(line: bytes, before: bytes) -> Entry | None:
+    """The entry of a line; None if it is torn, altered or not where it was written."""
     mark, _, text = line.partition(b" ")
-    if not text.endswith(b"\n") or _mark(text[:-1]).encode() != mark:
+    if not text.endswith(b"\n") or _mark(before, text[:-1]) != mark:
         return None
     return Entry(*json.loads(text))
 
@@ -86,6 +86,7 @@ class Journal:
             path.touch()
         self.num_bytes = 0
         self.entries: list[Entry] = []
+        self._last = b""
         self._resume()
         self.num_resumed = len(self.entries)
         self._bytes = open(self.blob, "r+b")
@@ -97,10 +98,11 @@ class Journal:
         kept = 0
         with open(self._lines, "rb") as lines, open(self.blob, "rb") as blob:
             for line in lines:
-                entry = _parsed(line)
+                entry = _parsed(line, self._last)
                 if entry is None or not _holds(blob, entry):
                     break
                 kept += len(line)
+                self._last = line
                 self.num_bytes += entry.num_bytes
                 self.entries.append(entry)
         os.truncate(self._lines, kept)
@@ -109,12 +111,15 @@ class Journal:
     def append(self, item: Mapping[str, Any], pieces: Iterable[bytes | memoryview] = ()) -> Entry:
         """Store an item and its bytes; when this returns, a kill of the process does not lose them."""
         hasher, size = hashlib.sha256(), 0
+        # Behind the items, not behind what is left of one whose pieces failed to come.
+        self._bytes.seek(self.num_bytes)
         for piece in pieces:
             hasher.update(piece)
             size += self._bytes.write(piece)
         self._bytes.flush()
         entry = Entry(dict(item), size, hasher.hexdigest())
-        self._journal.write(entry.line())
+        self._last = entry.line(self._last)
+        self._journal.write(self._last)
         self._journal.flush()
         self.num_bytes += size
         self.entries.append(entry)
@@ -124,7 +129,11 @@ class Journal:
         """Take entries out again; only those without bytes may be."""
         self.entries = [entry for entry in self.entries if not unwanted(entry)]
         self._journal.close()
-        write_bytes(self._lines, b"".join(entry.line() for entry in self.entries))
+        lines = [b""]
+        for entry in self.entries:
+            lines.append(entry.line(lines[-1]))
+        self._last = lines[-1]
+        write_bytes(self._lines, b"".join(lines))
         self._journal = open(self._lines, "ab")
 
     def remove(self) -> None:

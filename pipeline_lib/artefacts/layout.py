@@ -14,16 +14,27 @@ def shard_names(num_shards: int) -> list[str]:
 
 # How many parts the path of an artefact has below each folder of the output root: from … to.
 _DEPTHS = {
-    "media": (2, 3),
-    "downloads": (2, 2),
-    "manifests": (2, 3),
-    "frames": (3, 3),
-    "motion": (4, 4),
-    "imported": (1, 3),
-    "experiments": (3, 3),
-    "evaluations": (4, 4),
-    "report": (1, 1),
+    "media": range(2, 4),
+    "downloads": range(2, 3),
+    "manifests": range(2, 4),
+    "frames": range(3, 4),
+    "motion": range(4, 5),
+    "imported": range(1, 4),
+    "experiments": range(3, 4),
+    "evaluations": range(4, 5),
+    "report": range(1, 2),
 }
+
+# Where several files are made together: how deep their folder lies, and which of them has the record.
+_CARRIERS = {
+    "media": (2, "generated.json"),
+    "manifests": (2, "summary.json"),
+    "experiments": (3, "weights.safetensors"),
+    "evaluations": (4, "scores.h5"),
+}
+
+# Beside such a file, but with a record of their own.
+_RECORDED = {"retrieval.json"}
 
 
 @dataclass(frozen=True)
@@ -40,11 +51,30 @@ class Layout:
     def above(cls, path: Path) -> "Layout | None":
         """The layout whose output root an artefact lies below; None for a file that lies somewhere else."""
         parts = path.absolute().parts
-        for position in range(len(parts) - 2, 0, -1):
-            low, high = _DEPTHS.get(parts[position], (1, 0))
-            if low <= len(parts) - position - 1 <= high:
-                return cls(Path(*parts[:position]))
-        return None
+        fits = [
+            position
+            for position in range(1, len(parts) - 1)
+            if parts[position] in _DEPTHS and len(parts) - position - 1 in _DEPTHS[parts[position]]
+        ]
+        if not fits:
+            return None
+        # The innermost folder, unless it is a data set or an experiment that is called as a folder of the root is.
+        innermost = fits[-1]
+        return cls(Path(*parts[: innermost - 1 if innermost - 1 in fits else innermost]))
+
+    @staticmethod
+    def owns(key: str) -> bool:
+        """Whether a record's key is a path below the output root, and not the name of a file from outside."""
+        return "/" in key and key.partition("/")[0] in _DEPTHS
+
+    def carrier(self, path: Path) -> Path | None:
+        """The artefact that has the record of a file made with it; None if the file has one of its own, or none."""
+        parts = Path(self.key(path) or "").parts
+        depth, name = _CARRIERS.get(parts[0] if parts else "", (0, ""))
+        if len(parts) <= depth or not depth:
+            return None
+        carrier = self.root.joinpath(*parts[:depth], name)
+        return carrier if path.absolute() != carrier.absolute() and parts[-1] not in _RECORDED else None
 
     def key(self, path: Path) -> str | None:
         """How records name an artefact: its path below the root, the same on every machine; None if it lies outside."""

@@ -158,7 +158,7 @@ def read_record(path: Path) -> Record | None:
     """
     try:
         record = _READERS[path.suffix](path)
-    except (OSError, KeyError, ValueError, TypeError, UserError):
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError, UserError):
         return None
     return record if isinstance(record, dict) else None
 

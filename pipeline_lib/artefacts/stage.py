@@ -81,13 +81,18 @@ class Stage:
         """How the record names an input: by its path below the output root, or, outside of it, by its name alone.
 
         Where a file outside lay is written to the sidecar, since an artefact holds no path of this machine.
+
+        Args:
+            path: the input on this machine.
+            name: for an input that lies below no output root; its file's name if not given.
         """
         inside = None if self._layout is None else self._layout.key(path)
         if inside is not None:
             return inside
-        name = name or path.name
-        self._outside[name] = str(path.absolute())
-        return name
+        other = Layout.above(path)
+        key = name or (other and other.key(path)) or path.name
+        self._outside[key] = str(path.absolute())
+        return key
 
     def _keyed(self, inputs: Mapping[Path | str, str]) -> dict[str, str]:
         return {name if isinstance(name, str) else self.key(name): value for name, value in inputs.items()}
@@ -99,7 +104,7 @@ class Stage:
         versions: Mapping[str, str],
         beside: Mapping[Path | str, str] | None = None,
     ) -> Record:
-        """Say what determines the artefact (``make_record``); an input is given by its path on this machine or by a key."""
+        """Say what determines the artefact (``make_record``); an input is given by its path here or by its key."""
         self.record = make_record(
             self.name,
             self.modules,

@@ -318,14 +318,15 @@ def build_manifest(specification: ManifestSpecification, output: Path, num_worke
             {stage.key(path, name): annotations[name] for name, path in listing.sources.items()},
             distribution_versions(["av", "pyarrow"]) | {"libavcodec": _libavcodec()},
         )
-        digest = manifest_digest(columns, dataset.num_splits, identity)
+        content = manifest_digest(columns, dataset.num_splits, identity)
+        status = dict(sorted(Counter(columns["status"]).items()))
         summary = {
             "dataset": name,
             "format": dataset.format,
-            "digest": digest,
+            "digest": content,
             "num_listed": len(listing.videos),
             "num_left_by_filter": len(videos),
-            "status": dict(sorted(Counter(columns["status"]).items())),
+            "status": status,
             "subsets": _counts(columns, dataset.num_splits),
             "reasons": dict(sorted(Counter(reason_code(reason) for reason in columns["reason"] if reason).items())),
             "classes": sorted(classes),
@@ -333,7 +334,7 @@ def build_manifest(specification: ManifestSpecification, output: Path, num_worke
             "annotations": annotations,
             "num_boxes": len(listing.boxes),
             "excluded_times": sorted([id, time] for id, time in listing.excluded_times),
-            "provenance": record | {"content": digest},
+            "provenance": record | {"content": content, "counts": status},
         }
         for shard, shard_videos in _shard_lists(columns, videos, dataset):
             write_shard_list(output / "shards" / f"{shard}.json", name, shard, shard_videos)

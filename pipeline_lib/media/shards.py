@@ -143,6 +143,7 @@ class ShardPart:
 
         Args:
             record: stored as the attribute ``provenance``, with the digest of the shard's content.
+                What a reader must know of the bytes, their quantisation, counts as content.
             order: every id of the shard, in the order that the file shall have, so that an interrupted run, or one
                 whose workers finished in another order, gives the same bytes.
         """
@@ -168,7 +169,9 @@ class ShardPart:
             "frames_per_second": np.array([item["frames_per_second"] for item in items], dtype="f8"),
         }
         ids, checksums = [item["id"] for item in items], [entry.sha256 for entry in entries]
-        content = digest([ids, checksums, [column.tolist() for column in table.values()], rejected])
+        meaning = record.get("parameters", {}).get("quantisation")
+        content = digest([ids, checksums, [column.tolist() for column in table.values()], rejected, meaning])
+        counts = {"videos": len(ids), "rejected": len(rejected)}
         with atomic_path(self.final) as temporary, open(self.journal.blob, "rb") as part:
             with h5py.File(temporary, "w") as file:
                 blob_offset = _allocate_blob(file, self.journal.num_bytes)
@@ -181,7 +184,7 @@ class ShardPart:
                 group = file.create_group("rejected")
                 _write_text(group, "id", [id for id, _ in rejected])
                 _write_text(group, "reason", [reason for _, reason in rejected])
-                file.attrs["provenance"] = json.dumps({**record, "content": content}, sort_keys=True)
+                file.attrs["provenance"] = json.dumps(record | {"content": content, "counts": counts}, sort_keys=True)
             with open(temporary, "r+b") as target:
                 for entry in entries:
                     _copy(part.fileno(), starts[entry.item["id"]], target.fileno(), blob_offset, entry.num_bytes)

@@ -13,11 +13,11 @@ import pandas as pd
 
 from pipeline_lib.artefacts.layout import Layout
 from pipeline_lib.artefacts.manifest_summary import read_summary
+from pipeline_lib.artefacts.records import read_header
 from pipeline_lib.configuration.specification import ReportedExperiment, ReportSpecification
 from pipeline_lib.errors import UserError
 from pipeline_lib.evaluation.results import read_metrics
 from pipeline_lib.evaluation.scores import Scores, read_scores
-from pipeline_lib.reporting.weights_header import read_header
 
 NUM_REJECTS_LISTED = 60
 

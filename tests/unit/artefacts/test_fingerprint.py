@@ -74,7 +74,9 @@ def test_every_file_of_the_package_that_is_no_module_is_a_data_file_of_one() -> 
     named = {
         file
         for path in folder.rglob("*.py")
-        for file in fingerprint._parse(".".join(("pipeline_lib", *path.relative_to(folder).with_suffix("").parts)))[2]
+        for file in fingerprint._parse(
+            ".".join(("pipeline_lib", *path.relative_to(folder).with_suffix("").parts))
+        ).data_files
     }
     others = {path for path in folder.rglob("*.*") if path.is_file() and path.suffix != ".py"}
     found = {path for path in others if path.parent.name != "__pycache__"}

@@ -19,7 +19,7 @@ from pipeline_lib.media.shards import Shard
 
 def decoded(shard: Shard, position: int) -> np.ndarray:
     video = shard.videos[position]
-    quantisation = Quantisation.from_provenance(shard.provenance)
+    quantisation = Quantisation.from_record(shard.record)
     rows = shard.read(position, 0, video.num_frames)
     return np.stack([quantisation.dequantise(decode_image(row, video.height)) for row in rows])
 
@@ -47,7 +47,7 @@ def test_stage_measures_known_motion(tmp_path: Path, method: str, gap: int) -> N
     # OpenCV's Farneback moves some border pixels of a still picture.
     assert np.abs(still if method == "tvl1" else still[centre]).max() == 0
     rows = [bytes(row) for row in shard.read(0, 0, 6)]
-    parameters = shard.provenance["parameters"]
+    parameters = shard.record["parameters"]
     if gap == 1:
         assert rows[5] == rows[4] and rows[4] != rows[3]
         assert parameters["boundary"] == {"rows": 1, "side": "end", "rule": "nearest row repeated"}
@@ -55,7 +55,7 @@ def test_stage_measures_known_motion(tmp_path: Path, method: str, gap: int) -> N
         assert rows[0] == rows[1] == rows[2] != rows[3]
         assert parameters["boundary"]["side"] == "start" and parameters["boundary"]["rows"] == 2
     assert parameters["quantisation"]["bound"] == 20.0
-    assert shard.provenance["inputs"] == {"frames": "frames-digest"}
+    assert shard.record["inputs"] == {source.path.name: source.record["content"]}
 
 
 def test_unusable_videos_are_rejected_with_their_reason(tmp_path: Path) -> None:

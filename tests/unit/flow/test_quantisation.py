@@ -71,4 +71,4 @@ def test_not_a_number_is_refused() -> None:
 
 def test_provenance_round_trip() -> None:
     edges = Quantisation(("edges",), 10.0, zero=0, scale=255, unit="px/px")
-    assert Quantisation.from_provenance({"parameters": {"quantisation": edges.attributes()}}) == edges
+    assert Quantisation.from_record({"parameters": {"quantisation": edges.attributes()}}) == edges

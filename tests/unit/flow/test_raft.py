@@ -261,9 +261,9 @@ def test_stage_stores_backward_flow_of_five_frames(tmp_path: Path, weights: Path
     parameters = {"model": "small", "weights": str(weights / "raft-small.pth"), "iterations": 6}
     extract_motion(specification(method="raft", gap=-5, parameters=parameters), frames, tmp_path / "motion.h5", 2)
     shard = Shard(tmp_path / "motion.h5")
-    row = Quantisation.from_provenance(shard.provenance).dequantise(decode_image(shard.read(0, 6, 7)[0], 96))
+    row = Quantisation.from_record(shard.record).dequantise(decode_image(shard.read(0, 6, 7)[0], 96))
     assert np.median(row[0, 20:-20, 20:-20]) == pytest.approx(-5, abs=0.4)
-    assert shard.provenance["parameters"]["method_parameters"]["weights_sha256"].startswith("c7d41b9c")
+    assert shard.record["parameters"]["method_parameters"]["weights_sha256"].startswith("c7d41b9c")
 
 
 def test_sobel_against_opencv() -> None:
@@ -289,7 +289,7 @@ def test_flow_edges_outline_what_moves_alone(tmp_path: Path) -> None:
     write_frames_shard(tmp_path / "frames.h5", {"v": frames})
     wanted = specification(method="flow_edges", gap=-1, bound=10.0, parameters={"source": "tvl1"})
     extract_motion(wanted, tmp_path / "frames.h5", tmp_path / "edges.h5", 1)
-    stored = Shard(tmp_path / "edges.h5").provenance["parameters"]["quantisation"]
+    stored = Shard(tmp_path / "edges.h5").record["parameters"]["quantisation"]
     assert (stored["channels"], stored["zero"], stored["scale"], stored["bound"]) == (["edges"], 0, 255, 10.0)
 
 
@@ -307,7 +307,7 @@ def test_rafts_flow_edges_outline_the_true_motion(media: Path, weights: Path, tm
         write_frames_shard(folder / "frames.h5", {"v": video})
         extract_motion(wanted, folder / "frames.h5", folder / "edges.h5", 2)
         shard = Shard(folder / "edges.h5")
-        quantisation = Quantisation.from_provenance(shard.provenance)
+        quantisation = Quantisation.from_record(shard.record)
         stored = decode_image(shard.read(0, 0, 1)[0], video.shape[1])
         edges = quantisation.dequantise(stored)[0]
         magnitude = torch.from_numpy(np.linalg.norm(truth, axis=0))[None, None].float()

@@ -180,7 +180,7 @@ def test_bad_videos_are_rejected_with_a_reason_and_the_others_stay(media: Path, 
         "03": "undecodable",
         "04": "missing",
     }
-    assert shard.provenance["versions"]["ffmpeg"] == ffmpeg_version()
+    assert shard.record["versions"]["ffmpeg"] == ffmpeg_version()
     kept = tmp_path / "kept.h5"
     extract_frames(_specification("keep"), shard_list, kept, 2)
     assert [(video.id, video.num_frames) for video in Shard(kept).videos] == [("00", 38), ("01", 49)]
@@ -199,7 +199,7 @@ def test_same_bytes_with_any_number_of_workers(tmp_path: Path) -> None:
     assert len(contents) == 1
     moved = tmp_path / "moved"
     moved.mkdir()
-    again = _list(tmp_path / "001.json", [file.rename(moved / file.name) for file in files])
+    again = _list(moved / "000.json", [file.rename(moved / file.name) for file in files])
     extract_frames(_specification(), again, tmp_path / "moved" / "000.h5", 2)
     assert (tmp_path / "moved" / "000.h5").read_bytes() in contents
 

@@ -43,7 +43,9 @@ def test_round_trip_and_equal_bytes_in_any_order(videos: dict[str, list[bytes]],
         assert one.read_bytes() == two.read_bytes()
         shard = Shard(one)
         assert [video.id for video in shard.videos] == sorted(videos)
-        assert shard.provenance == {"made": "here"} and shard.rejected == {}
+        counts = {"videos": len(videos), "rejected": 0}
+        assert shard.record == {"made": "here", "content": shard.record["content"], "counts": counts}
+        assert shard.rejected == {}
         first = 0
         for position, video in enumerate(shard.videos):
             frames = videos[video.id]
