@@ -12,12 +12,14 @@ import torch
 
 from pipeline_lib.artefacts.digest import digest
 from pipeline_lib.artefacts.layout import Layout, shard_names
+from pipeline_lib.artefacts.records import content_digest, digest_below
 from pipeline_lib.configuration.objectives import Classification, Distillation, Model, Objective
 from pipeline_lib.configuration.root import Hardware
 from pipeline_lib.configuration.specification import TrainingSpecification
 from pipeline_lib.configuration.training import Optimiser, Recipe, Sampling, Schedule
+from pipeline_lib.manifests.shard_lists import write_shard_list
 from pipeline_lib.media.shards import ShardPart
-from pipeline_lib.training.networks import build_network
+from pipeline_lib.training.networks import build_network, source_path
 from pipeline_lib.training.weights import save_weights
 
 CLASSES = ("abseiling", "air drumming", "flipping a pancake")
@@ -57,13 +59,28 @@ def make_tree(root: Path, num_videos: int = 8, motion: bool = False) -> Layout:
     summary: dict[str, Any] = {
         "classes": list(CLASSES),
         "digest": digest(rows),
+        "provenance": {
+            "stage": "manifest",
+            "digest": "m" * 64,
+            "content": digest(rows),
+            "inputs": {"train.csv": "a" * 64},
+            "counts": {"accepted": num_videos, "missing": 1, "rejected": 1},
+        },
         "counts": {"validation": {"accepted": num_videos - num_videos // 2, "rejected": 1, "missing": 1}},
     }
     layout.summary("tiny").write_text(json.dumps(summary))
     for number, name in enumerate(names):
         chosen = [row for row in rows if row["shard"] == name and row["status"] == "accepted"]
         ids = [str(row["id"]) for row in chosen]
-        provenance = {"digest": f"frames {number}", "parameters": {}, "versions": {"ffmpeg": "7.0"}}
+        shard_list = layout.shard_list("tiny", name)
+        write_shard_list(shard_list, "tiny", name, chosen)
+        record = {
+            "stage": "extract_frames",
+            "digest": f"frames {number}",
+            "parameters": {},
+            "inputs": {layout.key(shard_list): content_digest(shard_list)},
+            "versions": {"ffmpeg": "7.0"},
+        }
         part = ShardPart(layout.frames("tiny", "small", name), "x")
         flow_part = ShardPart(layout.motion("tiny", "small", "tvl1", name), "x") if motion else None
         for row in chosen:
@@ -80,11 +97,14 @@ def make_tree(root: Path, num_videos: int = 8, motion: bool = False) -> Layout:
                 planes[half:] -= 20
                 jpeg = simplejpeg.encode_jpeg(planes, quality=95, colorspace="GRAY", colorsubsampling="Gray")
                 flow_part.append(str(row["id"]), [jpeg] * count, height, width, 25.0)
-        part.finish(provenance, ids)
+        part.finish(record, ids)
         if flow_part is not None:
             quantisation = {"channels": ["u", "v"], "bound": 20.0, "zero": 128, "scale": 127, "unit": "px"}
             parameters = {"bound": 20.0, "quantisation": quantisation, "motion": {"method": "tvl1"}}
-            flow_part.finish({"digest": f"motion {number}", "parameters": parameters, "versions": {}}, ids)
+            frames_shard = layout.frames("tiny", "small", name)
+            inputs = {layout.key(frames_shard): content_digest(frames_shard)}
+            record = {"stage": "extract_motion", "digest": f"motion {number}", "parameters": parameters}
+            flow_part.finish(record | {"inputs": inputs, "versions": {}}, ids)
     return layout
 
 
@@ -137,6 +157,12 @@ def make_run(layout: Layout, specification: TrainingSpecification, classes: Sequ
     parameters = dict(network.named_parameters())
     parameters[[name for name in parameters if name.endswith("weight")][-1]].data.mul_(40)
     folder = layout.experiment(specification.experiment, str(specification.split), str(specification.seed))
+    shards = layout.frames("tiny", "small", "*")
+    if specification.modality == "flow":
+        shards = layout.motion("tiny", "small", "tvl1", "*")
+    keys = [layout.key(shards)]
+    if specification.initialise_from is not None:
+        keys.append(layout.key(source_path(layout, specification.initialise_from)))
     save_weights(
         folder / "weights.safetensors",
         network.state_dict(),
@@ -146,7 +172,8 @@ def make_run(layout: Layout, specification: TrainingSpecification, classes: Sequ
             "provenance": {
                 "stage": specification.stage,
                 "digest": "t" * 64,
-                "inputs": {"clips": "c"},
+                "inputs": {key: digest_below(layout.root, key) for key in keys if key},
+                "beside": {"manifests/tiny/summary.json": digest_below(layout.root, "manifests/tiny/summary.json")},
                 "library": "0.1.0",
                 "versions": {"torch": torch.__version__},
             },

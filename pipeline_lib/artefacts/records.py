@@ -141,12 +141,17 @@ def _from_page(path: Path) -> Record:
     return record
 
 
+def _from_weights(path: Path) -> Record:
+    record: Record = read_header(path)["provenance"]
+    return record
+
+
 _READERS = {
     ".h5": _from_hdf5,
     ".parquet": _from_parquet,
     ".json": _from_json,
     ".html": _from_page,
-    ".safetensors": lambda path: read_header(path)["provenance"],
+    ".safetensors": _from_weights,
 }
 
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 from pipeline_lib.artefacts.atomic import write_json
 from pipeline_lib.artefacts.layout import Layout
@@ -17,6 +17,9 @@ from pipeline_lib.artefacts.locking import artefact_lock
 from pipeline_lib.artefacts.records import Record, make_record, read_record
 
 SHAPES_NO_ARTEFACT = True
+
+Inputs: TypeAlias = Mapping[Path, str] | Mapping[str, str] | Mapping[Path | str, str]
+"""Paths on this machine, or the keys that records name them by → content digests."""
 
 
 def sidecar_path(artefact: Path) -> Path:
@@ -94,15 +97,15 @@ class Stage:
         self._outside[key] = str(path.absolute())
         return key
 
-    def _keyed(self, inputs: Mapping[Path | str, str]) -> dict[str, str]:
+    def _keyed(self, inputs: Inputs) -> dict[str, str]:
         return {name if isinstance(name, str) else self.key(name): value for name, value in inputs.items()}
 
     def describe(
         self,
         parameters: Mapping[str, Any],
-        inputs: Mapping[Path | str, str],
+        inputs: Inputs,
         versions: Mapping[str, str],
-        beside: Mapping[Path | str, str] | None = None,
+        beside: Inputs | None = None,
     ) -> Record:
         """Say what determines the artefact (``make_record``); an input is given by its path here or by its key."""
         self.record = make_record(
@@ -118,9 +121,9 @@ class Stage:
     def is_finished(
         self,
         parameters: Mapping[str, Any],
-        inputs: Mapping[Path | str, str],
+        inputs: Inputs,
         versions: Mapping[str, str],
-        beside: Mapping[Path | str, str] | None = None,
+        beside: Inputs | None = None,
     ) -> bool:
         """Describe the artefact, and look whether it lies there already, made from the same things."""
         wanted = self.describe(parameters, inputs, versions, beside)["digest"]

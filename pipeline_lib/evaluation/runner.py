@@ -280,7 +280,7 @@ def evaluate(specification: EvaluationSpecification, root: Path, output: Path, n
                 "device": trained.device.type,
                 "clips": index.digest,
             },
-            {summary: manifest_digest(layout, training.dataset), weights: content_digest(weights)} | index.inputs,
+            {**index.inputs, summary: manifest_digest(layout, training.dataset), weights: content_digest(weights)},
             torch_versions(trained.device.type)
             | distribution_versions(["simplejpeg", "opencv-contrib-python-headless", "h5py", "numpy"]),
         ):

@@ -170,8 +170,10 @@ class ShardPart:
         }
         ids, checksums = [item["id"] for item in items], [entry.sha256 for entry in entries]
         meaning = record.get("parameters", {}).get("quantisation")
-        content = digest([ids, checksums, [column.tolist() for column in table.values()], rejected, meaning])
-        counts = {"videos": len(ids), "rejected": len(rejected)}
+        told = {
+            "content": digest([ids, checksums, [column.tolist() for column in table.values()], rejected, meaning]),
+            "counts": {"videos": len(ids), "rejected": len(rejected)},
+        }
         with atomic_path(self.final) as temporary, open(self.journal.blob, "rb") as part:
             with h5py.File(temporary, "w") as file:
                 blob_offset = _allocate_blob(file, self.journal.num_bytes)
@@ -184,7 +186,7 @@ class ShardPart:
                 group = file.create_group("rejected")
                 _write_text(group, "id", [id for id, _ in rejected])
                 _write_text(group, "reason", [reason for _, reason in rejected])
-                file.attrs["provenance"] = json.dumps(record | {"content": content, "counts": counts}, sort_keys=True)
+                file.attrs["provenance"] = json.dumps(record | told, sort_keys=True)
             with open(temporary, "r+b") as target:
                 for entry in entries:
                     _copy(part.fileno(), starts[entry.item["id"]], target.fileno(), blob_offset, entry.num_bytes)

@@ -124,7 +124,7 @@ class Chain:
         self.layout = layout
         self._record = cache(lambda path: read_record(path) or {})
         self._content = cache(content_digest)
-        self._links: dict[tuple[Path, ...], Link] = {}
+        self._links: dict[tuple[str, Path, int], Link] = {}
 
     def link(self, name: str, paths: Sequence[Path], state: str = "") -> Link:
         """The link of files that lie there, and everything behind them.
@@ -134,7 +134,7 @@ class Chain:
             paths: one artefact, or those of one folder that were read together.
             state: what does not hold of them.
         """
-        key = tuple(paths)
+        key = (name, paths[0], len(paths))
         if key not in self._links:
             try:
                 self._links[key] = self._built(name, paths)
@@ -154,7 +154,7 @@ class Chain:
             digest = self._content(first)
             facts.insert(0, f"content {digest}" if "content" in record else f"sha256 {digest}")
         if carrier is not None:
-            follows = self._follow(name, [{self._name(carrier): ""}], {})
+            follows = [self._input(self._name(carrier), "", None)]
             told = self._record(carrier).get("digest")
             other = "digest" in record and told is not None and record["digest"] != told
             return Link(name, facts, f"not of this {carrier.name}" if other else "", follows, record)
@@ -177,7 +177,13 @@ class Chain:
         for inputs in named:
             for key, value in inputs.items():
                 folders[Path(outside.get(key, key)).parent][key] = value
-        return [self._inputs(folder, keys, outside) for folder, keys in folders.items()]
+        links = []
+        for folder, keys in folders.items():
+            if len(keys) > 1:
+                links.append(self._inputs(folder, keys, outside))
+            else:
+                links += [self._input(key, value, outside.get(key)) for key, value in keys.items()]
+        return links
 
     def _input(self, key: str, expected: str, place: str | None) -> Link:
         """An input as it lies there now; one from outside the output root may be on another machine."""

@@ -81,10 +81,10 @@ def test_the_root_is_found_above_every_artefact(tmp_path: Path) -> None:
     for name in ("tiny", "frames", "media", "report", "experiments"):
         for path in (
             layout.media_list(name, "train"), layout.summary(name), layout.manifest(name),
-            layout.shard_list(name, "000"), layout.frames(name, "small", "000"), layout.motion(name, "small", "tvl1", "000"),
-            layout.strength(name, "small", "tvl1", "000"), layout.weights(name, "1", "0"),
-            layout.metrics(name, "1", "0", "p"), layout.retrieval(name, "1", "0", "p"), layout.report(name),
-            layout.imported(name),
+            layout.shard_list(name, "000"), layout.frames(name, "small", "000"),
+            layout.motion(name, "small", "tvl1", "000"), layout.strength(name, "small", "tvl1", "000"),
+            layout.weights(name, "1", "0"), layout.metrics(name, "1", "0", "p"),
+            layout.retrieval(name, "1", "0", "p"), layout.report(name), layout.imported(name),
         ):  # fmt: skip
             found = Layout.above(path)
             assert found is not None and found.root == tmp_path, path
