@@ -139,7 +139,7 @@ def test_metrics_count_what_was_not_evaluated(tree: Layout, capsys: pytest.Captu
         "listed": 6, "accepted": 4, "rejected": 1, "missing": 1, "evaluated": 4, "rejected_later": 0,
     }  # fmt: skip
     assert len(record["manifest"]) == 64
-    assert record["provenance"]["inputs"]["weights"]
+    assert record["provenance"]["inputs"]["experiments/baseline/1-0/weights.safetensors"]
     assert "manifest" in evaluate_command.describe(record)
 
 
@@ -179,7 +179,7 @@ def test_other_weights_start_afresh(tree: Layout, monkeypatch: pytest.MonkeyPatc
     shutil.copy(tree.weights("baseline", "1", "5"), folder / "weights.safetensors")
     with pytest.raises(UserError, match="baseline 1-5"):
         run_protocol(tree, num_clips=1)
-    assert first.provenance["inputs"]["weights"] != ""
+    assert first.provenance["inputs"]["experiments/baseline/1-0/weights.safetensors"] != ""
 
 
 def test_missing_pieces_are_named(tree: Layout) -> None:

@@ -233,7 +233,7 @@ def test_rows_of_another_manifest_are_marked_and_not_compared(
     path = layout.scores("d3d", "1", "0", "two_clips")
     old = read_scores(path)
     provenance = json.loads(json.dumps(old.provenance))
-    provenance["inputs"]["manifest"] = "f" * 64
+    provenance["inputs"]["manifests/tiny/summary.json"] = "f" * 64
     write_scores(path, Scores(old.videos, old.classes, old.video, old.starts, old.crops, old.logits, provenance))
     metrics = layout.metrics("d3d", "1", "0", "two_clips")
     metrics.write_text(json.dumps(json.loads(metrics.read_text()) | {"manifest": "f" * 64}))

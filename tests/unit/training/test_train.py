@@ -61,7 +61,9 @@ def test_a_network_learns_and_its_file_says_all(packed, teacher):
     assert metadata["input"]["motion_bound"] == 4.0
     assert TrainingSpecification.model_validate(metadata["specification"]) == teacher
     assert json.loads((folder / "specification.json").read_text()) == metadata["specification"]
-    assert {"clips"} == set(metadata["provenance"]["inputs"])
+    inputs = sorted(metadata["provenance"]["inputs"])
+    assert [key.partition("/")[0] for key in inputs] == ["frames", "motion"]
+    assert all(key.endswith("/*.h5") for key in inputs)
     assert not network.training
     assert network(torch.zeros(1, 2, 8, 32, 32)).shape == (1, 4)
     assert list((folder / "tensorboard").iterdir())
@@ -209,7 +211,8 @@ def test_distillation_nears_the_teacher_and_leaves_it_as_it_is(packed, teacher, 
     assert log[0]["total"] == pytest.approx(log[0]["action"] + weighted, rel=1e-5)
     early, late = (sum(line["distillation"] for line in part) / 15 for part in (log[:15], log[-15:]))
     assert late < 0.9 * early
-    assert set(load_metadata(tmp_path / "d3d" / "weights.safetensors")["provenance"]["inputs"]) == {"clips", "teacher"}
+    inputs = load_metadata(tmp_path / "d3d" / "weights.safetensors")["provenance"]["inputs"]
+    assert [key.partition("/")[0] for key in sorted(inputs)] == ["experiments", "frames", "motion"]
 
 
 def test_fine_tuning_starts_from_the_sources_weights(packed, teacher, tmp_path):
