@@ -19,7 +19,7 @@ from pipeline_lib.artefacts.fingerprint import code_fingerprint
 from pipeline_lib.errors import UserError
 from pipeline_lib.models.catalogue import resolve
 from pipeline_lib.planning.plan import SELECTED, load_plan
-from pipeline_lib.planning.presence import check_data
+from pipeline_lib.configuration.presence import check_data
 from pipeline_lib.training.code import training_modules
 
 
@@ -63,7 +63,7 @@ def run(wildcards):
 
 @one_message()
 def annotation_files(wildcards):
-    check_data(PLAN, f"The manifest of {wildcards.dataset}", [wildcards.dataset])
+    check_data(f"The manifest of {wildcards.dataset}", [wildcards.dataset], CONFIGURATION.datasets)
     return PLAN.annotation_files(wildcards.dataset)
 
 
@@ -104,7 +104,7 @@ def report_tables(wildcards):
 def target(name):
     @one_message()
     def report(wildcards):
-        check_data(PLAN, f"The target {name}", PLAN.datasets_behind(name))
+        check_data(f"The target {name}", PLAN.datasets_behind(name), CONFIGURATION.datasets)
         return [LAYOUT.report(name), *PLAN.intermediates(name)]
 
     return report
@@ -112,7 +112,7 @@ def target(name):
 
 @one_message()
 def selected_results(wildcards):
-    check_data(PLAN, "The target evaluate", PLAN.datasets_behind(SELECTED))
+    check_data("The target evaluate", PLAN.datasets_behind(SELECTED), CONFIGURATION.datasets)
     return [*PLAN.results(SELECTED), *PLAN.intermediates(SELECTED)]
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from pipeline_lib.artefacts.digest import file_digest
 from pipeline_lib.configuration.data import Dataset
-from pipeline_lib.configuration.formats import REQUIRED_LISTS
 from pipeline_lib.errors import UserError
 
 DOCUMENT = "docs/manifests.md"
@@ -17,54 +16,6 @@ SUBSET_NAMES = dict.fromkeys(("train", "training"), "train") | dict.fromkeys(
     ("val", "valid", "validate", "validation"), "validation"
 )
 """What annotations call the two lists → how they are called here."""
-
-
-def check_sources(name: str, dataset: Dataset) -> None:
-    """Check that the configuration names everything that the format needs, and that it all exists.
-
-    Args:
-        name: the data set's key under ``datasets``.
-        dataset: its configuration.
-
-    Raises:
-        UserError: one message lists every key that is not set or whose path does not exist, with what was looked
-            for there, and the document that explains the keys.
-    """
-    problems: list[str] = []
-    required = REQUIRED_LISTS[dataset.format]
-    for key in [*required, *(key for key in dataset.annotations if key not in required)]:
-        path = dataset.annotations.get(key)
-        wanted = required.get(key, "an annotation file")
-        full = f"datasets.{name}.annotations.{key}"
-        if path is None or not path.strip():
-            if key in required:
-                problems.append(f"{full} is not set; it must be the path of {wanted}")
-        elif not Path(path).exists():
-            problems.append(f"{full}: {path} does not exist (looked for {wanted} at {Path(path).absolute()})")
-    if dataset.format == "table" and not any(dataset.annotations.values()):
-        problems.append(
-            f"datasets.{name}.annotations.train is not set; it must be the path of a CSV with path,label[,subset]"
-        )
-    # With `probe: none` and no video folders the list is trusted, and no file is looked for.
-    if not dataset.videos and dataset.probe != "none":
-        problems.append(f"datasets.{name}.videos is not set; it must list the folders that hold the videos")
-    for key in ("videos", "replacements"):
-        for index, folder in enumerate(getattr(dataset, key)):
-            if not Path(folder).is_dir():
-                problems.append(
-                    f"datasets.{name}.{key}[{index}]: {folder} is not a folder (looked for videos in "
-                    f"{Path(folder).absolute()})"
-                )
-    for key in ("ids", "classes"):
-        path = getattr(dataset.filter, key)
-        if path is not None and not Path(path).is_file():
-            problems.append(f"datasets.{name}.filter.{key}: {path} does not exist (looked at {Path(path).absolute()})")
-    if problems:
-        raise UserError(
-            f"the data set {name} (format {dataset.format}) cannot be read:\n"
-            + "\n".join(f"  - {problem}" for problem in problems)
-            + f"\nSet the keys in config.yaml or in an overlay (--configfile mine.yaml); {DOCUMENT} explains each one."
-        )
 
 
 def sniff_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
@@ -115,7 +66,7 @@ def source_digests(sources: Mapping[str, Path]) -> dict[str, str]:
 
 
 def annotation(dataset: Dataset, key: str) -> Path:
-    """Path of one annotation list, which ``check_sources`` has found to exist."""
+    """Path of one annotation list, which ``check_data`` has found to exist."""
     path = dataset.annotations[key]
     if path is None:
         raise UserError(f"annotations.{key} is not set; {DOCUMENT} says what it must name.")

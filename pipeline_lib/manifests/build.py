@@ -19,9 +19,10 @@ from pipeline_lib.artefacts.progress import Progress
 from pipeline_lib.artefacts.records import distribution_versions
 from pipeline_lib.artefacts.stage import Stage
 from pipeline_lib.configuration.data import Dataset
+from pipeline_lib.configuration.presence import check_data
 from pipeline_lib.configuration.specification import ManifestSpecification
 from pipeline_lib.errors import UserError
-from pipeline_lib.manifests.annotation_files import check_sources, source_digests
+from pipeline_lib.manifests.annotation_files import source_digests
 from pipeline_lib.manifests.cache import ProbeCache
 from pipeline_lib.manifests.filters import apply_filter, filter_identity
 from pipeline_lib.manifests.importers import read_listing
@@ -261,7 +262,7 @@ def list_videos(name: str, dataset: Dataset) -> tuple[Listing, list[ListedVideo]
     Raises:
         UserError: something is not configured, absent or not in the format.
     """
-    check_sources(name, dataset)
+    check_data(f"The manifest of {name}", [name], {name: dataset})
     listing = read_listing(dataset)
     if not listing.videos:
         raise UserError(f"{name}: the annotations list no video ({', '.join(listing.sources) or 'no file'}).")

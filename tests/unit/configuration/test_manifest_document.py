@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from pipeline_lib.configuration.data import Dataset
-from pipeline_lib.planning.presence import missing_data
+from pipeline_lib.configuration.presence import missing_data
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def settings(repository: Path) -> dict[str, Any]:
 def test_they_load_and_lack_nothing_but_the_files(settings: dict[str, Any], planned: Any) -> None:
     plan = planned(settings)
     for name in settings["datasets"]:
-        problems = missing_data(plan, name)
+        problems = missing_data(name, plan.configuration.datasets[name])
         assert problems, name
         assert all("does not exist" in problem for problem in problems), problems
 

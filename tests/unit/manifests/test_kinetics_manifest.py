@@ -192,8 +192,8 @@ def test_unconfigured_data_set_is_one_message_without_traceback(tmp_path: Path) 
     assert done.returncode == 2 and "Traceback" not in done.stderr
     for part in (
         "datasets.kinetics400.annotations.train is not set",
-        "datasets.kinetics400.annotations.validation: /nowhere/val.csv does not exist",
-        "datasets.kinetics400.videos[0]: /nowhere",
+        "datasets.kinetics400.annotations.validation is '/nowhere/val.csv': looked for /nowhere/val.csv",
+        "datasets.kinetics400.videos has the folder '/nowhere'",
         "docs/manifests.md",
     ):
         assert part in done.stderr

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
+from pipeline_lib.configuration.presence import DOCUMENT, check_data
 from pipeline_lib.errors import UserError
-from pipeline_lib.planning.presence import DOCUMENT, check_data
 
 
 def message(plan: Any, target: str) -> str:
     with pytest.raises(UserError) as problem:
-        check_data(plan, f"The target {target}", plan.datasets_behind(target))
+        check_data(f"The target {target}", plan.datasets_behind(target), plan.configuration.datasets)
     return str(problem.value)
 
 
@@ -39,7 +39,7 @@ def test_paths_that_do_not_exist_are_shown_as_they_were_looked_for(planned: Any,
     text = message(planned(overlay), "distill_k400")
     assert "annotations.train" not in text
     assert f"'lists/gone.csv': looked for {Path.cwd() / 'lists/gone.csv'}, which does not exist" in text
-    assert f"looked for the folder {Path.cwd() / 'no/such/folder'}, which does not exist" in text
+    assert f"the folder 'no/such/folder': looked for {Path.cwd() / 'no/such/folder'}, which does not exist" in text
 
 
 def test_a_fine_tuning_asks_for_both_data_sets(planned: Any) -> None:
@@ -55,7 +55,7 @@ def test_a_list_that_reduces_a_data_set_has_to_be_there(planned: Any) -> None:
 
 def test_generated_data_are_always_there(planned: Any) -> None:
     plan = planned()
-    check_data(plan, "The target demo", plan.datasets_behind("demo"))
+    check_data("The target demo", plan.datasets_behind("demo"), plan.configuration.datasets)
 
 
 def test_the_document_has_the_section_that_the_message_names(repository: Path) -> None:
@@ -91,7 +91,7 @@ def test_a_trusted_list_needs_no_videos(planned: Any, tmp_path: Path) -> None:
     for path in lists.values():
         Path(path).touch()
     plan = planned({"datasets": {"kinetics400": {"annotations": lists, "videos": [], "probe": "none"}}})
-    check_data(plan, "The target distill_k400", ["kinetics400"])
+    check_data("The target distill_k400", ["kinetics400"], plan.configuration.datasets)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,64 @@
+"""Are the data there that a target or a manifest needs? Said before anything is read, in one message."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from pipeline_lib.configuration.data import Dataset
+from pipeline_lib.configuration.formats import REQUIRED_LISTS
+from pipeline_lib.errors import UserError
+
+DOCUMENT = "docs/configuration.md (section “Your own data”)"
+
+
+def missing_data(name: str, dataset: Dataset) -> list[str]:
+    """What keeps a data set from being read: one line a key, with what was looked for and where."""
+    if dataset.format == "generated":
+        return []
+    key = f"datasets.{name}"
+
+    def absent(value: str) -> str:
+        return f"looked for {Path(value).absolute()}, which does not exist"
+
+    required = REQUIRED_LISTS[dataset.format]
+    if dataset.format == "table" and not any(dataset.annotations.values()):
+        required = {"train": "a CSV with path,label[,subset]"}
+    problems = []
+    for list_name in dict.fromkeys([*required, *dataset.annotations]):
+        value = dataset.annotations.get(list_name)
+        if value is None or not value.strip():
+            if list_name in required:
+                problems.append(f"{key}.annotations.{list_name} is not set: the path of {required[list_name]}")
+        elif not Path(value).exists():
+            problems.append(f"{key}.annotations.{list_name} is {value!r}: {absent(value)}")
+    for list_name, value in (("ids", dataset.filter.ids), ("classes", dataset.filter.classes)):
+        if value is not None and not Path(value).is_file():
+            problems.append(f"{key}.filter.{list_name} is {value!r}: {absent(value)}")
+    # A list that is trusted needs no files.
+    if not dataset.videos and dataset.probe != "none":
+        problems.append(f"{key}.videos is empty: the folders that hold the videos (flat, or a folder per class)")
+    for folders, values in (("videos", dataset.videos), ("replacements", dataset.replacements)):
+        problems += [
+            f"{key}.{folders} has the folder {value!r}: {absent(value)}" for value in values if not Path(value).is_dir()
+        ]
+    return problems
+
+
+def check_data(wanted: str, names: Iterable[str], datasets: Mapping[str, Dataset]) -> None:
+    """Refuse to plan or to read what is not there.
+
+    Args:
+        wanted: the target or rule that needs the data, for the message.
+        names: of the data sets that it needs.
+        datasets: the data sets of the configuration by name.
+
+    Raises:
+        UserError: lists or folders are not configured, or do not exist.
+    """
+    problems = [problem for name in names for problem in missing_data(name, datasets[name])]
+    if problems:
+        lines = "\n".join(f"  {problem}" for problem in problems)
+        raise UserError(
+            f"{wanted} needs data that are not there:\n{lines}\n"
+            "Set these keys in config.yaml, or in a file of your own given after the target: --configfile my.yaml. "
+            f"{DOCUMENT} explains each, docs/manifests.md each format."
+        )
