@@ -3,7 +3,7 @@
 import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +66,23 @@ class ClipIndex:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def first(self, count: int) -> "ClipIndex":
+        """The first ``count`` videos alone, or all if there are fewer; another digest, of the same shards."""
+        return replace(
+            self,
+            ids=self.ids[:count],
+            labels=self.labels[:count],
+            shards=self.shards[:count],
+            frames_first=self.frames_first[:count],
+            motion_first=None if self.motion_first is None else self.motion_first[:count],
+            num_frames=self.num_frames[:count],
+            heights=self.heights[:count],
+            widths=self.widths[:count],
+            frames_per_second=self.frames_per_second[:count],
+            strengths=None if self.strengths is None else replace(self.strengths, first=self.strengths.first[:count]),
+            digest=digest([self.digest, count]),
+        )
 
 
 def _listed(layout: Layout, dataset: str, split: int, subset: str) -> pd.DataFrame:

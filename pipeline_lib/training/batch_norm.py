@@ -1,12 +1,15 @@
 """Batch normalisation in short trainings: momentum, and statistics computed anew at the end."""
 
 from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 import torch.distributed.nn.functional as collectives
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+Batch = TypeVar("Batch")
 
 
 def batch_norms(network: nn.Module) -> list[_BatchNorm]:
@@ -25,10 +28,10 @@ def set_momentum(network: nn.Module, momentum: float) -> None:
 
 
 @torch.no_grad()
-def reestimate(network: nn.Module, forward: Callable[[object], object], batches: Iterable[object]) -> None:
+def reestimate(network: nn.Module, forward: Callable[[Batch], None], batches: Iterable[Batch]) -> None:
     """Compute the running statistics anew, as the plain mean over training batches with the final weights.
 
-    One process does it; synchronised normalisations see the batches that they are given here.
+    One process does it without the others, so that its normalisations must not be synchronised (``separate``).
 
     Wu & Johnson, "Rethinking 'Batch' in BatchNorm" (2021), section 3.2 ("PreciseBN").
 
@@ -44,8 +47,6 @@ def reestimate(network: nn.Module, forward: Callable[[object], object], batches:
     for module in norms:
         module.reset_running_stats()
         module.momentum = None
-        if isinstance(module, SynchronisedBatchNorm3d):
-            module.alone = True
     for batch in batches:
         forward(batch)
     for module, momentum in zip(norms, momenta, strict=True):
@@ -59,18 +60,15 @@ def _sum_over_ranks(values: torch.Tensor) -> torch.Tensor:
 
 
 class SynchronisedBatchNorm3d(nn.BatchNorm3d):
-    """Batch normalisation over the micro-batches of all processes, all of one size.
+    """Batch normalisation over the micro-batches of all processes, all of one size, on the CPU.
 
-    torch's own ``SyncBatchNorm`` knows GPUs only; this one is made of differentiable all-reduces, so that it also runs
-    under gloo. Two passes (mean, then squared distances from it), as one process computes them.
+    torch's own ``SyncBatchNorm`` refuses CPU tensors; this one is made of differentiable all-reduces, which gloo has.
+    Two passes (mean, then squared distances from it), as one process computes them.
     """
-
-    alone = False
-    """Set while one process works without the others, who would never answer."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Normalise (B, C, T, H, W)."""
-        if not self.training or self.alone:
+        if not self.training:
             return super().forward(input)
         num_ranks = dist.get_world_size()
         values = input.float()
@@ -95,14 +93,30 @@ class SynchronisedBatchNorm3d(nn.BatchNorm3d):
         self.running_var.lerp_(variance * (count / max(count - 1, 1)), share)
 
 
-def synchronise(network: nn.Module) -> None:
-    """Replace every ``BatchNorm3d`` of a network, in place; parameters and statistics are kept."""
+def synchronise(network: nn.Module, device: torch.device) -> None:
+    """Let every ``BatchNorm3d`` of a network see the clips of all processes; its parameters and statistics stay.
+
+    Args:
+        network: a network that is trained by several processes.
+        device: where it runs: torch's ``SyncBatchNorm`` on a GPU, ``SynchronisedBatchNorm3d`` on the CPU.
+    """
+    _replace(network, nn.BatchNorm3d, nn.SyncBatchNorm if device.type == "cuda" else SynchronisedBatchNorm3d)
+
+
+def separate(network: nn.Module) -> None:
+    """Undo ``synchronise``, for what one process does while the others would never answer."""
+    for kind in (nn.SyncBatchNorm, SynchronisedBatchNorm3d):
+        _replace(network, kind, nn.BatchNorm3d)
+
+
+def _replace(network: nn.Module, old: type[_BatchNorm], new: type[_BatchNorm]) -> None:
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
-            if type(child) is nn.BatchNorm3d:
-                replacement = SynchronisedBatchNorm3d(
+            if type(child) is old:
+                replacement = new(
                     child.num_features, child.eps, child.momentum, child.affine, child.track_running_stats
                 )
+                # The same tensors, not copies: an optimiser may hold them already.
                 replacement.__dict__["_parameters"] = child._parameters
                 replacement.__dict__["_buffers"] = child._buffers
                 replacement.train(child.training)

@@ -40,6 +40,11 @@ class Checkpoints:
         return sorted(self.folder.glob("step_*.pt"))
 
     @property
+    def last_path(self) -> Path | None:
+        """File of the last complete-looking checkpoint."""
+        return max(self.paths(), default=None)
+
+    @property
     def best_path(self) -> Path:
         """File of the best checkpoint so far: one more name of a checkpoint that may have gone under its first."""
         return self.folder / "best.pt"

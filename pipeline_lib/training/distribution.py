@@ -1,6 +1,7 @@
 """One process or several: torchrun's environment, and the few collectives that the trainer needs."""
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,11 @@ class Ranks:
     def is_first(self) -> bool:
         """Whether this process writes the files."""
         return self.rank == 0
+
+    def say(self, text: str) -> None:
+        """Print a line for people, once for all processes."""
+        if self.is_first:
+            print(text, file=sys.stderr)
 
     def barrier(self) -> None:
         """Wait for all processes."""

@@ -1,12 +1,72 @@
-"""The clips that an objective asks for."""
+"""What a training sees: the lists of its data set, and their clips in micro-batches, step after step."""
 
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
 from torch.utils.data import Dataset
 
-from pipeline_lib.clips.dataset import Batch, ClipReader, TrainingClips, directional_labels
-from pipeline_lib.clips.index import ClipIndex
+from pipeline_lib.artefacts.layout import Layout
+from pipeline_lib.clips.dataset import (
+    Batch,
+    ClipReader,
+    MicroBatchSampler,
+    TrainingClips,
+    clip_loader,
+    directional_labels,
+)
+from pipeline_lib.clips.index import ClipIndex, build_index
 from pipeline_lib.clips.views import PairedClips
 from pipeline_lib.configuration.specification import TrainingSpecification
+from pipeline_lib.errors import UserError
+from pipeline_lib.training.batch_plan import BatchPlan
+from pipeline_lib.training.distribution import Ranks
 from pipeline_lib.training.objectives.base import TrainingObjective
+
+
+def open_training_list(
+    specification: TrainingSpecification, layout: Layout, objective: TrainingObjective, overfit: int | None = None
+) -> ClipIndex:
+    """The videos that are trained on.
+
+    Args:
+        specification: names data set, split and motion.
+        layout: of the output root.
+        objective: says whether motion is read.
+        overfit: take the first so many videos alone.
+
+    Raises:
+        UserError: the objective needs motion and the experiment names none, or a file is missing or unreadable.
+    """
+    motion = specification.motion if "flow" in objective.modalities else None
+    if "flow" in objective.modalities and motion is None:
+        raise UserError(f"experiment {specification.experiment} sees flow and names no motion kind (key motion)")
+    index = build_index(
+        layout,
+        specification.dataset,
+        specification.frame_format,
+        motion,
+        specification.num_shards,
+        specification.split,
+        "train",
+        with_strengths=specification.objective.needs_strength,
+        share=specification.train_share,
+    )
+    return index if overfit is None else index.first(overfit)
+
+
+def open_validation_list(specification: TrainingSpecification, layout: Layout) -> ClipIndex | None:
+    """The validation videos, where the recipe looks at them during the training.
+
+    Raises:
+        UserError: a file is missing or unreadable.
+    """
+    if not specification.recipe.validation_steps:
+        return None
+    place = (specification.dataset, specification.frame_format)
+    motion = specification.motion if specification.modality == "flow" else None
+    return build_index(layout, *place, motion, specification.num_shards, specification.split, "validation")
 
 
 def training_clips(
@@ -22,3 +82,47 @@ def training_clips(
         return PairedClips(reader, sampling, seed, flips == "allowed", motion)
     unmirrored = directional_labels(index.classes) if flips == "by_label" else frozenset()
     return TrainingClips(reader, sampling, seed, flips != "forbidden", unmirrored)
+
+
+def loader_workers(asked: int | None, device: torch.device, ranks: Ranks) -> int:
+    """Decoding processes: as asked, else none on the CPU and most of this machine's cores beside a GPU.
+
+    A CPU training keeps to the threads that its rule asked the scheduler for; there decoding is a few per cent of a
+    step, and a process that competes for the training's own cores costs more than it decodes.
+    """
+    if asked is not None:
+        return asked
+    if device.type == "cpu":
+        return 0
+    return max(1, min(16, len(os.sched_getaffinity(0)) // ranks.num_local - 1))
+
+
+@dataclass(frozen=True)
+class MicroBatches:
+    """The clips of a training as its forward passes take them, uint8.
+
+    Attributes:
+        clips: by global sample index.
+        plan: how many a forward pass takes.
+        num_workers: decoding processes; the clips do not depend on it.
+        pin_memory: page-locked batches, for a GPU.
+    """
+
+    clips: Dataset[Batch]
+    plan: BatchPlan
+    num_workers: int
+    pin_memory: bool
+
+    def of_rank(self, rank: int, first_step: int, last_step: int) -> Iterator[Batch]:
+        """Micro-batches of one process, from a step to one before another."""
+        plan = self.plan
+        return self._load(first_step, last_step, plan.micro_batch, rank, plan.num_ranks)
+
+    def of_all_ranks(self, first_step: int, num_clips: int, num_batches: int) -> Iterator[Batch]:
+        """At least ``num_batches`` batches of ``num_clips`` from a step on, whole steps, for one process."""
+        num_steps = -(-num_batches * num_clips // self.plan.global_batch)
+        return self._load(first_step, first_step + num_steps, num_clips)
+
+    def _load(self, first: int, last: int, size: int, rank: int = 0, num_ranks: int = 1) -> Iterator[Batch]:
+        sampler = MicroBatchSampler(first, last, self.plan.global_batch, size, rank, num_ranks)
+        return iter(clip_loader(self.clips, sampler, self.num_workers, self.pin_memory))

@@ -3,12 +3,16 @@
 import json
 import os
 import sys
-from collections.abc import Mapping
-from contextlib import suppress
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from pipeline_lib.artefacts.progress import Progress
+from pipeline_lib.configuration.training import Recipe
 
 
 class MetricsLog:
@@ -48,8 +52,8 @@ class MetricsLog:
             print(f"TensorBoard events cannot be written ({error}); the training goes on without them", file=sys.stderr)
             self._writer = None
 
-    def size(self) -> int:
-        """Bytes of the log, all of them on the disk after this call.
+    def flush(self) -> int:
+        """Put all lines on the disk; gives the size of the log, bytes.
 
         Raises:
             OSError: the disk is full; the lines are kept for a later call.
@@ -99,3 +103,82 @@ class Means:
         dtype = torch.float64
         self.sums = {name: torch.tensor(value, dtype=dtype, device=device) for name, value in state["sums"].items()}
         self.count = int(state["count"])
+
+
+class Metrics:
+    """The figures of a training while it runs: means over some steps for the log, and rates for people.
+
+    Args:
+        recipe: how many steps there are, and after how many a line is due.
+        label: of the run, for people.
+        device: where the losses are summed.
+        log: the JSON lines; None in all processes but the first, which alone writes.
+        tensorboard: folder of the events.
+    """
+
+    def __init__(self, recipe: Recipe, label: str, device: torch.device, log: Path | None, tensorboard: Path) -> None:
+        self.recipe, self.label, self.device = recipe, label, device
+        self._means = Means()
+        self._path, self._tensorboard, self._size = log, tensorboard, 0
+        self._log: MetricsLog | None = None
+        self._progress: Progress | None = None
+
+    @contextmanager
+    def shown(self, step: int) -> Iterator[None]:
+        """Open log and progress after ``step`` steps; closed behind the block."""
+        self._last_time, self._last_step = time.monotonic(), step
+        if self._path is None:
+            yield
+            return
+        self._log = MetricsLog(self._path, self._tensorboard, self._size, step)
+        try:
+            with Progress(self.label, self.recipe.steps, "steps", initial=step) as self._progress:
+                yield
+        finally:
+            self._log.close()
+
+    def add(self, losses: Mapping[str, torch.Tensor]) -> None:
+        """Count the losses of a step, scalars in float64."""
+        self._means.add(losses)
+
+    def step_done(self, step: int, rate: float) -> None:
+        """Show that ``step`` steps are done, the last one with this learning rate; where a line is due, write it."""
+        note = ""
+        if step % self.recipe.log_steps == 0 or step == self.recipe.steps:
+            # In every process, since all of them go on from the first one's checkpoint.
+            values = {"rate": rate, **self._means.take()}
+            if self._log is not None:
+                timed = self._rates(step)
+                self._log.write(step, values, timed)
+                shown = [f"{name} {value:.4g}" for name, value in {**values, **timed}.items()]
+                note = " ".join(shown).replace("clips_per_second", "clips/s")
+        if self._progress is not None:
+            self._progress.advance(1, note)
+
+    def _rates(self, step: int) -> dict[str, float]:
+        now = time.monotonic()
+        clips = (step - self._last_step) * self.recipe.global_batch
+        rates = {"clips_per_second": clips / max(now - self._last_time, 1e-9)}
+        self._last_time, self._last_step = now, step
+        if self.device.type == "cuda":
+            rates["gigabytes"] = torch.cuda.max_memory_allocated(self.device) / 2**30
+        return rates
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Log a line of its own."""
+        if self._log is not None:
+            self._log.write(step, values, {})
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint, in the process that writes; the lines so far are on the disk then.
+
+        Raises:
+            OSError: the disk is full; the lines are kept for a later call.
+        """
+        assert self._log is not None
+        return {"means": self._means.state(), "log_size": self._log.flush()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """From a checkpoint, before the log is opened."""
+        self._means.restore(state["means"], self.device)
+        self._size = int(state["log_size"])

@@ -1,8 +1,9 @@
-"""Optimisers with the recipe's constants; no decay on normalisations where the recipe says so."""
+"""What changes the weights: optimisers with the recipe's constants, and the average of the weights over the steps."""
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pipeline_lib.configuration.training import Optimiser
 
@@ -37,3 +38,19 @@ def build_optimiser(network: nn.Module, settings: Optimiser, rate: float, fused:
     if settings.name == "adamw":
         return torch.optim.AdamW(groups, lr=rate, betas=(settings.momentum, settings.beta2), fused=fused)
     return torch.optim.SGD(groups, lr=rate, momentum=settings.momentum, nesterov=settings.nesterov, fused=fused)
+
+
+def averaged(module: nn.Module, decay: float) -> AveragedModel:
+    """A copy of a module whose parameters follow it as an exponential moving average.
+
+    Buffers are taken as they are: statistics of batch normalisation are means over many steps already.
+
+    Args:
+        module: what is trained; the average starts from its present weights.
+        decay: share of the average that a step leaves, in (0, 1).
+    """
+    moving = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+    average = AveragedModel(module, multi_avg_fn=moving).requires_grad_(False)
+    # torch's first update would forget the weights that the training started from.
+    average.n_averaged.fill_(1)
+    return average

@@ -1,10 +1,11 @@
 """One training from its specification to the final weights: what ``train`` and the workflow's rules run."""
 
 import importlib
-import os
 import shutil
-import sys
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,30 +14,148 @@ from pipeline_lib.artefacts.atomic import atomic_path, write_json
 from pipeline_lib.artefacts.layout import Layout
 from pipeline_lib.artefacts.records import content_digest, distribution_versions, torch_versions
 from pipeline_lib.artefacts.stage import Stage
-from pipeline_lib.clips.index import ClipIndex, build_index
+from pipeline_lib.clips.index import ClipIndex
 from pipeline_lib.clips.sampling import INITIALISATION, generator
+from pipeline_lib.configuration.root import Hardware
 from pipeline_lib.configuration.specification import TrainingSpecification
+from pipeline_lib.configuration.training import Recipe
 from pipeline_lib.errors import UserError
-from pipeline_lib.training.batch_norm import batch_norms
+from pipeline_lib.training import batch_norm
 from pipeline_lib.training.batch_plan import plan_batches
 from pipeline_lib.training.checkpoints import Checkpoints
 from pipeline_lib.training.code import training_modules
 from pipeline_lib.training.distribution import Ranks, joined
-from pipeline_lib.training.metrics_log import MetricsLog
+from pipeline_lib.training.inputs import (
+    MicroBatches,
+    loader_workers,
+    open_training_list,
+    open_validation_list,
+    training_clips,
+)
+from pipeline_lib.training.metrics_log import Metrics
 from pipeline_lib.training.networks import build_network, choose_device, grouped, initialise, load_network, source_path
 from pipeline_lib.training.objectives.base import EndpointForward, TrainingObjective
+from pipeline_lib.training.saving import Saving
 from pipeline_lib.training.signals import EXIT_INTERRUPTED, stop_requests
-from pipeline_lib.training.trainer import Trainer, TrainingInterruptedError, place
+from pipeline_lib.training.trainer import Machine, Trainer, place
 from pipeline_lib.training.validation import Validation
 from pipeline_lib.training.weights import save_weights
 
+LOG = "metrics.jsonl"
+SPECIFICATION = "specification.json"
 
-def prepare_torch(specification: TrainingSpecification, device: torch.device) -> None:
+
+def train(
+    specification: TrainingSpecification,
+    root: Path,
+    output: Path,
+    num_workers: int | None = None,
+    overfit: int | None = None,
+) -> int:
+    """Train one network, going on from the last checkpoint of the same origin.
+
+    Args:
+        specification: everything that determines the result.
+        root: the output root; manifest, shards, teacher and first weights are found through it.
+        output: the run's folder. Written: ``weights.safetensors`` (last), ``metrics.jsonl``, ``specification.json``;
+            ``tensorboard/`` and, until the end, ``checkpoints/``.
+        num_workers: decoding processes; null chooses. The result does not depend on it.
+        overfit: train on the first so many videos alone, again and again: a network that cannot learn these by heart
+            has a fault. For a trial folder; the workflow never sets it.
+
+    Returns:
+        0, or ``EXIT_INTERRUPTED`` after a signal (the state is saved; the same command goes on).
+
+    Raises:
+        UserError: an input is missing or does not fit, or the loss is not finite.
+    """
+    layout, recipe = Layout(root), specification.recipe
+    device = choose_device(specification.hardware.device)
+    prepare_torch(specification.hardware, device)
+    with (
+        joined(device.type) as ranks,
+        Stage(
+            "train",
+            training_modules(specification),
+            output / "weights.safetensors",
+            [output / LOG, output / SPECIFICATION],
+            exclusive=ranks.is_first,
+        ) as stage,
+    ):
+        if device.type == "cuda":
+            device = torch.device("cuda", ranks.local_rank)
+
+        # What is read, and whether all of it has been trained on before.
+        objective = build_objective(specification)
+        index = open_training_list(specification, layout, objective, overfit)
+        validation_index = open_validation_list(specification, layout)
+        lists = {"clips": index} | ({} if validation_index is None else {"validation": validation_index})
+        if ranks.from_first(is_finished(stage, specification, layout, lists, device)):
+            return 0
+        plan = plan_batches(recipe, ranks.num_ranks, recipe.synchronise_batch_norm)
+        ranks.say(f"{len(index)} videos of {len(index.classes)} classes; {plan.arithmetic()}")
+
+        # What is trained, and what it learns from.
+        network = first_network(specification, layout, len(index.classes), ranks)
+        module = prepare_module(objective.attach(network), recipe, device, ranks)
+        teacher = load_teacher(teacher_path(specification, layout), device) if specification.objective.needs_teacher else None
+        losses = partial(objective.losses, teacher=teacher)
+        workers = loader_workers(num_workers, device, ranks)
+        clips = training_clips(index, objective, specification)
+        batches = MicroBatches(clips, plan, workers, pin_memory=device.type == "cuda")
+        validation = None
+        if validation_index is not None:
+            validation = Validation(
+                validation_index,
+                recipe,
+                specification.modality,
+                specification.seed,
+                plan.micro_batch,
+                ranks,
+                workers,
+            )
+
+        # What is written on the way.
+        checkpoints = Checkpoints(output / "checkpoints", stage.record["digest"], recipe.keep_checkpoints)
+        if ranks.is_first:
+            checkpoints.set_aside_others()
+        ranks.barrier()
+        log = checkpoints.folder / LOG
+        label = f"train {specification.experiment} {specification.split}-{specification.seed}"
+        metrics = Metrics(recipe, label, device, log if ranks.is_first else None, output / "tensorboard")
+        saving = Saving(recipe, checkpoints, device, writes=ranks.is_first)
+
+        # From here on a signal lets the running step finish; before, there is no state to lose.
+        with stop_requests() as request:
+            machine = Machine(device, ranks, specification.hardware.compile, request)
+            trainer = Trainer(
+                module, losses, batches, index, recipe, specification.seed, machine, metrics, saving, validation
+            )
+            trainer.resume()
+            if trainer.step:
+                ranks.say(f"going on after step {trainer.step}")
+            try:
+                has_ended = trainer.run()
+            except UserError as error:
+                raise UserError(f"experiment {specification.experiment}: {error}") from error
+            if not has_ended:
+                ranks.say(f"stopped after step {trainer.step}; the same command goes on from there")
+                return EXIT_INTERRUPTED
+            if ranks.is_first:
+                network = trainer.final_network()
+                write_artefacts(output, network, log, specification, index, stage)
+                stage.finish(figures(trainer, network))
+                ranks.say(f"time in this run: {shares(trainer.times.summary())}")
+                checkpoints.remove()
+        ranks.barrier()
+    return 0
+
+
+def prepare_torch(hardware: Hardware, device: torch.device) -> None:
     """Set the process up: threads and deterministic kernels.
 
     On the CPU the number of threads is part of the specification, because the order of float sums follows from it.
     """
-    hardware = specification.hardware
     if device.type == "cpu":
         torch.set_num_threads(hardware.num_threads)
         torch.use_deterministic_algorithms(True)
@@ -49,19 +168,6 @@ def prepare_torch(specification: TrainingSpecification, device: torch.device) ->
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
-def loader_workers(asked: int | None, device: torch.device, ranks: Ranks) -> int:
-    """Decoding processes: as asked, else none on the CPU and most of this machine's cores beside a GPU.
-
-    A CPU training keeps to the threads that its rule asked the scheduler for; there decoding is a few per cent of a
-    step, and a process that competes for the training's own cores costs more than it decodes.
-    """
-    if asked is not None:
-        return asked
-    if device.type == "cpu":
-        return 0
-    return max(1, min(16, len(os.sched_getaffinity(0)) // ranks.num_local - 1))
-
-
 def build_objective(specification: TrainingSpecification) -> TrainingObjective:
     """The objective that the specification names."""
     module = importlib.import_module(specification.objective.module)
@@ -69,202 +175,93 @@ def build_objective(specification: TrainingSpecification) -> TrainingObjective:
     return objective
 
 
-def load_teacher(specification: TrainingSpecification, layout: Layout, device: torch.device) -> nn.Module:
-    """The frozen teacher, in eval mode.
+def is_finished(
+    stage: Stage,
+    specification: TrainingSpecification,
+    layout: Layout,
+    lists: Mapping[str, ClipIndex],
+    device: torch.device,
+) -> bool:
+    """Describe the training by all that determines its result, and look whether it lies there already.
+
+    Raises:
+        UserError: the teacher's weights or those that it starts from are missing.
+    """
+    parameters = specification.model_dump(mode="json") | {name: index.digest for name, index in lists.items()}
+    inputs = {name: value for index in lists.values() for name, value in index.inputs.items()}
+    for path in (teacher_path(specification, layout), start_path(specification, layout)):
+        if path is not None:
+            if not path.is_file():
+                raise UserError(f"{path} is missing: the experiment that makes it has to be trained first")
+            inputs[path] = content_digest(path)
+    versions = torch_versions(device.type)
+    versions |= distribution_versions(["numpy", "simplejpeg", "opencv-contrib-python-headless"])
+    summary = layout.summary(specification.dataset)
+    return stage.is_finished(parameters, inputs, versions, {summary: content_digest(summary)})
+
+
+def teacher_path(specification: TrainingSpecification, layout: Layout) -> Path | None:
+    """Weights of the teacher, if there is one."""
+    teacher = specification.teacher
+    return None if teacher is None else layout.weights(teacher.experiment, str(teacher.split), str(teacher.seed))
+
+
+def start_path(specification: TrainingSpecification, layout: Layout) -> Path | None:
+    """Weights that the training starts from, if it does not start from random ones."""
+    start = specification.initialise_from
+    return None if start is None else source_path(layout, start)
+
+
+def first_network(specification: TrainingSpecification, layout: Layout, num_classes: int, ranks: Ranks) -> nn.Module:
+    """The network with its first weights: random, or taken from another run where the specification says so.
+
+    Raises:
+        UserError: the other run's weights are of another network.
+    """
+    torch.manual_seed(int(generator(specification.seed, INITIALISATION, 0).integers(2**62)))
+    network = build_network(specification.model, num_classes, specification.modality, specification.recipe.dropout)
+    start = start_path(specification, layout)
+    if start is not None:
+        fresh = initialise(network, start)
+        ranks.say(f"started from {start}; random: {grouped(fresh) or 'nothing'}")
+    return network
+
+
+def prepare_module(module: EndpointForward, recipe: Recipe, device: torch.device, ranks: Ranks) -> EndpointForward:
+    """Bring what is trained to its device, with batch normalisations as the recipe wants them."""
+    if recipe.synchronise_batch_norm and ranks.num_ranks > 1:
+        batch_norm.synchronise(module, device)
+    if recipe.batch_norm_momentum is not None:
+        batch_norm.set_momentum(module, recipe.batch_norm_momentum)
+    return place(module, device)
+
+
+def load_teacher(path: Path | None, device: torch.device) -> nn.Module:
+    """A frozen teacher in eval mode.
 
     Raises:
         UserError: its weights are missing.
     """
-    teacher = specification.teacher
-    assert teacher is not None
-    network, _ = load_network(layout.weights(teacher.experiment, str(teacher.split), str(teacher.seed)))
+    assert path is not None
+    network, _ = load_network(path)
     return place(EndpointForward(network), device).eval().requires_grad_(False)
 
 
-def describe_inputs(
-    specification: TrainingSpecification, layout: Layout, index: ClipIndex, validation: ClipIndex | None = None
-) -> dict[Path | str, str]:
-    """What the training reads, and the digest of each."""
-    inputs: dict[Path | str, str] = {**index.inputs}
-    if validation is not None:
-        inputs |= validation.inputs
-    if specification.teacher is not None:
-        teacher = specification.teacher
-        path = layout.weights(teacher.experiment, str(teacher.split), str(teacher.seed))
-        inputs[path] = _existing_digest(path)
-    if specification.initialise_from is not None:
-        path = source_path(layout, specification.initialise_from)
-        inputs[path] = _existing_digest(path)
-    return inputs
-
-
-def _existing_digest(path: Path) -> str:
-    if not path.is_file():
-        raise UserError(f"{path} is missing: the experiment that makes it has to be trained first")
-    return content_digest(path)
-
-
-def train(specification: TrainingSpecification, root: Path, output: Path, num_workers: int | None = None) -> int:
-    """Train one network, going on from the last checkpoint of the same origin.
-
-    Args:
-        specification: everything that determines the result.
-        root: the output root; manifest, shards, teacher and first weights are found through it.
-        output: the run's folder. Written: ``weights.safetensors`` (last), ``metrics.jsonl``, ``specification.json``;
-            ``tensorboard/`` and, until the end, ``checkpoints/``.
-        num_workers: decoding processes; null chooses. The result does not depend on it.
-
-    Returns:
-        0, or ``EXIT_INTERRUPTED`` after a signal (the state is saved; the same command goes on).
-
-    Raises:
-        UserError: an input is missing or does not fit, or the loss is not finite.
-    """
-    device = choose_device(specification.hardware.device)
-    prepare_torch(specification, device)
-    with joined(device.type) as ranks:
-        if device.type == "cuda":
-            device = torch.device("cuda", ranks.local_rank)
-        names = ("metrics.jsonl", "specification.json")
-        with Stage(
-            "train",
-            training_modules(specification),
-            output / "weights.safetensors",
-            [output / name for name in names],
-            exclusive=ranks.is_first,
-        ) as stage:
-            return _train_locked(specification, Layout(root), output, device, ranks, num_workers, stage)
-
-
-def _train_locked(
-    specification: TrainingSpecification,
-    layout: Layout,
-    output: Path,
-    device: torch.device,
-    ranks: Ranks,
-    num_workers: int | None,
-    stage: Stage,
-) -> int:
-    objective = build_objective(specification)
-    motion = specification.motion if "flow" in objective.modalities else None
-    if "flow" in objective.modalities and motion is None:
-        raise UserError(f"experiment {specification.experiment} sees flow and names no motion kind (key motion)")
-    index = build_index(
-        layout,
-        specification.dataset,
-        specification.frame_format,
-        motion,
-        specification.num_shards,
-        specification.split,
-        "train",
-        specification.objective.needs_strength,
-        specification.train_share,
-    )
-    validation_index = _validation_index(specification, layout)
-    summary = layout.summary(specification.dataset)
-    clips = {"clips": index.digest} | ({} if validation_index is None else {"validation": validation_index.digest})
-    finished = stage.is_finished(
-        specification.model_dump(mode="json") | clips,
-        describe_inputs(specification, layout, index, validation_index),
-        torch_versions(device.type) | distribution_versions(["numpy", "simplejpeg", "opencv-contrib-python-headless"]),
-        {summary: content_digest(summary)},
-    )
-    if ranks.from_first(finished):
-        return 0
-
-    plan = plan_batches(specification.recipe, ranks.num_ranks, specification.recipe.synchronise_batch_norm)
-    if ranks.is_first:
-        print(f"{len(index)} videos of {len(index.classes)} classes; {plan.arithmetic()}", file=sys.stderr)
-    _seed_initialisation(specification.seed)
-    network = build_network(
-        specification.model, len(index.classes), specification.modality, specification.recipe.dropout
-    )
-    if specification.initialise_from is not None:
-        path = source_path(layout, specification.initialise_from)
-        fresh = initialise(network, path)
-        if ranks.is_first:
-            print(f"started from {path}; random: {grouped(fresh) or 'nothing'}", file=sys.stderr)
-    teacher = load_teacher(specification, layout, device) if specification.objective.needs_teacher else None
-    checkpoints = Checkpoints(output / "checkpoints", stage.record["digest"], specification.recipe.keep_checkpoints)
-    if ranks.is_first:
-        checkpoints.set_aside_others()
-    ranks.barrier()
-
-    with stop_requests() as request:
-        trainer = Trainer(
-            specification,
-            index,
-            network,
-            objective,
-            teacher,
-            device,
-            ranks,
-            plan,
-            checkpoints,
-            loader_workers(num_workers, device, ranks),
-            request,
-        )
-        if validation_index is not None:
-            trainer.validation = Validation(
-                validation_index,
-                specification.recipe,
-                specification.modality,
-                specification.seed,
-                plan.micro_batch,
-                ranks,
-                trainer.num_workers,
-            )
-        found = checkpoints.latest()
-        log_size = trainer.restore(*found) if found is not None else 0
-        del found
-        if ranks.is_first and trainer.step:
-            print(f"going on after step {trainer.step}", file=sys.stderr)
-        log = None
-        if ranks.is_first:
-            log = MetricsLog(checkpoints.folder / "metrics.jsonl", output / "tensorboard", log_size, trainer.step)
-        try:
-            trainer.run(log)
-        except TrainingInterruptedError:
-            if ranks.is_first:
-                print(f"stopped after step {trainer.step}; the same command goes on from there", file=sys.stderr)
-            return EXIT_INTERRUPTED
-        finally:
-            if log is not None:
-                log.close()
-        if ranks.is_first:
-            _finish(trainer, output, stage)
-    ranks.barrier()
-    return 0
-
-
-def _validation_index(specification: TrainingSpecification, layout: Layout) -> ClipIndex | None:
-    """The validation list, where the recipe looks at it during the training."""
-    if not specification.recipe.validation_steps:
-        return None
-    place = (specification.dataset, specification.frame_format)
-    motion = specification.motion if specification.modality == "flow" else None
-    return build_index(layout, *place, motion, specification.num_shards, specification.split, "validation")
-
-
-def _seed_initialisation(seed: int) -> None:
-    torch.manual_seed(int(generator(seed, INITIALISATION, 0).integers(2**62)))
-
-
-def _finish(trainer: Trainer, output: Path, stage: Stage) -> None:
-    """Write the final artefacts, the weights last; then the checkpoints are of no more use."""
-    specification = trainer.specification
-    network = trainer.final_network()
-    write_json(output / "specification.json", specification.model_dump(mode="json"))
-    with atomic_path(output / "metrics.jsonl") as temporary:
-        shutil.copyfile(trainer.checkpoints.folder / "metrics.jsonl", temporary)
+def write_artefacts(
+    output: Path, network: nn.Module, log: Path, specification: TrainingSpecification, index: ClipIndex, stage: Stage
+) -> None:
+    """Write specification, log and weights, the weights last: they say that the training has ended."""
+    write_json(output / SPECIFICATION, specification.model_dump(mode="json"))
+    with atomic_path(output / LOG) as temporary:
+        shutil.copyfile(log, temporary)
     sampling = specification.recipe.sampling
     save_weights(
-        output / "weights.safetensors",
+        stage.output,
         network.state_dict(),
         {
             "specification": specification.model_dump(mode="json"),
             "provenance": stage.record,
-            "classes": list(trainer.index.classes),
+            "classes": list(index.classes),
             "input": {
                 "modality": specification.modality,
                 "num_frames": sampling.num_frames,
@@ -272,20 +269,24 @@ def _finish(trainer: Trainer, output: Path, stage: Stage) -> None:
                 "crop": sampling.crop,
                 "short_side": list(sampling.short_side),
                 "range": [-1.0, 1.0],
-                "motion_bound": trainer.index.motion_bound if specification.modality == "flow" else None,
+                "motion_bound": index.motion_bound if specification.modality == "flow" else None,
                 "layout": "B C T H W",
             },
         },
     )
-    times = trainer.times.summary()
-    whole = sum(times.values())
-    figures = {
-        "seconds": times,
-        "device": str(trainer.device),
-        "processes": trainer.ranks.num_ranks,
-        "batch_norms": len(batch_norms(network)),
+
+
+def figures(trainer: Trainer, network: nn.Module) -> dict[str, Any]:
+    """What this run's sidecar says of it."""
+    return {
+        "seconds": trainer.times.summary(),
+        "device": str(trainer.machine.device),
+        "processes": trainer.machine.ranks.num_ranks,
+        "batch_norms": len(batch_norm.batch_norms(network)),
     }
-    stage.finish(figures)
-    shares = ", ".join(f"{name} {value / whole:.1%}" for name, value in times.items() if whole > 0)
-    print(f"time in this run: {shares}", file=sys.stderr)
-    trainer.checkpoints.remove()
+
+
+def shares(seconds: Mapping[str, float]) -> str:
+    """Shares of the time by phase, for people."""
+    whole = sum(seconds.values()) or 1.0
+    return ", ".join(f"{name} {value / whole:.1%}" for name, value in seconds.items())

@@ -85,29 +85,26 @@ class Validation:
         return step % self.steps == 0 or step == num_steps
 
     @torch.no_grad()
-    def run(self, network: nn.Module, step: int, device: torch.device) -> dict[str, float]:
+    def run(self, module: nn.Module, step: int, device: torch.device) -> dict[str, float]:
         """Look at the list; keeps the score of this step.
 
         Args:
-            network: from a clip to logits; its mode is kept.
+            module: in eval mode; its ``network`` is looked at, from a clip to logits.
             step: steps done.
-            device: where the network is.
+            device: where the module is.
 
         Returns:
             ``validation_loss`` (cross-entropy) and ``validation_top1``, means over the clips of all processes.
         """
-        was_training = network.training
-        network.eval()
         dataset = RequestedClips(ClipReader(self.index, [self.modality]), self.requests)
         sums = torch.zeros(2, dtype=torch.float64, device=device)
         mixed = self.bfloat16 and device.type == "cuda"
         for raw in clip_loader(dataset, self._share, self.num_workers, pin_memory=device.type == "cuda"):
             batch = to_network_input(raw, device)
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=mixed):
-                logits = network(batch[self.modality])
+                logits = module.network(batch[self.modality])  # type: ignore[operator]
             sums[0] += F.cross_entropy(logits.float(), batch["labels"], reduction="sum")
             sums[1] += (logits.argmax(dim=1) == batch["labels"]).sum()
-        network.train(was_training)
         loss, top1 = (self.ranks.sum(sums) / len(self.requests)).tolist()
         self.score = Score(loss, step)
         return {"validation_loss": loss, "validation_top1": top1}

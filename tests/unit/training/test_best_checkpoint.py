@@ -81,7 +81,7 @@ def test_the_least_training_loss_decides_and_an_interruption_does_not(packed, tm
 
     def stop_in_step_ten(self, *arguments):
         if self.step == 10:
-            self.request.signal = signal.SIGTERM
+            self.machine.request.signal = signal.SIGTERM
         return original(self, *arguments)
 
     monkeypatch.setattr(Trainer, "_forward", stop_in_step_ten)

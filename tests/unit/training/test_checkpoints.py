@@ -116,13 +116,13 @@ def test_the_log_is_cut_to_what_the_checkpoint_knows(tmp_path):
     path = tmp_path / "metrics.jsonl"
     log = MetricsLog(path, tmp_path / "tensorboard", 0, 0)
     log.write(1, {"total": 2.0}, {"clips_per_second": 3.0})
-    size = log.size()
+    size = log.flush()
     log.write(2, {"total": 1.0}, {})
-    log.size()
+    log.flush()
     log.close()
     resumed = MetricsLog(path, None, size, 1)
     resumed.write(2, {"total": 1.5}, {})
-    resumed.size()
+    resumed.flush()
     resumed.close()
     assert path.read_text() == '{"step": 1, "total": 2.0}\n{"step": 2, "total": 1.5}\n'
     assert list((tmp_path / "tensorboard").iterdir())

@@ -46,7 +46,7 @@ def test_a_full_disk_costs_a_checkpoint_and_nothing_else(small_disk, tmp_path, m
         if self.step == 2:
             fill(small_disk)
         if self.step == 5:
-            kept.extend(path.name for path in self.checkpoints.paths())
+            kept.extend(path.name for path in self.saving.checkpoints.paths())
             (small_disk / "filler").unlink()
         return original(self, *arguments)
 

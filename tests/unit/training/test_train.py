@@ -166,7 +166,7 @@ def test_a_changed_weight_does_not_resume_the_old_checkpoints(packed, teacher, t
     def stop_after_four(self, *arguments):
         losses = original(self, *arguments)
         if self.step == 3:
-            self.request.signal = signal.SIGUSR1
+            self.machine.request.signal = signal.SIGUSR1
         return losses
 
     original = Trainer._forward
@@ -190,14 +190,16 @@ def test_distillation_nears_the_teacher_and_leaves_it_as_it_is(packed, teacher, 
     seen: list[torch.nn.Module] = []
     original = Trainer.run
 
-    def run(self, log):
-        before = {name: tensor.clone() for name, tensor in self.teacher.state_dict().items()}
-        original(self, log)
-        seen.append(self.teacher)
-        assert not self.teacher.training
-        for name, tensor in self.teacher.state_dict().items():
+    def run(self):
+        own = self.losses.keywords["teacher"]
+        before = {name: tensor.clone() for name, tensor in own.state_dict().items()}
+        assert original(self)
+        seen.append(own)
+        assert not own.training
+        for name, tensor in own.state_dict().items():
             assert torch.equal(tensor, before[name]), name
-        assert all(parameter.grad is None for parameter in self.teacher.parameters())
+        assert all(parameter.grad is None for parameter in own.parameters())
+        return True
 
     monkeypatch.setattr(Trainer, "run", run)
     recipe = {"steps": 60, "global_batch": 8, "dropout": 0.0, "schedule": {"base_rate": 0.01, "milestones": [40]}}
@@ -300,6 +302,36 @@ def test_skipped_steps_leave_no_trace(packed, tmp_path, monkeypatch):
     assert ["total" in line for line in lines(tmp_path / "run")] == [True, True, False, True]
     tensors, _ = load_weights(tmp_path / "run" / "weights.safetensors")
     assert all(torch.isfinite(tensor).all() for tensor in tensors.values())
+
+
+def test_a_few_videos_are_learnt_by_heart_and_no_other_one_is_read(packed, tmp_path, monkeypatch):
+    seen: set[int] = set()
+    original = Trainer._forward
+
+    def watched(self, model, batch, group):
+        seen.update(batch["videos"].tolist())
+        return original(self, model, batch, group)
+
+    monkeypatch.setattr(Trainer, "_forward", watched)
+    specification = tiny_training(packed, recipe={"steps": 40, "dropout": 0.0, "schedule": {"base_rate": 0.02}})
+    assert train(specification, packed.root, tmp_path / "run", 0, overfit=3) == 0
+    assert seen == {0, 1, 2}
+    log = lines(tmp_path / "run")
+    assert sum(line["total"] for line in log[-5:]) / 5 < 0.3
+    # Another number is another training, not a finished one.
+    assert train(specification, packed.root, tmp_path / "run", 0, overfit=2) == 0
+    assert lines(tmp_path / "run")[0] != log[0]
+
+
+@pytest.mark.parametrize("standardised", [False, True])
+def test_validation_changes_nothing_of_a_classifier_on_a_frozen_trunk(packed, tmp_path, standardised):
+    objective = {"name": "classification", "frozen": True, "standardised": standardised}
+    for name, steps in (("plain", 0), ("watched", 1)):
+        recipe = {"steps": 4, "dropout": 0.5, "validation_steps": steps, "reestimate_batch_norm": 0}
+        train(tiny_training(packed, objective=objective, recipe=recipe), packed.root, tmp_path / name, 0)
+    assert [line for line in lines(tmp_path / "watched") if "total" in line] == lines(tmp_path / "plain")
+    one, other = (load_weights(tmp_path / name / "weights.safetensors")[0] for name in ("plain", "watched"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_no_flow_is_read_where_none_is_needed(packed, tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from packed_set import PackedSet, make_packed_set, tiny_training
 
+from pipeline_lib.training.optimisers import averaged
 from pipeline_lib.training.run import train
 from pipeline_lib.training.weights import load_weights
 
@@ -61,3 +62,20 @@ def test_averaged_weights_follow_their_formula(packed, tmp_path):
     for name, tensor in averaged.items():
         assert torch.allclose(tensor.float(), average[name].float(), rtol=1e-5, atol=1e-7), name
     assert any(not torch.equal(averaged[name], weights[name]) for name in averaged)
+
+
+def test_the_average_is_the_formula_to_the_bit_and_takes_buffers_as_they_are():
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(torch.nn.Conv3d(3, 4, 3), torch.nn.BatchNorm3d(4))
+    average = averaged(module, 0.9)
+    expected = [parameter.detach().clone() for parameter in module.parameters()]
+    for _ in range(3):
+        with torch.no_grad():
+            for parameter in module.parameters():
+                parameter += torch.randn_like(parameter)
+        module(torch.randn(2, 3, 4, 4, 4))
+        average.update_parameters(module)
+        torch._foreach_lerp_(expected, [parameter.detach() for parameter in module.parameters()], 1.0 - 0.9)
+    assert all(torch.equal(*pair) for pair in zip(average.module.parameters(), expected, strict=True))
+    assert all(torch.equal(*pair) for pair in zip(average.module.buffers(), module.buffers(), strict=True))
+    assert not any(parameter.requires_grad for parameter in average.parameters())
