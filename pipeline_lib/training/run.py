@@ -98,7 +98,9 @@ def train(
         # What is trained, and what it learns from.
         network = first_network(specification, layout, len(index.classes), ranks)
         module = prepare_module(objective.attach(network), recipe, device, ranks)
-        teacher = load_teacher(teacher_path(specification, layout), device) if specification.objective.needs_teacher else None
+        teacher = (
+            load_teacher(teacher_path(specification, layout), device) if specification.objective.needs_teacher else None
+        )
         losses = partial(objective.losses, teacher=teacher)
         workers = loader_workers(num_workers, device, ranks)
         clips = training_clips(index, objective, specification)

@@ -304,7 +304,7 @@ def test_skipped_steps_leave_no_trace(packed, tmp_path, monkeypatch):
     assert all(torch.isfinite(tensor).all() for tensor in tensors.values())
 
 
-def test_a_few_videos_are_learnt_by_heart_and_no_other_one_is_read(packed, tmp_path, monkeypatch):
+def test_a_training_on_a_few_videos_reads_no_other_one(packed, tmp_path, monkeypatch):
     seen: set[int] = set()
     original = Trainer._forward
 
@@ -313,22 +313,21 @@ def test_a_few_videos_are_learnt_by_heart_and_no_other_one_is_read(packed, tmp_p
         return original(self, model, batch, group)
 
     monkeypatch.setattr(Trainer, "_forward", watched)
-    specification = tiny_training(packed, recipe={"steps": 40, "dropout": 0.0, "schedule": {"base_rate": 0.02}})
+    specification = tiny_training(packed, recipe={"steps": 5, "global_batch": 4})
     assert train(specification, packed.root, tmp_path / "run", 0, overfit=3) == 0
     assert seen == {0, 1, 2}
-    log = lines(tmp_path / "run")
-    assert sum(line["total"] for line in log[-5:]) / 5 < 0.3
     # Another number is another training, not a finished one.
-    assert train(specification, packed.root, tmp_path / "run", 0, overfit=2) == 0
-    assert lines(tmp_path / "run")[0] != log[0]
+    assert train(specification, packed.root, tmp_path / "run", 0, overfit=5) == 0
+    assert seen == {0, 1, 2, 3, 4}
 
 
 @pytest.mark.parametrize("standardised", [False, True])
 def test_validation_changes_nothing_of_a_classifier_on_a_frozen_trunk(packed, tmp_path, standardised):
-    objective = {"name": "classification", "frozen": True, "standardised": standardised}
+    changes = {"objective": {"name": "classification", "frozen": True, "standardised": standardised}}
+    changes["model"] = {"name": "f_r2d_18", "options": {"width": 4}}
     for name, steps in (("plain", 0), ("watched", 1)):
         recipe = {"steps": 4, "dropout": 0.5, "validation_steps": steps, "reestimate_batch_norm": 0}
-        train(tiny_training(packed, objective=objective, recipe=recipe), packed.root, tmp_path / name, 0)
+        train(tiny_training(packed, recipe=recipe, **changes), packed.root, tmp_path / name, 0)
     assert [line for line in lines(tmp_path / "watched") if "total" in line] == lines(tmp_path / "plain")
     one, other = (load_weights(tmp_path / name / "weights.safetensors")[0] for name in ("plain", "watched"))
     assert all(torch.equal(one[name], other[name]) for name in one)
