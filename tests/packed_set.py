@@ -113,7 +113,7 @@ def make_packed_set(
     stored = {"bound": 4.0, "quantisation": Quantisation(("u", "v"), 4.0).attributes()}
     for parts, parameters in ((frames, {}), (motion, stored)):
         for part in parts.values():
-            order = sorted([video.id for video in part.videos] + list(part.rejected))
+            order = sorted(part.done)
             part.finish({"digest": "test", "parameters": parameters}, order)
     rows.append({**rows[0], "id": "gone", "status": "missing", "path": "", "reason": "not found"})
     layout.manifest_folder(name).mkdir(parents=True, exist_ok=True)
