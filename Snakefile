@@ -1,4 +1,4 @@
-"""From raw video to motion-distilled networks. `snakemake --list-target-rules` shows what can be asked for."""
+"""From raw video to motion-distilled networks. `snakemake --list-target-rules` lists the targets."""
 
 import signal
 
@@ -6,8 +6,8 @@ from snakemake.utils import min_version
 
 min_version("9.0")
 
-# A cluster sends SIGUSR1 to every process of a job some time before its limit. The stage's process catches it and saves;
-# the Snakemake above it ignores it, or it would end before the stage has saved.
+# A cluster sends SIGUSR1 to every process of a job some time before its limit. The stage's process catches it and saves.
+# Snakemake, which started the stage, must ignore it, because it would end before the stage has saved.
 signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
 

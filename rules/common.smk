@@ -6,8 +6,8 @@ import sys
 from contextlib import contextmanager
 from pathlib import Path
 
-# The library that lies beside this Snakefile, here and in every job, with the interpreter that runs Snakemake. Jobs say
-# `python`: in a conda environment of their own it is that environment's.
+# Use the library beside this Snakefile and the interpreter that runs Snakemake, here and in every job. Jobs call `python`,
+# so that a job in a conda environment uses that environment's interpreter.
 if sys.path[0] != workflow.basedir:
     sys.path.insert(0, workflow.basedir)
 for _name, _entry in (("PATH", str(Path(sys.executable).parent)), ("PYTHONPATH", str(workflow.basedir))):
@@ -25,7 +25,7 @@ from pipeline_lib.training.code import training_modules
 
 @contextmanager
 def one_message():
-    """End Snakemake with a user's problem as one message; it would print an exception here with a traceback."""
+    """End Snakemake with one message about a user's problem, because it would print an exception with a traceback."""
     try:
         yield
     except UserError as error:
@@ -73,13 +73,13 @@ def shard_list(wildcards):
     return PLAN.shard_list(wildcards.dataset, wildcards.shard)
 
 
-# Asked for before the manifest is built, Snakemake would count a shard as made anew.
+# The manifest is asked for first: otherwise Snakemake would count a shard as new.
 def frames_shard(wildcards):
     checkpoints.manifest.get(dataset=wildcards.dataset)
     return LAYOUT.frames(wildcards.dataset, wildcards.frame_format, wildcards.shard)
 
 
-# The manifest's meaning is in the summary, which holds its digest; the table may be rewritten with the same content.
+# The summary holds the manifest's digest and so decides what runs again; the table may be rewritten with the same content.
 def manifest_summary(wildcards):
     return checkpoints.manifest.get(dataset=run(wildcards).dataset).output.summary
 
@@ -98,7 +98,7 @@ def report_tables(wildcards):
     return [LAYOUT.manifest(dataset) for dataset in PLAN.datasets_behind(wildcards.target)]
 
 
-# What a target asks for: its report and all that lies behind it, if the data are there
+# What a target asks for: its report and everything that the report needs, if the data exist
 
 
 def target(name):

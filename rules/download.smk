@@ -10,7 +10,7 @@ rule fetch_videos:
         source=one_of(CONFIGURATION.downloads),
     conda:
         "../envs/download.yaml"
-    # No fingerprint of the code: what has been fetched stays fetched, and the ledger beside the summary knows it.
+    # There is no fingerprint of the code: an edit must not fetch videos again.
     params:
         specification=lambda wildcards: PLAN.download(wildcards.source).model_dump_json(),
     shell:

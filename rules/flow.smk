@@ -8,13 +8,13 @@ rule extract_motion:
         LAYOUT.motion("{dataset}", "{frame_format}", "{motion}", "{shard}"),
     log:
         LAYOUT.log("motion", "{dataset}", "{frame_format}", "{motion}", "{shard}"),
-    # Before the baselines, which do not wait for it: teachers do.
+    # Teachers wait for motion, so it runs before the baselines, which do not.
     priority: 10
     conda:
         "../envs/flow.yaml"
     threads: 1
     resources:
-        # Not a parameter: what is tolerated changes no artefact, and reruns nothing.
+        # This is not a parameter, because it changes no artefact; so a change reruns nothing.
         maximum_reject_share=lambda wildcards: str(CONFIGURATION.datasets[wildcards.dataset].maximum_reject_share),
     params:
         specification=lambda wildcards: PLAN.motion(

@@ -12,7 +12,7 @@ rule extract_frames:
         "../envs/media.yaml"
     threads: 1
     resources:
-        # Not a parameter: what is tolerated changes no artefact, and reruns nothing.
+        # This is not a parameter, because it changes no artefact; so a change reruns nothing.
         maximum_reject_share=lambda wildcards: str(CONFIGURATION.datasets[wildcards.dataset].maximum_reject_share),
     params:
         specification=lambda wildcards: PLAN.frames(wildcards.dataset, wildcards.frame_format).model_dump_json(),

@@ -1,8 +1,8 @@
 """One table per data set, and one small list per shard."""
 
 
-# A checkpoint: the followers look at a shard's list only when it is written, so that a list rewritten with the same
-# content reruns nothing.
+# This is a checkpoint, so that later rules look at a shard's list only after it is written. A list that is rewritten with
+# the same content then reruns nothing.
 checkpoint manifest:
     input:
         annotation_files,

@@ -1,4 +1,4 @@
-"""What self-supervised pre-training reads beside the shards; the rule `pretrain` itself is one of rules/train.smk."""
+"""What self-supervised pre-training reads beside the shards. The rule `pretrain` is in rules/train.smk."""
 
 
 rule motion_strength:

@@ -1,4 +1,4 @@
-"""What a user asks for by name; `demo` is the default. Each is its report, which waits for all that it shows."""
+"""What a user asks for by name; `demo` is the default. A target makes its report and everything that the report shows."""
 
 
 rule download:
@@ -19,7 +19,7 @@ rule report:
         target(SELECTED),
 
 
-# Every target of workflow/targets.yaml and every experiment is a rule of its own name, described there.
+# Every target of workflow/targets.yaml and every experiment becomes a rule with its name and description.
 for _name, _entry in (CONFIGURATION.targets | CONFIGURATION.experiments).items():
     if not workflow.is_rule(_name):
 

@@ -1,4 +1,4 @@
-"""Every training: one trainer, a rule per stage, since users force and configure rules by name."""
+"""Every training. They share one trainer, but each stage has a rule, because users force and configure rules by name."""
 
 
 rule train_teacher:
@@ -13,13 +13,13 @@ rule train_teacher:
         LAYOUT.log("train", "{experiment}", "{split}-{seed}"),
     wildcard_constraints:
         experiment=one_of(PLAN.names_of_stage("train_teacher")),
-    # A student waits for its teacher: the longest chain goes first, baselines fill the gaps.
+    # Students wait for teachers, so teachers go first and baselines fill the gaps.
     priority: 10
     conda:
         "../envs/training.yaml"
     threads: CONFIGURATION.hardware.num_threads
     resources:
-        # What starts the processes: a profile puts torchrun here (docs/cluster.md). How many they are reruns nothing.
+        # What starts the processes; a profile sets torchrun here (docs/cluster.md). Their number reruns nothing.
         launcher="python",
     params:
         specification=lambda wildcards: run(wildcards).training.model_dump_json(),

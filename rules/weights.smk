@@ -1,4 +1,4 @@
-"""Public weights that an experiment starts from: fetched and converted, or a message saying which file to put where."""
+"""Public weights that an experiment starts from: they are fetched and converted, or a message says where to put the file."""
 
 
 rule import_weights:

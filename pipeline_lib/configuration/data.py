@@ -11,7 +11,7 @@ class Generated(Section):
     """Parameters of the generated data set (pipeline_lib/generation/videos.py)."""
 
     family: Literal["motions", "trajectories"] = "motions"
-    """Which classes and textures: the demo's own, or the second set that plays UCF101's part."""
+    """Which classes and textures: the demo's, or the second set, for fine-tuning."""
     num_train: int = Field(default=320, ge=1)
     num_validation: int = Field(default=160, ge=1)
     num_frames: int = Field(default=20, ge=4)
@@ -59,16 +59,17 @@ class Dataset(Section):
     """Folders that are searched for the videos, in this order."""
     replacements: list[str] = []
     """Folders with replacements of damaged videos; one is preferred, matched by its name or by the first 11
-    characters of its name (the YouTube id) where those are unique."""
+    characters of its name (the YouTube id) if those are unique."""
     filter: Filter = Filter()
     """A reduced data set; part of the manifest's digest."""
     validation_share: float = Field(default=0.2, ge=0.0, lt=1.0)
-    """Share of each class that becomes the validation list where the annotations name none (``folder``, ``table``)."""
+    """Share of each class that becomes the validation list if the annotations name none (``folder``, ``table``)."""
     generated: Generated | None = None
     num_splits: int = Field(default=1, ge=1)
     """Official train/validation divisions (UCF101 and HMDB51 have 3)."""
     horizontal_flip: Literal["allowed", "forbidden", "by_label"] = "allowed"
-    """Whether a mirrored clip keeps its label; ``by_label``: unless it says left or right (Something-Something)."""
+    """Whether a mirrored clip keeps its label; ``by_label``: if the label does not say left or right
+    (Something-Something)."""
     num_shards: int = Field(default=256, ge=1)
     probe: Literal["decode", "headers", "none"] = "decode"
     """``decode`` decodes every frame of every video, ``headers`` opens it only, ``none`` trusts the list."""
@@ -79,7 +80,7 @@ class Dataset(Section):
     minimum_frames: int = Field(default=8, ge=1)
     minimum_short_side: int = Field(default=32, ge=1)
     maximum_reject_share: float = Field(default=0.5, ge=0.0, le=1.0)
-    """The manifest stage fails with the counts when more of the listed videos than this are unusable; so do the frames
+    """If a larger share of the listed videos is unusable, the manifest stage fails with the counts; so do the frames
     and the motion stage for a shard (one bad video alone never fails a shard)."""
 
 
@@ -95,7 +96,7 @@ class FrameFormat(Section):
 
 def _not_zero(gap: int) -> int:
     if gap == 0:
-        raise ValueError("a frame does not move against itself; take at least 1 or at most −1")
+        raise ValueError("a gap of 0 gives no motion; set at least 1 or at most −1")
     return gap
 
 

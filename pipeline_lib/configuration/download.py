@@ -8,18 +8,18 @@ from pipeline_lib.configuration.base import Section
 
 
 class Download(Section):
-    """One source of videos, and how gently it is asked."""
+    """One source of videos, and limits for its use."""
 
     kind: Literal["files", "archives", "youtube"]
     """``files``: a URL per video; ``archives``: tar parts (CVDF's copies of Kinetics); ``youtube``: yt-dlp by id."""
     urls: str | None = None
-    """A list of URLs, a line each, or a CSV with a column ``url`` and, as known, ``path``, ``sha256``, ``md5``,
+    """A list of URLs, a line each, or a CSV with a column ``url`` and, if known, ``path``, ``sha256``, ``md5``,
     ``size`` (bytes). The list may itself be a URL."""
     template: str | None = None
     """A URL with ``{id}``, ``{start}``, ``{end}``, ``{label}``, ``{split}``, filled from ``annotations``."""
     annotations: list[str] = []
     """CSV files with the official columns ``label``, ``youtube_id``, ``time_start``, ``time_end``, ``split`` (an
-    ``id`` alone will do where the template asks for no more)."""
+    ``id`` is enough if the template has no other field)."""
     path: str | None = None
     """Template of a video's path below ``destination``, with the same fields."""
     destination: str
@@ -31,11 +31,11 @@ class Download(Section):
     megabytes_per_second: float | None = Field(default=None, gt=0)
     """Over all workers; null does not limit."""
     retries: int = Field(default=5, ge=0)
-    """Attempts in a row that brought nothing new before an item counts as failed."""
+    """After so many attempts in a row without new bytes an item has failed."""
     backoff_seconds: float = Field(default=1.0, ge=0)
     """First wait before a retry; doubled each time up to two minutes."""
     timeout_seconds: float = Field(default=30.0, gt=0)
-    """Longest silence of a server."""
+    """Longest wait for a server's next bytes."""
     minimum_free_gigabytes: float = Field(default=1.0, ge=0)
     """The stage stops before less than this is left on the destination's disk."""
     keep_archives: bool = False

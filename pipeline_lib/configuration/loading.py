@@ -30,11 +30,11 @@ def load(
         networks: the options that each network takes; None leaves ``model`` unchecked.
 
     Raises:
-        UserError: a problem that the user can mend, with file, key, value and the nearest valid name.
+        UserError: the user can fix it; the message has file, key, value and the nearest valid name.
     """
     sources = read_sources(base, overlays, changes)
     try:
-        # JSON's strictness is the fitting one: a list may be a tuple and 1 a float, but "3" is no number.
+        # JSON's rules fit: a list may become a tuple and 1 a float, but "3" is not a number.
         text = json.dumps(sources.values, default=str)
         configuration = Configuration.model_validate_json(text, strict=True)
     except ValidationError as error:

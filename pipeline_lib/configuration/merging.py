@@ -42,7 +42,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """Read one YAML file that holds a mapping; an empty file is an empty mapping.
 
     Raises:
-        UserError: the file is missing, is no YAML, holds no mapping, or a key occurs twice.
+        UserError: the file is missing, is not YAML, holds no mapping, or a key occurs twice.
     """
     try:
         # The loader is a safe one: it builds plain data only.
@@ -54,7 +54,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark is not None else f"{path}"
-        raise UserError(f"{where}: this is no valid YAML: {getattr(error, 'problem', None) or error}.") from error
+        raise UserError(f"{where}: this is not valid YAML: {getattr(error, 'problem', None) or error}.") from error
     if content is None:
         return {}
     if not isinstance(content, dict):
@@ -79,7 +79,7 @@ class Sources:
     origins: dict[Key, str] = field(default_factory=dict)
 
     def merge(self, values: Mapping[str, Any], origin: str, at: Key = ()) -> None:
-        """Lay ``values`` over what is there: mappings are merged key by key, all else is replaced."""
+        """Add ``values``: mappings are merged key by key, everything else is replaced."""
         target = self.values
         for name in at:
             self.origins.setdefault(at, origin)

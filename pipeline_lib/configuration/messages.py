@@ -1,4 +1,4 @@
-"""What pydantic found wrong, said to a user: the file, the key, the value, and the nearest valid name."""
+"""Messages about what pydantic found wrong: the file, the key, the value, and the nearest valid name."""
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
@@ -39,7 +39,7 @@ def _branches(node: Mapping[str, Any], root: Mapping[str, Any]) -> list[Mapping[
 
 
 def valid_keys(model: type[BaseModel], key: Sequence[str], data: Any) -> list[str]:
-    """The keys that the model admits inside the section at ``key`` (of the alternatives, those the data chose)."""
+    """The valid keys inside the section at ``key``; of several alternatives, those of the one that the data name."""
     root = _schema(model)
     nodes: list[Mapping[str, Any]] = [root]
     value = data
@@ -56,7 +56,7 @@ def valid_keys(model: type[BaseModel], key: Sequence[str], data: Any) -> list[st
                     following += _branches(pattern, root)
         nodes = following
     if len(nodes) > 1 and isinstance(value, Mapping):
-        # An alternative whose constant field (`name: distillation`) the data contradict was not meant.
+        # Drop alternatives whose constant field (`name: distillation`) the data contradict.
         chosen = [
             node
             for node in nodes
@@ -90,7 +90,7 @@ def problem_of(error: Mapping[str, Any], model: type[BaseModel], values: Any) ->
     """The key and what is wrong with it, of one error of a ``ValidationError`` of ``values``."""
     location = error["loc"]
     kind, value = error["type"], error["input"]
-    # What a section's own validator says names its keys itself.
+    # The message of a section's own validator already names its keys.
     is_of_section = kind == "value_error" and isinstance(value, Mapping)
     key = _key(location, values, is_of_section)
     context = error.get("ctx", {})

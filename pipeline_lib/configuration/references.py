@@ -1,4 +1,4 @@
-"""What one section of the configuration says of another: names that must exist, chains that must not be rings."""
+"""What one section of the configuration says of another: names must exist, and no experiment may start from itself."""
 
 import json
 from collections.abc import Collection, Iterable, Mapping
@@ -34,7 +34,7 @@ def ancestors(configuration: Configuration, name: str) -> list[str]:
 
 
 def _cycles(configuration: Configuration) -> list[list[str]]:
-    """Each ring of experiments once, from its first name in the alphabet."""
+    """Each ring of experiments that start from each other, once, from its first name in the alphabet."""
     found: dict[tuple[str, ...], list[str]] = {}
     finished: set[str] = set()
 
@@ -88,7 +88,8 @@ class _Checks:
             for split in experiment.splits:
                 if not 1 <= split <= num_splits:
                     self.problem(
-                        (*key, "splits"), f"{split} is no split: {experiment.dataset} has {num_splits}, from 1."
+                        (*key, "splits"),
+                        f"there is no split {split}: {experiment.dataset} has {num_splits}, counted from 1.",
                     )
         self.known((*key, "frame_format"), "frame format", experiment.frame_format, configuration.frame_formats)
         if self.known((*key, "recipe"), "recipe", experiment.recipe, configuration.recipes):

@@ -1,6 +1,6 @@
-"""JSON schemas of what users write: with them an editor completes keys, shows what they mean and marks mistakes.
+"""JSON schemas of what users write, by which an editor completes and explains keys and marks mistakes.
 
-They are generated from the models that check the configuration, and committed, so that they are there without Python.
+They are generated from the models that check the configuration. They are committed, so that editors need no Python.
 """
 
 import json

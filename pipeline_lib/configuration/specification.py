@@ -1,4 +1,4 @@
-"""Resolved specifications: everything that determines one job's artefact, as the job gets it in JSON.
+"""Specifications: everything that determines a job's artefact, as the job gets it in JSON.
 
 A rule passes ``specification.model_dump_json()`` on the command line and as a parameter, so that a job needs no
 configuration file and Snakemake reruns exactly the jobs whose specification changed. Nothing that only people read
@@ -47,7 +47,7 @@ class FramesSpecification(Section):
 
 
 class MotionSpecification(Section):
-    """What the flow stage gets, per shard."""
+    """What the motion stage gets, per shard."""
 
     dataset: str
     frame_format: str
@@ -84,7 +84,7 @@ class TrainingSpecification(Section):
 
     @model_validator(mode="after")
     def _objective_fits(self) -> "TrainingSpecification":
-        """What a configuration is refused for, also where a specification is written by hand."""
+        """The same checks as of a configuration, because a specification may be written by hand."""
         if self.objective.needs_teacher and self.teacher is None:
             raise UserError(f"experiment {self.experiment}: the objective {self.objective.name} needs a teacher")
         for key, text in self.objective.recipe_problems(self.recipe):
@@ -101,7 +101,7 @@ class EvaluationSpecification(Section):
 
 
 class EnsembleSpecification(Section):
-    """What an ensemble's evaluation gets: score files are its inputs, no model.
+    """What an ensemble's evaluation gets: its inputs are score files, not networks.
 
     ``members`` are runs, ``{experiment}/{split}-{seed}``, in the order of the score files.
     """
@@ -115,13 +115,13 @@ class EnsembleSpecification(Section):
 
 
 class ReportedExperiment(Section):
-    """What the report gets of one experiment or ensemble: where its runs lie, and what people read about it."""
+    """What the report gets about one experiment or ensemble: which runs it has, and what people read about it."""
 
     name: str
     description: str
     stage: str
     dataset: str
-    """The data set it is evaluated on; of an ensemble, its members'."""
+    """The data set that it (or an ensemble's members) is evaluated on."""
     modality: str
     """``rgb``, ``flow``, or of an ensemble the members' joined by ``+``."""
     frame_format: str | None = None

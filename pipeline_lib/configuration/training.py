@@ -159,7 +159,7 @@ class Recipe(Section):
 
 
 def merged(base: Any, changes: Any) -> Any:
-    """``changes`` laid over ``base``: mappings key by key, all else replaced."""
+    """``base`` with ``changes``: mappings are merged key by key, everything else is replaced."""
     if isinstance(base, dict) and isinstance(changes, dict):
         return base | {name: merged(base.get(name), value) for name, value in changes.items()}
     return changes

@@ -1,4 +1,4 @@
-"""How many cores and GPUs work at a time on a stage: what a profile or a machine allows."""
+"""How many cores and GPUs can work on a stage at a time, on a machine or with a profile."""
 
 import os
 import re
@@ -18,7 +18,7 @@ class Limits:
     """What works at a time.
 
     Attributes:
-        jobs: jobs at a time; None where cores alone limit.
+        jobs: jobs at a time; None if only the cores limit.
         cores: cores of one machine; None on a cluster.
         threads: cores per job of each rule; the default is under ``""``.
         gpus: GPUs per job of each rule.
@@ -62,7 +62,7 @@ class Limits:
         )
 
     def days(self, stage: Stage) -> float | None:
-        """Days that a stage takes; None where its hours are not known."""
+        """Days that a stage takes; None if its hours are not known."""
         if stage.cpu_hours is None or stage.gpu_hours is None:
             return None
         threads = self.threads.get(stage.rule, 1)
@@ -71,7 +71,7 @@ class Limits:
             parallel = min(parallel, max(1, self.cores // threads))
         if self.jobs is not None:
             parallel = min(parallel, self.jobs)
-        # The cores of a job that computes on GPUs feed them.
+        # In a job on GPUs the cores prepare the GPUs' data, so the slower of the two counts.
         cpu = stage.cpu_hours / (parallel * threads)
         gpu = stage.gpu_hours / (max(1, self.gpus.get(stage.rule, 1)) * (parallel if self.jobs is not None else 1))
         return max(cpu, gpu) / 24

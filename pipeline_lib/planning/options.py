@@ -9,7 +9,7 @@ from pipeline_lib.models.catalogue import names, resolve
 
 @cache
 def _keywords(module: str) -> frozenset[str]:
-    """The options of a network's builder, read from the source: an import would bring torch, which takes seconds."""
+    """The options of a network's builder, read from its source: an import would load torch, which takes seconds."""
     path = module_file(module)
     assert path is not None, module
     for node in ast.parse(path.read_text(encoding="utf-8")).body:

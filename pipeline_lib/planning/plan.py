@@ -82,7 +82,7 @@ class Plan:
         return [*self.configuration.targets, *self.configuration.experiments, SELECTED]
 
     def experiments_of(self, *names: str) -> list[str]:
-        """The experiments that names of experiments, of targets and ``selected`` stand for, each once, in order."""
+        """The experiments behind names of experiments, targets and ``selected``, each once, in order."""
         found: dict[str, None] = {}
         for name in names:
             if name in self.configuration.experiments:
@@ -96,7 +96,7 @@ class Plan:
     # Runs
 
     def runs(self, *names: str) -> list[Run]:
-        """The runs of experiments (splits × seeds) and ensembles (what their members have in common).
+        """The runs of experiments (splits × seeds) and of ensembles (splits and seeds that all members have).
 
         Raises:
             UserError: the members of an ensemble have no split or no seed in common.
@@ -133,7 +133,7 @@ class Plan:
         return common
 
     def run(self, experiment: str, split: int | str, seed: int | str) -> Run:
-        """The run of this name, whose sources fit.
+        """The run of this name, after checking that its sources exist.
 
         Raises:
             UserError: there is no such experiment or run, or no run that it can start or learn from.
@@ -170,12 +170,12 @@ class Plan:
         return DownloadSpecification(name=name, download=self.configuration.downloads[name])
 
     def generate(self, name: str) -> ManifestSpecification:
-        """What ``generate`` gets: nothing but what shapes the videos."""
+        """What ``generate`` gets: only what shapes the videos."""
         dataset = self.configuration.datasets[name]
         return ManifestSpecification(name=name, dataset=Dataset(format="generated", generated=dataset.generated))
 
     def dataset(self, name: str) -> Dataset:
-        """The data set as ``manifest build`` reads it: a generated one as the table that ``generate`` wrote."""
+        """The data set as ``manifest build`` reads it; a generated one is the table that ``generate`` wrote."""
         dataset = self.configuration.datasets[name]
         if dataset.format != "generated":
             return dataset
@@ -189,12 +189,12 @@ class Plan:
         )
 
     def manifest(self, name: str) -> ManifestSpecification:
-        """What ``manifest build`` gets. Flips are the trainer's concern: a change redoes no manifest."""
+        """What ``manifest build`` gets: all but flips, which only the trainer uses."""
         dataset = self.dataset(name).model_copy(update={"horizontal_flip": "allowed"})
         return ManifestSpecification(name=name, dataset=dataset)
 
     def annotation_files(self, name: str) -> list[str]:
-        """The files whose change redoes the manifest: the lists, and of folders of lists each file."""
+        """The files whose change redoes the manifest: the lists, and every file in folders of lists."""
         dataset = self.dataset(name)
         files: list[str] = []
         for value in (*dataset.annotations.values(), dataset.filter.ids, dataset.filter.classes):
@@ -204,7 +204,7 @@ class Plan:
         return files
 
     def shard_list(self, dataset: str, shard: str) -> Path:
-        """A shard's list of videos, of a manifest that is built.
+        """The list of a shard's videos, after the manifest is built.
 
         Raises:
             UserError: the list is missing.
@@ -244,12 +244,12 @@ class Plan:
     # Targets and reports
 
     def datasets_behind(self, name: str) -> list[str]:
-        """The data sets that a target needs, with those of all that it starts from; each once, in order."""
+        """The data sets that a target needs, including those of its sources; each once, in order."""
         runs = with_sources(self.runs(*self.experiments_of(name)))
         return list(dict.fromkeys(run.dataset for run in runs))
 
     def results(self, name: str) -> list[Path]:
-        """The figures of a target: metrics of every run and protocol, and retrieval where it is asked for."""
+        """The figures of a target: metrics of every run and protocol, and retrieval if it is configured."""
         runs = self.runs(*self.experiments_of(name))
         return [path for run in runs for path in (*run.metrics, *run.retrievals)]
 
@@ -262,7 +262,8 @@ class Plan:
     def intermediates(self, name: str) -> list[Path]:
         """The shards and weights behind a target, with all that its experiments start or learn from.
 
-        Snakemake makes a deleted file again only if a target names it: a report that is finished asks for nothing.
+        Snakemake makes a deleted file again only if a target names it; a finished report is not made again, so its
+        inputs are not either.
         """
         runs = with_sources(self.runs(*self.experiments_of(name)))
         trained = [run for run in runs if isinstance(run.entry, Experiment)]

@@ -22,7 +22,7 @@ from pipeline_lib.models.catalogue import resolve
 
 
 def with_catalogue_options(model: Model) -> Model:
-    """The network with all its options: an edit to the catalogue is an edit to the specification."""
+    """The network with all its options, so that an edit to the catalogue changes the specification."""
     return Model(name=model.name, options=resolve(model.name)[1] | model.options)
 
 
@@ -49,12 +49,12 @@ class Run:
 
     @property
     def entry(self) -> Experiment | Ensemble:
-        """What the configuration says of it."""
+        """Its section of the configuration."""
         return self.configuration.experiments[self.experiment]
 
     @property
     def trained(self) -> Experiment:
-        """The same of a run that is trained.
+        """Its section of the configuration, if it is a training.
 
         Raises:
             UserError: it is an ensemble's.
@@ -98,7 +98,7 @@ class Run:
 
     @property
     def retrievals(self) -> list[Path]:
-        """The nearest-neighbour figures; none where the experiment does not ask for them."""
+        """The nearest-neighbour figures; none if the experiment does not ask for them."""
         entry = self.entry
         asked = entry.retrieval if isinstance(entry, Experiment) else None
         return [] if asked is None else [self.layout.retrieval(*self._place, asked)]
@@ -108,8 +108,8 @@ class Run:
     def _source(self, name: str) -> "Run":
         """The run of experiment ``name`` that this one starts or learns from.
 
-        The same split if both use one data set, so that nobody learns from a network that has seen its validation
-        videos; the same seed where there is one. Else the first.
+        It has the same split if both use one data set, because a network of another split has seen this one's
+        validation videos; otherwise the first split. It has the same seed if there is one; otherwise the first seed.
 
         Raises:
             UserError: the experiment has no such split.
@@ -135,7 +135,7 @@ class Run:
 
     @cached_property
     def start(self) -> "Run | None":
-        """The run whose weights it starts from; None also where these are imported."""
+        """The run whose weights it starts from; None if it starts from random or imported weights."""
         name = self.trained.initialise_from
         return None if name is None or name.startswith(IMPORTED) else self._source(name)
 
@@ -194,7 +194,7 @@ class Run:
 
     @property
     def training_shards(self) -> list[Path]:
-        """The shards that the training reads, and the tables of their motion's strength where it asks for them."""
+        """The shards that the training reads, and the tables of strength if the objective needs them."""
         shards = self._shards(self.reads_motion)
         if self.trained.objective.needs_strength:
             shards += self._motion(self.layout.strength)
@@ -202,11 +202,11 @@ class Run:
 
     @property
     def evaluation_shards(self) -> list[Path]:
-        """The shards that an evaluation reads: no motion where the network sees none, even if its teacher did."""
+        """The shards that an evaluation reads: motion only if the network sees it, even if its teacher does."""
         return self._shards(self.trained.modality == "flow")
 
     def _shards(self, with_motion: bool) -> list[Path]:
-        # The frames shards hold the table of videos also for a network that sees flow alone.
+        # A network that sees only flow needs the frames shards too: they hold the table of videos.
         shards = [self.layout.frames(self.dataset, self.trained.frame_format, shard) for shard in self._names]
         return shards + (self._motion(self.layout.motion) if with_motion else [])
 
@@ -224,7 +224,7 @@ class Run:
     def recipe(self) -> Recipe:
         """The experiment's recipe with its changes, shortened by the trial factor.
 
-        Its ``source`` is left out: a sentence for readers, whose rewording must not train anything again.
+        Its ``source`` is left out, because another wording for readers must not train anything again.
         """
         recipe = self.configuration.recipes[self.trained.recipe]
         changes = self.trained.recipe_changes
@@ -238,7 +238,7 @@ class Run:
         """What ``train`` gets.
 
         Raises:
-            UserError: it is no training, or its sources have not its split.
+            UserError: it is not a training, or a source lacks its split.
         """
         experiment = self.trained
         dataset = self.configuration.datasets[experiment.dataset]

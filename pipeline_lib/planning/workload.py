@@ -1,8 +1,8 @@
-"""What a target costs before anyone starts it: jobs, disk, processor and GPU hours per stage.
+"""What a target will cost: jobs, disk, processor and GPU hours per stage.
 
-Work is counted from the configuration and, where they exist, from manifests. Rates come from the sidecars of what this
-output root holds already (``*.run.json``: the same machine, the same videos); where there are none from the figures
-below, which say where they are from. A GPU's trainings are multiply-adds over its speed.
+Work is counted from the configuration and, if they exist, from manifests. Rates come from the sidecars in this output
+root (``*.run.json``: the same machine, the same videos), or else from the figures below. The hours of a training are
+its multiply-adds divided by the speed of the GPU or the cores.
 """
 
 import json
@@ -18,21 +18,21 @@ from pipeline_lib.planning.plan import Plan
 from pipeline_lib.planning.run import Run
 
 PROBED_PER_CORE = 600.0
-"""Frames of 340×256 per second that one core decodes while it probes a video: measured on a server processor."""
+"""Frames of 340×256 per second that one core decodes while it probes a video, measured on a server processor."""
 FRAMES_PER_CORE = 250.0
-"""Frames of 340×256 per second that one core decodes, scales and encodes as JPEG: measured there."""
+"""Frames of 340×256 per second that one core decodes, scales and encodes as JPEG, measured on that processor."""
 PAIRS_PER_CORE = {"tvl1": 6.4, "farneback": 60.0, "raft": 1.5, "flow_edges": 1.5, "frame_difference": 900.0}
-"""Pairs of 340×256 per second and core (``raft``: the large network): measured there."""
+"""Pairs of 340×256 per second and core (``raft``: the large network), measured on that processor."""
 BYTES_PER_FRAME = 0.16
 """Bytes per pixel of a JPEG frame of quality 75, and of a grey flow frame of quality 95 over its two halves."""
 ASPECT = 4 / 3
-SECONDS_PER_CLIP = 10.0
+SECONDS_PER_VIDEO = 10.0
 FRAMES_PER_SECOND = 25.0
 
 
 @dataclass
 class Speeds:
-    """What a GPU does; null where nobody measured it here.
+    """Speeds of a GPU and of a core; None if they were not measured here.
 
     Attributes:
         gpu_teraflops: operations per second (multiply and add are two) that a training reaches on one GPU, in 10¹².
@@ -65,8 +65,8 @@ def _count_rows(path: Path) -> int:
         return max(sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b"")) - 1, 0)
 
 
-def num_clips(plan: Plan, dataset: str) -> tuple[int, int, str]:
-    """Clips of a data set: on all lists, on the training list, and where the numbers are from.
+def num_videos(plan: Plan, dataset: str) -> tuple[int, int, str]:
+    """Number of videos of a data set: on all lists, on the training list, and where the numbers are from.
 
     Raises:
         UserError: there is no manifest and no list to count.
@@ -84,20 +84,20 @@ def num_clips(plan: Plan, dataset: str) -> tuple[int, int, str]:
     lists = {name: Path(value) for name, value in section.annotations.items() if value and Path(value).is_file()}
     if not lists:
         raise UserError(
-            f"datasets.{dataset}.annotations: no list to count the clips of; docs/configuration.md (section “Your own "
+            f"datasets.{dataset}.annotations: no list to count the videos of; docs/configuration.md (section “Your own "
             "data”) says what to set."
         )
     counts = {name: _count_rows(path) for name, path in lists.items()}
     return sum(counts.values()), counts.get("train", sum(counts.values())), "the lists' lines"
 
 
-def frames_per_clip(plan: Plan, dataset: str, frame_format: str) -> float:
-    """Frames of an average clip, as stored."""
+def frames_per_video(plan: Plan, dataset: str, frame_format: str) -> float:
+    """Frames of an average video, as stored."""
     generated = plan.configuration.datasets[dataset].generated
     if generated is not None:
         return float(generated.num_frames)
     rate = plan.configuration.frame_formats[frame_format].frames_per_second or FRAMES_PER_SECOND
-    return SECONDS_PER_CLIP * rate
+    return SECONDS_PER_VIDEO * rate
 
 
 def sidecars(folder: Path) -> Iterator[Mapping[str, Any]]:
@@ -146,10 +146,10 @@ def workload(plan: Plan, target: str, speeds: Speeds) -> list[Stage]:
     Args:
         plan: the jobs of a configuration.
         target: a target of ``workflow/targets.yaml``.
-        speeds: what a GPU does.
+        speeds: of a GPU and of a core.
 
     Raises:
-        UserError: no such target, or nothing to count a data set by.
+        UserError: there is no such target, or no list or manifest to count a data set's videos.
     """
     names = plan.experiments_of(target)
     runs = trainings_behind(plan.runs(*names))
@@ -160,10 +160,10 @@ def workload(plan: Plan, target: str, speeds: Speeds) -> list[Stage]:
         if run.motion is not None and run.reads_motion:
             motions.add(run.motion)
     for dataset in dict.fromkeys(dataset for dataset, _ in places):
-        total, _, source = num_clips(plan, dataset)
-        frames = total * max(frames_per_clip(plan, *place) for place in places if place[0] == dataset)
+        total, _, source = num_videos(plan, dataset)
+        frames = total * max(frames_per_video(plan, *place) for place in places if place[0] == dataset)
         hours = 0.0 if plan.configuration.datasets[dataset].probe == "none" else frames / PROBED_PER_CORE / 3600
-        about = f"{total:,} clips by {source}"
+        about = f"{total:,} videos by {source}"
         stages.append(Stage("manifest", dataset, 1, cpu_hours=hours, basis=about, rule="manifest"))
     for (dataset, frame_format), motions in places.items():
         stages += _data_stages(plan, dataset, frame_format, sorted(motions), speeds)
@@ -179,8 +179,8 @@ def workload(plan: Plan, target: str, speeds: Speeds) -> list[Stage]:
 def _data_stages(plan: Plan, dataset: str, frame_format: str, motions: list[str], speeds: Speeds) -> list[Stage]:
     """Frames and every motion kind of one frame format."""
     shards = plan.configuration.datasets[dataset].num_shards
-    total, _, _ = num_clips(plan, dataset)
-    frames = total * frames_per_clip(plan, dataset, frame_format)
+    total, _, _ = num_videos(plan, dataset)
+    frames = total * frames_per_video(plan, dataset, frame_format)
     short = plan.configuration.frame_formats[frame_format].short_side
     pixels = short * short * ASPECT
     scale = pixels / (340 * 256)
@@ -235,19 +235,19 @@ def _training(run: Run, speeds: Speeds, gpu: bool) -> Stage:
 
 def _evaluation(plan: Plan, run: Run, speeds: Speeds, gpu: bool) -> Stage:
     specification = run.training
-    total, train, _ = num_clips(plan, specification.dataset)
+    total, train, _ = num_videos(plan, specification.dataset)
     sampling = specification.recipe.sampling
     operations = 0.0
     judged = [(name, total - train) for name in run.trained.protocols]
     if run.trained.retrieval is not None:
         judged.append((run.trained.retrieval, total))
-    for name, num_videos in judged:
+    for name, number in judged:
         protocol = plan.configuration.protocols[name]
-        frames = frames_per_clip(plan, specification.dataset, specification.frame_format)
+        frames = frames_per_video(plan, specification.dataset, specification.frame_format)
         clips = frames / sampling.num_frames if protocol.num_clips == "all_frames" else float(protocol.num_clips)
         area = ((protocol.crop or sampling.crop) / sampling.crop) ** 2
-        operations += 2e9 * _gmacs(run) * clips * protocol.num_crops * area * num_videos
-    stage = Stage("evaluation", str(run), len(judged), rule="evaluate_run", basis=f"{total - train:,} clips")
+        operations += 2e9 * _gmacs(run) * clips * protocol.num_crops * area * number
+    stage = Stage("evaluation", str(run), len(judged), rule="evaluate_run", basis=f"{total - train:,} videos")
     return _compute(stage, operations, speeds, gpu)
 
 

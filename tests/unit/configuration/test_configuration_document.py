@@ -51,7 +51,7 @@ def test_the_examples_are_valid_together(repository: Path, planned: Any) -> None
     }
     plan = planned(overlay)
     (run,) = plan.runs("d3d_mine")
-    specification = plan.training(run)
+    specification = run.training
     assert specification.recipe.steps == 5000
     assert specification.teacher.experiment == "teacher_mine"
     assert str(plan.layout.root) == own["output"]

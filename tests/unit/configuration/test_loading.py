@@ -192,7 +192,7 @@ def test_a_new_experiment_is_told_what_it_lacks(planned: Any) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("trial: [", r"my\.yaml:\d+: this is no valid YAML"),
+        ("trial: [", r"my\.yaml:\d+: this is not valid YAML"),
         ("trial: 1\ntrial: 0.5\n", r"my\.yaml:2: .*the key 'trial' occurs twice"),
         ("- trial\n", r"my\.yaml: a mapping of keys to values is expected"),
     ],

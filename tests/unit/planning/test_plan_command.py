@@ -15,7 +15,7 @@ from pipeline_lib.planning.workload import Speeds, Stage, trainings_behind, work
 
 @pytest.fixture
 def overlay(tmp_path: Path) -> Path:
-    """Lists of 1,300 clips, 1,200 of them for training, and an empty output root."""
+    """Lists of 1,300 videos, 1,200 of them for training, and an empty output root."""
     lists = {}
     for name, size in (("train", 1200), ("validation", 100)):
         path = tmp_path / f"{name}.csv"
@@ -81,11 +81,11 @@ def test_command_prints_a_table_and_json(
     monkeypatch.chdir(repository)
     assert main(["plan", str(overlay), "--profile", "profiles/slurm", "--gpu-teraflops", "100"]) == 0
     text = capsys.readouterr().out
-    assert "1,300 clips by the lists' lines" in text and "teacher_k400/1-0" in text and "100 jobs at a time" in text
+    assert "1,300 videos by the lists' lines" in text and "teacher_k400/1-0" in text and "100 jobs at a time" in text
     assert main(["plan", str(overlay), "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert {row["stage"] for row in rows} == {"manifest", "frames", "motion", "training", "evaluation"}
     assert main(["plan", "--target", "distil_k400"]) == 2
     assert "distill_k400" in capsys.readouterr().err
     assert main(["plan", "--target", "distill_k400"]) == 2
-    assert "no list to count the clips of" in capsys.readouterr().err
+    assert "no list to count the videos of" in capsys.readouterr().err
