@@ -1,8 +1,7 @@
 """The motion methods by name, and what the stage expects from each.
 
 A method is a module with ``create(kind, device, num_threads) -> MotionMethod``. The stage imports only the method that
-its specification names, and its fingerprint (``stage_modules``) covers only that one: an edit to RAFT does not rerun
-TV-L1.
+its specification names, and its fingerprint (``flow.code``) covers only that one: an edit to RAFT does not rerun TV-L1.
 """
 
 import importlib
@@ -11,8 +10,8 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from pipeline_lib.artefacts.stages import METHODS
 from pipeline_lib.configuration.data import Motion
+from pipeline_lib.flow.code import METHODS
 from pipeline_lib.flow.quantisation import Quantisation
 
 
@@ -51,20 +50,6 @@ class MotionMethod(Protocol):
             ValueError: the frames cannot be used (too small).
         """
         ...
-
-
-def source_method(kind: Motion) -> str | None:
-    """The flow method that ``flow_edges`` is computed from, None for the other kinds."""
-    return str(kind.parameters.get("source", "raft")) if kind.method == "flow_edges" else None
-
-
-def stage_modules(kind: Motion) -> list[str]:
-    """The modules that the stage runs for a motion kind; its fingerprint covers them and what they import."""
-    modules = ["pipeline_lib.flow.motion_stage", METHODS[kind.method]]
-    source = source_method(kind)
-    if source in METHODS:
-        modules.append(METHODS[source])
-    return modules
 
 
 def create_method(kind: Motion, device: torch.device, num_threads: int) -> MotionMethod:

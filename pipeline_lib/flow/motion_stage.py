@@ -24,7 +24,8 @@ from pipeline_lib.artefacts.progress import Progress
 from pipeline_lib.artefacts.records import content_digest, distribution_versions, torch_versions
 from pipeline_lib.artefacts.stage import Stage
 from pipeline_lib.configuration.specification import MotionSpecification
-from pipeline_lib.flow.methods import MotionMethod, create_method, stage_modules
+from pipeline_lib.flow.code import motion_modules
+from pipeline_lib.flow.methods import MotionMethod, create_method
 from pipeline_lib.flow.quantisation import encode_image, stack_channels
 from pipeline_lib.media.shards import Shard, ShardPart, ShardVideo
 
@@ -226,7 +227,7 @@ def extract_motion(
     """
     kind = specification.motion_kind
     device = choose_device(specification.device, kind.method)
-    with Stage("extract_motion", stage_modules(kind), output) as stage:
+    with Stage("extract_motion", motion_modules(kind), output) as stage:
         method = create_method(kind, device, num_threads)
         shard = Shard(frames)
         gap = kind.gap

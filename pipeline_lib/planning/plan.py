@@ -6,7 +6,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pipeline_lib.artefacts import stages
 from pipeline_lib.artefacts.layout import Layout
 from pipeline_lib.configuration.data import Dataset
 from pipeline_lib.configuration.experiments import Ensemble, Experiment
@@ -23,6 +22,7 @@ from pipeline_lib.configuration.specification import (
     ReportSpecification,
 )
 from pipeline_lib.errors import UserError
+from pipeline_lib.flow.code import motion_modules
 from pipeline_lib.planning.options import network_options
 from pipeline_lib.planning.run import Run, with_sources
 
@@ -238,8 +238,7 @@ class Plan:
 
     def motion_modules(self, motion: str) -> list[str]:
         """The modules that compute a motion kind."""
-        kind = self.configuration.motions[motion]
-        return stages.motion_modules(kind.method, kind.parameters)
+        return motion_modules(self.configuration.motions[motion])
 
     # Targets and reports
 

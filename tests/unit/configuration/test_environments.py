@@ -17,12 +17,13 @@ from packaging.utils import canonicalize_name
 
 from pipeline_lib.artefacts import stages
 from pipeline_lib.artefacts.fingerprint import PACKAGE_FOLDER, closure, module_file
+from pipeline_lib.configuration.data import Motion
+from pipeline_lib.flow.code import METHODS, motion_modules
 from pipeline_lib.models.catalogue import INCEPTION, RESNET, SLOW
 from pipeline_lib.planning.plan import load_plan
 from pipeline_lib.training.code import training_modules
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-METHODS = ("tvl1", "farneback", "raft", "flow_edges", "frame_difference")
 # In every stage: what reads the specification, and notes and draws progress.
 COMMON = ("artefacts", "configuration")
 # Optional: only on machines that have them.
@@ -48,7 +49,7 @@ def _training() -> list[str]:
 STAGES = {
     "download": ["pipeline_lib.downloads.stage", "pipeline_lib.media.ffmpeg"],
     "media": [*stages.GENERATE, *stages.MANIFEST, *stages.FRAMES],
-    "flow": [module for method in METHODS for module in stages.motion_modules(method, {})],
+    "flow": [module for method in METHODS for module in motion_modules(Motion(method=method))],
     "training": _training(),
     "report": stages.REPORT,
 }

@@ -10,13 +10,14 @@ import pytest
 
 from pipeline_lib.artefacts import stages
 from pipeline_lib.artefacts.fingerprint import closure
+from pipeline_lib.configuration.data import Motion
+from pipeline_lib.flow.code import METHODS, motion_modules
 from pipeline_lib.models.catalogue import INCEPTION, RESNET, SLOW
 from pipeline_lib.planning.plan import Plan, load_plan
 from pipeline_lib.training.code import training_modules
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 PINNED = Path(__file__).with_name("closures.json")
-METHODS = ("tvl1", "farneback", "raft", "flow_edges", "frame_difference")
 TRAININGS = ("baseline_demo", "d3d_demo", "s3dg_flow_loss_k400", "r2plus1d_18_8f_k400", "slow_r50_k400", "modist_demo")
 
 
@@ -35,7 +36,7 @@ def roots() -> dict[str, list[str]]:
         "ensemble": stages.ENSEMBLE,
         "report": stages.REPORT,
     }
-    found |= {f"motion {method}": stages.motion_modules(method, {}) for method in METHODS}
+    found |= {f"motion {method}": motion_modules(Motion(method=method)) for method in METHODS}
     found |= {f"train {name}": _training_roots(plan, name) for name in TRAININGS}
     found |= {
         f"evaluate {module.rsplit('.', 1)[1]}": stages.evaluation_modules(module) for module in (INCEPTION, RESNET)
@@ -93,15 +94,15 @@ def test_manifests_know_neither_frames_nor_flow_nor_networks(closures: dict[str,
 def test_flow_knows_its_own_method_and_no_network_or_training(closures: dict[str, list[str]], method: str) -> None:
     modules = closures[f"motion {method}"]
     assert rooms(modules) <= {"artefacts", "media", "flow"}
-    assert stages.METHODS[method].removeprefix("pipeline_lib.") in modules
+    assert METHODS[method].removeprefix("pipeline_lib.") in modules
     assert "media.frames_stage" not in modules
-    others = {stages.METHODS[other].removeprefix("pipeline_lib.") for other in METHODS if other != method}
+    others = {METHODS[other].removeprefix("pipeline_lib.") for other in METHODS if other != method}
     # Flow edges are made from a flow; RAFT's by default.
     assert others & set(modules) == ({"flow.raft.method"} if method == "flow_edges" else set())
 
 
 def test_flow_edges_know_the_flow_that_they_are_made_from() -> None:
-    modules = closure(stages.motion_modules("flow_edges", {"source": "farneback"}))
+    modules = closure(motion_modules(Motion(method="flow_edges", parameters={"source": "farneback"})))
     assert "pipeline_lib.flow.farneback" in modules
     assert "pipeline_lib.flow.tvl1.method" not in modules
 
