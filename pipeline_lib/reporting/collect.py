@@ -123,6 +123,8 @@ class Report:
     trainings: dict[str, dict[str, Any]]
     """``experiment/split-seed`` → metadata of the weights file."""
     retrievals: list[Retrieval] = field(default_factory=list)
+    inputs: list[Path] = field(default_factory=list)
+    """The files that were read."""
 
     def result(self, name: str, protocol: str | None = None) -> Result | None:
         """An experiment's result under a protocol (its first one when None)."""
@@ -212,12 +214,14 @@ def collect(specification: ReportSpecification, root: Path) -> Report:
     trainings: dict[str, dict[str, Any]] = {}
     datasets: dict[str, DatasetSummary] = {}
     retrievals: list[Retrieval] = []
+    inputs: list[Path] = []
     for experiment in specification.experiments:
         for protocol in experiment.protocols:
             runs = []
             for split in experiment.splits:
                 for seed in experiment.seeds:
                     place = (experiment.name, str(split), str(seed), protocol)
+                    inputs += [layout.scores(*place), layout.metrics(*place)]
                     runs.append(Run(split, seed, read_metrics(layout.metrics(*place)), layout.scores(*place)))
             results.append(Result(experiment, protocol, runs))
         if experiment.retrieval is not None:
@@ -226,8 +230,10 @@ def collect(specification: ReportSpecification, root: Path) -> Report:
                 for split in experiment.splits
                 for seed in experiment.seeds
             ]
+            inputs += places
             retrievals.append(Retrieval(experiment, [read_metrics(place, "recall_at_1") for place in places]))
         if experiment.dataset not in datasets:
+            inputs += [layout.summary(experiment.dataset), layout.manifest(experiment.dataset)]
             datasets[experiment.dataset] = read_dataset(layout, experiment.dataset)
         if experiment.members:
             continue
@@ -237,8 +243,10 @@ def collect(specification: ReportSpecification, root: Path) -> Report:
                 several = len(experiment.splits) * len(experiment.seeds) > 1
                 curve = read_curve(folder / "metrics.jsonl", f"{split}-{seed}" if several else "")
                 if curve is not None:
+                    inputs.append(folder / "metrics.jsonl")
                     curves.setdefault(experiment.name, []).append(curve)
                 weights = folder / "weights.safetensors"
                 if weights.is_file():
+                    inputs.append(weights)
                     trainings[f"{experiment.name}/{split}-{seed}"] = read_header(weights)
-    return Report(specification, layout, results, curves, list(datasets.values()), trainings, retrievals)
+    return Report(specification, layout, results, curves, list(datasets.values()), trainings, retrievals, inputs)

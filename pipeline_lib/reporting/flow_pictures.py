@@ -40,6 +40,8 @@ class Strip:
     longest: float
     """Length that has full saturation, pixels."""
     moments: list[tuple[int, Picture, Picture]]
+    shards: tuple[Path, Path]
+    """The frames and the motion."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,7 @@ def _strip(frames: Shard, motions: Shard, quantisation: Quantisation, id: str, l
         (index, picture(images[index], photo=True), picture(motion_picture(values[index], longest)))
         for index in indices
     ]
-    return Strip(id, labels, longest, moments)
+    return Strip(id, labels, longest, moments, (frames.path, motions.path))
 
 
 def galleries(report: Report) -> list[Gallery]:

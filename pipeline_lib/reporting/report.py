@@ -4,6 +4,8 @@ Equal artefacts give equal bytes: no dates, hosts or random ids on the page.
 """
 
 import json
+from collections import defaultdict
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -12,15 +14,23 @@ import jinja2
 import numpy as np
 
 from pipeline_lib.artefacts.atomic import write_bytes
-from pipeline_lib.artefacts.records import LIBRARY_VERSION
+from pipeline_lib.artefacts.layout import Layout
+from pipeline_lib.artefacts.records import (
+    LIBRARY_VERSION,
+    Record,
+    content_digest,
+    distribution_versions,
+    read_record,
+)
+from pipeline_lib.artefacts.stage import Stage
+from pipeline_lib.artefacts.stages import REPORT
 from pipeline_lib.configuration.specification import ReportSpecification
 from pipeline_lib.evaluation.metrics import Evaluation
 from pipeline_lib.evaluation.results import NUM_NEIGHBOURS
-from pipeline_lib.media.shards import Shard
 from pipeline_lib.reporting import figures
 from pipeline_lib.reporting.collect import Report, Result, collect
 from pipeline_lib.reporting.compare import Comparison, compare, teacher_distances
-from pipeline_lib.reporting.flow_pictures import colour_wheel_picture, galleries
+from pipeline_lib.reporting.flow_pictures import Gallery, colour_wheel_picture, galleries
 from pipeline_lib.reporting.tables import FIGURES, result_tables, signed
 
 DATA_FILES = ("page.html.j2", "page.css")
@@ -107,58 +117,37 @@ def _confusion(result: Result) -> dict[str, Any]:
     return content
 
 
-def _origins(report: Report) -> tuple[list[tuple[str, str, str]], list[dict[str, Any]]]:
+def shown_artefacts(report: Report, shown: Sequence[Gallery]) -> list[Path]:
+    """What the page is made from, and of the shards behind it one of each kind: the others were made as it was."""
+    paths = [*report.inputs, *(path for gallery in shown for strip in gallery.strips for path in strip.shards)]
+    for path in tuple(paths):
+        record = read_record(path) or {}
+        for pattern in (key for key in record.get("inputs", {}) if "*" in key):
+            paths += sorted(report.layout.root.glob(pattern))[:1]
+    return list(dict.fromkeys(paths))
+
+
+def _origins(layout: Layout, paths: Sequence[Path]) -> tuple[list[tuple[str, str, str]], list[dict[str, Any]]]:
     """Versions of everything that made the artefacts, and the origin of each of them."""
-    records: list[tuple[str, dict[str, Any]]] = []
-    for name, metadata in report.trainings.items():
-        records.append((f"weights {name}", metadata.get("provenance", {})))
-    for result in report.results:
-        for run in result.runs:
-            label = f"scores {result.name}/{run.split}-{run.seed} {result.protocol}"
-            records.append((label, dict(run.metrics.get("provenance", {}))))
-    for retrieval in report.retrievals:
-        for found in retrieval.records:
-            label = f"retrieval {retrieval.experiment.name}/{found['split']}-{found['seed']} {found['protocol']}"
-            records.append((label, dict(found.get("provenance", {}))))
-    records += _shard_records(report)
-    versions: dict[tuple[str, str], dict[str, None]] = {}
+    versions: dict[tuple[str, str], set[str]] = defaultdict(set)
     rows = []
-    for label, record in records:
-        stage = str(record.get("stage", label.split()[0]))
-        for name, version in record.get("versions", {}).items():
-            versions.setdefault((name, str(version)), {})[stage] = None
-        if record.get("python"):
-            versions.setdefault(("python", str(record["python"])), {})[stage] = None
-        inputs = sorted((str(name), str(value)) for name, value in record.get("inputs", {}).items())
+    for path in paths:
+        record = read_record(path) or {}
+        if "digest" not in record or layout.carrier(path) is not None:
+            continue
+        stage = str(record.get("stage", "unknown"))
+        for name, version in {**record.get("versions", {}), "python": record.get("python")}.items():
+            if version:
+                versions[name, str(version)].add(stage)
         rows.append(
             {
-                "name": label,
-                "digest": str(record.get("digest", "")),
+                "name": layout.key(path) or path.name,
+                "digest": str(record["digest"]),
                 "code": str(record.get("code", "")),
-                "inputs": inputs,
+                "inputs": sorted((str(name), str(value)) for name, value in record.get("inputs", {}).items()),
             }
         )
-    listed = [(name, version, ", ".join(sorted(stages))) for (name, version), stages in sorted(versions.items())]
-    return listed, rows
-
-
-def _shard_records(report: Report) -> list[tuple[str, dict[str, Any]]]:
-    """Provenance of one shard of each kind that the experiments read: all of a kind are made by the same tools."""
-    layout, found = report.layout, dict[str, Path]()
-    for experiment in report.specification.experiments:
-        if experiment.frame_format is None:
-            continue
-        place = (experiment.dataset, experiment.frame_format)
-        found.setdefault(f"frames {'/'.join(place)}", layout.frames(*place, "x").parent)
-        if experiment.motion is not None:
-            label = f"motion {'/'.join(place)}/{experiment.motion}"
-            found.setdefault(label, layout.motion(*place, experiment.motion, "x").parent)
-    records = []
-    for label, folder in found.items():
-        shard = next(iter(sorted(folder.glob("*.h5"))), None)
-        if shard is not None:
-            records.append((f"{label}/{shard.stem}", Shard(shard).record))
-    return records
+    return [(*key, ", ".join(sorted(stages))) for key, stages in sorted(versions.items())], rows
 
 
 def _data_file(name: str) -> str | None:
@@ -166,10 +155,16 @@ def _data_file(name: str) -> str | None:
     return (resources.files(__package__) / name).read_text("utf-8") if name in DATA_FILES else None
 
 
-def page(report: Report) -> str:
-    """The report as HTML."""
+def page(report: Report, shown: Sequence[Gallery] = (), record: Record | None = None) -> str:
+    """The report as HTML.
+
+    Args:
+        report: what it shows.
+        shown: pictures of motion.
+        record: of the page, which it carries where no reader sees it.
+    """
     comparisons = compare(report)
-    versions, origins = _origins(report)
+    versions, origins = _origins(report.layout, shown_artefacts(report, shown))
     num_classes = {dataset.name: len(dataset.classes) for dataset in report.datasets}
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_data_file),
@@ -179,7 +174,6 @@ def page(report: Report) -> str:
         keep_trailing_newline=True,
         undefined=jinja2.StrictUndefined,
     )
-    shown = galleries(report)
     return environment.get_template("page.html.j2").render(
         title=report.specification.title,
         notes=report.specification.notes,
@@ -217,11 +211,12 @@ def page(report: Report) -> str:
             for name, metadata in report.trainings.items()
         ],
         library=LIBRARY_VERSION,
+        record=record or {},
     )
 
 
 def write_report(specification: ReportSpecification, root: Path, output: Path) -> Report:
-    """Write the page atomically; return what it shows.
+    """Write the page atomically, unless it was made from the same artefacts before; return what it shows.
 
     Args:
         specification: which experiments, and what people read about them.
@@ -231,6 +226,12 @@ def write_report(specification: ReportSpecification, root: Path, output: Path) -
     Raises:
         UserError: an evaluation is missing or unreadable.
     """
-    report = collect(specification, root)
-    write_bytes(output, page(report).encode())
+    with Stage("report", REPORT, output) as stage:
+        report = collect(specification, root)
+        shown = galleries(report)
+        inputs = {path: content_digest(path) for path in shown_artefacts(report, shown)}
+        versions = distribution_versions(["jinja2", "matplotlib", "numpy", "scipy", "opencv-contrib-python-headless"])
+        if not stage.is_finished(specification.model_dump(mode="json"), inputs, versions):
+            write_bytes(output, page(report, shown, stage.record).encode())
+            stage.finish({"artefacts": len(inputs)})
     return report

@@ -15,6 +15,7 @@ from small_tree import CLASSES, make_run, make_tree, training_specification
 
 from pipeline_lib.__main__ import main
 from pipeline_lib.artefacts.layout import Layout
+from pipeline_lib.artefacts.records import content_digest, read_record
 from pipeline_lib.configuration.experiments import Protocol
 from pipeline_lib.configuration.specification import (
     EnsembleSpecification,
@@ -28,6 +29,7 @@ from pipeline_lib.evaluation.ensemble import evaluate_ensemble
 from pipeline_lib.evaluation.metrics import Evaluation
 from pipeline_lib.evaluation.runner import evaluate
 from pipeline_lib.evaluation.scores import Scores, read_scores, write_scores
+from pipeline_lib.reporting.chain import chain_of
 from pipeline_lib.reporting.collect import collect, read_curve
 from pipeline_lib.reporting.compare import compare, teacher_distances
 from pipeline_lib.reporting.figures import smoothed
@@ -118,7 +120,7 @@ class Checker(HTMLParser):
 
 
 def text_of(content: str) -> str:
-    without = re.sub(r"<(style|title)>.*?</\1>", " ", content, flags=re.DOTALL)
+    without = re.sub(r"<(style|title|script)\b.*?</\1>", " ", content, flags=re.DOTALL)
     return re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]+>", " ", without)))
 
 
@@ -131,12 +133,37 @@ def test_the_page_is_self_contained_and_well_formed(tree: Layout, tmp_path: Path
     assert all(target.startswith(("#", "data:image/")) for target in checker.targets)
     assert "url(http" not in content
     assert "@import" not in content
-    assert "script" not in checker.tags
+    # The one script is the page's record, which no browser runs.
+    assert checker.tags.count("script") == 1 and content.count('<script type="application/json"') == 1
     assert {"svg", "img", "table", "details"} <= set(checker.tags)
     # Every anchor of the navigation exists.
     for anchor in set(re.findall(r'<a href="#(\w+)"', content)):
         assert f'id="{anchor}"' in content
     assert "&lt;d3d&gt; &amp; co" in content
+
+
+def test_the_page_carries_its_record(tree: Layout, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tree.report("demo")
+    ending = SPECIFICATION.model_copy(update={"title": "</script><script>alert(1)</script>"})
+    write_report(ending, tree.root, output)
+    record = read_record(output)
+    assert record is not None and record["stage"] == "report"
+    assert record["parameters"]["title"] == ending.title
+    assert output.read_text(encoding="utf-8").count("<script") == 1
+    for path in (
+        tree.scores("d3d", "1", "0", "two_clips"), tree.metrics("d3d", "1", "0", "two_clips"),
+        tree.weights("d3d", "1", "0"), tree.summary("tiny"), tree.motion("tiny", "small", "tvl1", "000"),
+    ):  # fmt: skip
+        assert record["inputs"][tree.key(path)] == content_digest(path), path
+    written = output.stat().st_mtime_ns
+    write_report(ending, tree.root, output)
+    assert output.stat().st_mtime_ns == written and "is finished" in capsys.readouterr().err
+    write_report(SPECIFICATION, tree.root, output)
+    assert output.stat().st_mtime_ns > written
+    # The walk back begins at the page too.
+    link = chain_of(output)
+    assert {one.name.partition("/")[0] for one in link.inputs} >= {"evaluations", "experiments", "manifests", "motion"}
+    assert link.problems() == []
 
 
 def test_equal_artefacts_give_equal_bytes(tree: Layout, tmp_path: Path) -> None:
