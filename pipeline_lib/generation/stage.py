@@ -136,7 +136,8 @@ def generate(name: str, generated: Generated, output: Path, num_threads: int = 1
             {"ffmpeg": ffmpeg_version()} | distribution_versions(["numpy", "opencv-contrib-python-headless"]),
         ):
             content: dict[str, Any] = json.loads((output / MARKER).read_text(encoding="utf-8"))
-            return content
+            if all((output / path).is_file() for path in content["files"]):
+                return content
         for stale in (output / MARKER, *lists.values()):
             stale.unlink(missing_ok=True)
         digests: dict[str, str] = {}

@@ -3,12 +3,14 @@
 import json
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
 from small_project import Project
 
 from pipeline_lib.artefacts.digest import file_digest
+from pipeline_lib.manifests.shard_lists import read_shard_list, write_shard_list
 
 METRICS = "output/evaluations/rgb_flow_demo/1-0/two_clips/metrics.json"
 
@@ -36,50 +38,48 @@ def test_a_metric_leads_to_the_annotation_files_and_a_change_is_told(finished: P
     found = {link["name"].split(" (")[0]: link for link in chain}
     # The two members, and what each was made from.
     for name in (
-        "metrics evaluations/rgb_flow_demo/1-0/two_clips/metrics.json",
-        "scores evaluations/baseline_demo/1-0/two_clips/scores.h5",
-        "scores evaluations/teacher_demo/1-0/two_clips/scores.h5",
-        "weights experiments/baseline_demo/1-0/weights.safetensors",
-        "weights experiments/teacher_demo/1-0/weights.safetensors",
-        "motion motion/generated/short64_native/tvl1_small",
-        "frames frames/generated/short64_native",
-        "manifest manifests/generated",
+        "evaluations/rgb_flow_demo/1-0/two_clips/metrics.json",
+        "evaluations/baseline_demo/1-0/two_clips/scores.h5",
+        "evaluations/teacher_demo/1-0/two_clips/scores.h5",
+        "experiments/baseline_demo/1-0/weights.safetensors",
+        "experiments/teacher_demo/1-0/weights.safetensors",
+        "motion/generated/short64_native/tvl1_small/*.h5",
+        "frames/generated/short64_native/*.h5",
+        "manifests/generated/summary.json",
     ):
         assert name in found, sorted(found)
     # The end of the chain is the user's own file.
     for file in ("train.csv", "validation.csv"):
         path = project.folder / "data" / file
-        assert found[f"annotations {file} of generated"]["facts"] == [f"sha256 {file_digest(path)}", str(path)]
+        assert found[str(path)]["facts"] == [f"sha256 {file_digest(path)}"]
 
     manifest = json.loads((project.output / "manifests/generated/summary.json").read_text())
+    summary = {"manifests/generated/summary.json": manifest["digest"]}
     for name, link in found.items():
-        kind = name.split()[0]
-        if kind in ("metrics", "annotations"):
+        room = name.split("/")[0]
+        if name.endswith("metrics.json") or "/shards/" in name or room == "":
             continue
         record = link["record"]
         assert len(record["code"]) == 64 and record["parameters"] and record["python"] and record["inputs"], name
         assert any(fact.startswith("made on ") and " UTC, in " in fact for fact in link["facts"]), (name, link["facts"])
-        if kind in ("weights", "scores"):
-            assert record["manifest"] == {
-                "dataset": "generated",
-                "digest": manifest["digest"],
-                "counts": manifest["status"],
-            }, name
-        if kind in ("frames", "motion"):
+        if room in ("experiments", "evaluations"):
+            assert summary.items() <= (record["inputs"] | record["beside"]).items(), name
+        if room in ("frames", "motion"):
             assert record["counts"]["videos"] > 0
-    versions = {kind: set() for kind in ("frames", "motion", "weights", "scores", "manifest")}
+        if room == "manifests":
+            assert record["counts"] == manifest["status"]
+    versions: dict[str, set[str]] = defaultdict(set)
     for name, link in found.items():
-        if name.split()[0] in versions:
-            versions[name.split()[0]] |= set(link["record"]["versions"])
+        versions[name.split("/")[0]] |= set(link["record"].get("versions", {}))
     assert "ffmpeg" in versions["frames"]
-    assert {"av", "libavcodec"} <= versions["manifest"]
-    for kind in ("motion", "weights", "scores"):
-        assert {"torch", "opencv-contrib-python-headless"} <= versions[kind], kind
+    assert {"av", "libavcodec"} <= versions["manifests"]
+    for room in ("motion", "experiments", "evaluations"):
+        assert {"torch", "opencv-contrib-python-headless"} <= versions[room], room
 
     # A student's weights lead on to its teacher's.
     status, text = provenance(project, METRICS.replace("rgb_flow_demo", "d3d_demo"))
     assert status == 0
-    assert text.index("weights experiments/d3d_demo") < text.index("weights experiments/teacher_demo")
+    assert text.index("experiments/d3d_demo") < text.index("experiments/teacher_demo")
     assert manifest["digest"] in text and str(project.folder / "data/train.csv") in text
 
     # One edit of the annotations after the run: the chain says which file is not what it was.
@@ -87,9 +87,11 @@ def test_a_metric_leads_to_the_annotation_files_and_a_change_is_told(finished: P
         file.write("data/train/another.mp4,left\n")
     status, text = provenance(project, METRICS)
     assert status == 1
-    assert "annotations train.csv of generated   !! changed since" in text
+    assert f"{project.folder / 'data/train.csv'}   !! changed since" in text
     # Another video in the manifest, made again alone: the frames and all that follows are of the earlier one.
-    frames = project.output / "manifests/generated/shards/001.json"
-    shard = json.loads(frames.read_text())
-    frames.write_text(json.dumps(shard | {"videos": shard["videos"][1:]}))
-    assert "the list in the manifest changed since for shard 001" in provenance(project, METRICS)[1]
+    path = project.output / "manifests/generated/shards/001.json"
+    write_shard_list(path, "generated", "001", read_shard_list(path)[1:])
+    assert "manifests/generated/shards/*.json (2 files)   !! changed since: 001.json" in provenance(project, METRICS)[1]
+    # A report leads to all that it shows.
+    status, text = provenance(project, "output/report/demo.html")
+    assert status == 1 and "evaluations/rgb_flow_demo/1-0/two_clips/scores.h5" in text

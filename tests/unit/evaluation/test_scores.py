@@ -16,7 +16,7 @@ VIDEOS = [
     LabelledVideo("Xyz_000001_000011", "validation", ("çà et là", "air drumming")),
     LabelledVideo("zzz", "validation", ("abseiling",)),
 ]
-PROVENANCE = {"inputs": {"manifest": "0" * 64}, "digest": "1"}
+PROVENANCE = {"inputs": {"manifests/tiny/summary.json": "0" * 64}, "digest": "1"}
 
 
 def clips(seed: int, count: int = 2) -> VideoScores:
