@@ -5,6 +5,7 @@ joins two versions of a file, retries without a pause, and does not say why a fi
 """
 
 import hashlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,8 @@ def _attempt(item: Item, part: _Part, session: Session) -> None:
     try:
         with session.pool.request("GET", item.url, headers=headers, preload_content=False, **options) as response:
             _receive(response, item, part, have, session)
+    except exceptions.LocationValueError as error:
+        raise FailedError(f"no usable URL: {error}") from error
     except exceptions.HTTPError as error:
         cause = getattr(error, "reason", None) or error
         dropped = isinstance(cause, exceptions.ProtocolError)
@@ -98,7 +101,9 @@ def _attempt(item: Item, part: _Part, session: Session) -> None:
 def _receive(response: urllib3.BaseHTTPResponse, item: Item, part: _Part, have: int, session: Session) -> None:
     status, headers = response.status, response.headers
     if status in TRANSIENT_STATUSES:
-        raise _TransientError(f"HTTP {status}", REDIRECTS_ONLY.get_retry_after(response))
+        with suppress(exceptions.InvalidHeader):
+            raise _TransientError(f"HTTP {status}", REDIRECTS_ONLY.get_retry_after(response))
+        raise _TransientError(f"HTTP {status}")
     extent = headers.get("Content-Range", "")
     if have and extent == f"bytes */{have}":
         return  # killed between the last byte and the final name

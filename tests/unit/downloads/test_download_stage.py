@@ -203,6 +203,13 @@ def test_rates_and_workers_are_kept(tmp_path):
         assert time.monotonic() - begin >= (len(CONTENT) - 2 * 65536) / 1e6
 
 
+def test_servers_that_cannot_be_asked_are_named(tmp_path):
+    (tmp_path / "urls.txt").write_text("http://127.0.0.1:99999/a.mp4\nhttp://127.0.0.1:1/b.mp4\n")
+    found = causes(fetch(tmp_path, settings(tmp_path, urls=str(tmp_path / "urls.txt"), retries=1)))
+    assert found["a.mp4"].startswith("no usable URL")
+    assert "Connection refused, after 2 attempts" in found["b.mp4"]
+
+
 def test_retry_after_is_obeyed(tmp_path):
     with loopback_server({"/a.mp4": Resource(CONTENT, statuses=[429], retry_after="1")}) as server:
         assert fetch(tmp_path, settings(tmp_path, urls=url_list(tmp_path, server, "/a.mp4")))["done"] == 1
@@ -211,7 +218,8 @@ def test_retry_after_is_obeyed(tmp_path):
 
 def test_a_site_that_refuses_is_left_alone_and_nothing_counts_as_failed(tmp_path):
     names = [f"/{index}.mp4" for index in range(20)]
-    with loopback_server({name: Resource(statuses=[429], forever=True) for name in names}) as server:
+    refusal = {"statuses": [429], "forever": True, "retry_after": "some day"}
+    with loopback_server({name: Resource(**refusal) for name in names}) as server:
         download = settings(tmp_path, urls=url_list(tmp_path, server, *names), retries=0, workers=1)
         with pytest.raises(UserError, match=r"0 of 20 items are there.*refuses.*requests_per_second"):
             fetch(tmp_path, download)
