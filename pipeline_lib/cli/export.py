@@ -66,7 +66,7 @@ def _export_onnx(network: Any, metadata: dict[str, Any], path: Path) -> float:
     described = metadata["input"]
     frames, side = int(described["num_frames"]), int(described["crop"])
     generator = torch.Generator().manual_seed(0)
-    clip = torch.rand(2, network.in_channels, frames, side, side, generator=generator) * 2 - 1
+    clip = torch.rand(2, network.input.channels, frames, side, side, generator=generator) * 2 - 1
     with atomic_path(path) as temporary:
         with torch.no_grad():
             torch.onnx.export(

@@ -102,6 +102,13 @@ class Distillation(ObjectiveSettings):
     module: ClassVar[str] = "pipeline_lib.training.objectives.distillation"
     needs_teacher: ClassVar[bool] = True
     endpoint: str = "logits"
+    """Of the student."""
+    teacher_endpoint: str | None = None
+    """Of the teacher; null is the name of the student's."""
+    adapter: Literal["auto", "none"] = "auto"
+    """Where the features at the two endpoints have unequal shapes: ``auto`` trains a 1×1×1 convolution along, from the
+    student's channels to the teacher's, and resamples its output to the teacher's T×H×W; the final weights leave it
+    out. ``none`` refuses. Equal shapes, and logits, never have one."""
     weight: float = Field(default=1.0, ge=0)
     """λ of equation 1."""
     distance: Literal["mse", "mse_literal", "kl"] = "mse"
@@ -111,6 +118,17 @@ class Distillation(ObjectiveSettings):
     """Weight of the cross-entropy; 0 is the paper's variant without action loss."""
     pooled: bool = False
     """Average an endpoint over time and space before the distance, as MARS does (Crasto et al. 2019)."""
+
+    @model_validator(mode="after")
+    def _logits_teach_logits(self) -> "Distillation":
+        if (self.endpoint == "logits") != (self.taught_endpoint == "logits"):
+            raise ValueError("teacher_endpoint: logits are distilled from logits, features from features")
+        return self
+
+    @property
+    def taught_endpoint(self) -> str:
+        """The teacher's endpoint."""
+        return self.teacher_endpoint or self.endpoint
 
 
 class FlowRegression(ObjectiveSettings):

@@ -12,6 +12,8 @@ INCEPTION = "pipeline_lib.models.inception3d"
 RESNET = "pipeline_lib.models.resnet3d"
 SLOW = "pipeline_lib.models.slow_resnet"
 PREDICTED_FLOW = "pipeline_lib.models.predicted_flow"
+MVIT = "pipeline_lib.models.mvit"
+SWIN = "pipeline_lib.models.swin3d"
 
 # I3D's stem spans seven frames; the released S3D code's three (TF-slim s3dg.py).
 _I3D: dict[str, Any] = {"convolution": "full", "stem_kernel": 7}
@@ -72,7 +74,12 @@ _NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     name: (module, options)
     for module, family in ((INCEPTION, _INCEPTIONS), (RESNET, _RESNETS), (SLOW, _SLOWS))
     for name, options in family.items()
-} | {"s3dg_predicted_flow": (PREDICTED_FLOW, {"stem_kernel": 3, "endpoint": "MaxPool_3a_3x3", "decoder": "pwc"})}
+} | {
+    "s3dg_predicted_flow": (PREDICTED_FLOW, {"stem_kernel": 3, "endpoint": "MaxPool_3a_3x3", "decoder": "pwc"}),
+    # torchvision's networks under its names.
+    "torchvision/mvit_v2_s": (MVIT, {"depths": [1, 2, 11, 2], "width": 96, "num_heads": 1}),
+    "torchvision/swin3d_t": (SWIN, {"depths": [2, 2, 6, 2], "width": 96, "num_heads": [3, 6, 12, 24]}),
+}
 
 
 def names() -> Iterator[str]:
@@ -93,8 +100,8 @@ def resolve(name: str) -> tuple[str, dict[str, Any]]:
     try:
         module, options = _NETWORKS[name]
     except KeyError:
-        words = set(re.split(r"[_\d]+", name.lower())) - {""}
-        alike = [known for known in _NETWORKS if words & set(re.split(r"[_\d]+", known))] or list(_NETWORKS)
+        words = set(re.split(r"[_/\d]+", name.lower())) - {""}
+        alike = [known for known in _NETWORKS if words & set(re.split(r"[_/\d]+", known))] or list(_NETWORKS)
         raise UserError(
             f"model.name: no network is called {name!r}; did you mean one of {', '.join(alike[:12])}? "
             "`python -m pipeline_lib models` lists all"

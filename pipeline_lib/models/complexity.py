@@ -77,6 +77,8 @@ _COMPARED: tuple[Row, ...] = (
     Row("r3d_18", 16, 112, paper={"parameters": 33_371_472, "gmacs": 40.697}, source=_VISION),
     Row("mc3_18", 16, 112, paper={"parameters": 11_695_440, "gmacs": 43.343}, source=_VISION),
     Row("r2plus1d_18", 16, 112, paper={"parameters": 31_505_325, "gmacs": 40.519}, source=_VISION),
+    Row("torchvision/mvit_v2_s", 16, 224, paper={"parameters": 34_537_744, "gmacs": 64.224}, source=_VISION),
+    Row("torchvision/swin3d_t", 16, 224, paper={"parameters": 28_158_070, "gmacs": 43.882}, source=_VISION),
     Row(
         "i3d",
         64,

@@ -5,7 +5,6 @@ D3D, section 3.1 and Figure 3; its supplement, Figure 4.
 No decoder has a temporal kernel: what it finds about motion is in the features already.
 """
 
-from copy import deepcopy
 from typing import Literal
 
 import torch
@@ -13,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline_lib.errors import UserError
-from pipeline_lib.models.network import LOGITS, VideoNetwork
 
 DecoderKind = Literal["simple", "spatial", "pwc"]
 PWC_WIDTHS = (128, 128, 96, 64, 32)
@@ -76,44 +74,3 @@ def polar_to_flow(polar_B3THW: Tensor) -> Tensor:
     magnitude, sine, cosine = polar_B3THW.unbind(1)
     length = torch.hypot(sine, cosine).clamp_min(torch.finfo(polar_B3THW.dtype).tiny)
     return torch.stack([magnitude * cosine / length, magnitude * sine / length], 1)
-
-
-def endpoint_channels(network: VideoNetwork, endpoint: str) -> int:
-    """Channels of an endpoint's features, from a forward pass without data.
-
-    Raises:
-        UserError: no such endpoint.
-    """
-    shadow = deepcopy(network).to("meta").eval()
-    side = max(network.minimum_side, 32)
-    clip = torch.empty(1, network.in_channels, network.num_frames or 16, side, side, device="meta")
-    with torch.no_grad():
-        return int(shadow.forward_features(clip, [endpoint])[endpoint].shape[1])
-
-
-class FlowPredictor(nn.Module):
-    """A network up to an endpoint, and a decoder on it: predicts the flow of a clip (D3D, Figure 2).
-
-    Args:
-        network: the network; its parameters train along unless the caller freezes them (section 3.2 does both).
-        endpoint: where the decoder attaches; the papers' "3A" is ``MaxPool_3a_3x3``.
-        kind: see ``FlowDecoder``.
-
-    Raises:
-        UserError: no such endpoint, or one without a spatial grid.
-    """
-
-    def __init__(self, network: VideoNetwork, endpoint: str, kind: DecoderKind) -> None:
-        super().__init__()
-        if endpoint == LOGITS:
-            raise UserError("a flow decoder needs an endpoint with a spatial grid; logits have none")
-        network.check_names([endpoint])
-        self.network = network
-        self.endpoint = endpoint
-        self.decoder = FlowDecoder(kind, endpoint_channels(network, endpoint))
-
-    def forward(self, clip_BCTHW: Tensor) -> Tensor:
-        """(B, 3, T', H', W') of (B, C, T, H, W), T', H', W' the endpoint's."""
-        features = self.network.forward_features(clip_BCTHW, [self.endpoint])[self.endpoint]
-        prediction: Tensor = self.decoder(features)
-        return prediction

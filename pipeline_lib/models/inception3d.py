@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from pipeline_lib.errors import UserError
 from pipeline_lib.models.layers import ConvNorm, PaddedMaxPool3d, Padding, SelfGate, Triple, batch_norm
-from pipeline_lib.models.network import VideoNetwork
+from pipeline_lib.models.network import ClipInput, StagedNetwork
 from pipeline_lib.models.nonlocal_block import NonLocal
 
 # Widths: branch 0; branch 1 reduce, out; branch 2 reduce, out; branch 3.
@@ -237,7 +237,7 @@ def build(
     dropout: float = 0.2,
     batch_norm_momentum: float = 0.001,
     batch_norm_eps: float = 1e-3,
-) -> VideoNetwork:
+) -> StagedNetwork:
     """Build a member of the family.
 
     Args:
@@ -351,6 +351,6 @@ def build(
         channels = scaled[0] + scaled[2] + scaled[4] + scaled[5]
     # Fig. 2: the average pool spans two time steps where the last blocks are 3D, one where they are 2D.
     head = InceptionHead(channels, num_classes, dropout, 2 if is_temporal["Mixed_5c"] else 1)
-    network = VideoNetwork(stages, head, in_channels=in_channels, num_classes=num_classes)
+    network = StagedNetwork(stages, head, ClipInput(in_channels), num_classes)
     initialise(network)
     return network

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from pipeline_lib.errors import UserError
 from pipeline_lib.models import inception3d
-from pipeline_lib.models.decoders import FlowDecoder, endpoint_channels
-from pipeline_lib.models.network import LOGITS, VideoNetwork
+from pipeline_lib.models.decoders import FlowDecoder
+from pipeline_lib.models.network import LOGITS, ClipInput, StagedNetwork
 
 PREDICTION, RESAMPLED = "predicted_flow", "resampled_flow"
 # Below this length of (sin θ, cos θ) the direction means little, and the flow fades instead of jumping.
@@ -31,12 +31,12 @@ class FlowFromFirstLayers(nn.Module):
         UserError: no such endpoint.
     """
 
-    def __init__(self, network: VideoNetwork, endpoint: str, kind: Literal["simple", "spatial", "pwc"]) -> None:
+    def __init__(self, network: StagedNetwork, endpoint: str, kind: Literal["simple", "spatial", "pwc"]) -> None:
         super().__init__()
         network.check_names([endpoint])
         if endpoint == LOGITS:
             raise UserError("endpoint: flow is predicted from features with a spatial grid; logits have none")
-        self.decoder = FlowDecoder(kind, endpoint_channels(network, endpoint))
+        self.decoder = FlowDecoder(kind, network.endpoint_shapes([endpoint])[endpoint][0])
         names = list(network.stages)
         self.layers = nn.ModuleDict({name: network.stages[name] for name in names[: names.index(endpoint) + 1]})
 
@@ -69,13 +69,11 @@ class Resampling(nn.Module):
         return finer.clamp(-1.0, 1.0)
 
 
-def _factors(network: VideoNetwork, endpoint: str) -> tuple[int, int, int]:
-    """How much coarser an endpoint is than the clip, over (T, H, W); the network lies on the device ``meta``."""
-    shape = (1, network.in_channels, 64, 224, 224)
-    with torch.no_grad():
-        features = network.eval().forward_features(torch.empty(shape, device="meta"), [endpoint])[endpoint]
-    t, h, w = (whole // part for whole, part in zip(shape[2:], features.shape[2:], strict=True))
-    return t, h, w
+def _factors(network: StagedNetwork, endpoint: str) -> tuple[int, int, int]:
+    """How much coarser an endpoint is than the clip, over (T, H, W)."""
+    num_frames, side = 64, 224
+    _, t, h, w = network.endpoint_shapes([endpoint], num_frames, side)[endpoint]
+    return num_frames // t, side // h, side // w
 
 
 def build(
@@ -89,7 +87,7 @@ def build(
     minimum_depth: int = 16,
     dropout: float = 0.2,
     batch_norm_momentum: float = 0.001,
-) -> VideoNetwork:
+) -> StagedNetwork:
     """Build S3D-G's temporal stream on flow that another S3D-G's first layers predict.
 
     Its stages are ``predicted_flow`` (what a flow loss attaches to), ``resampled_flow``, and the temporal stream's own
@@ -110,7 +108,7 @@ def build(
         UserError: a value outside its range, or an unknown endpoint.
     """
 
-    def stream(num_channels: int) -> VideoNetwork:
+    def stream(num_channels: int) -> StagedNetwork:
         return inception3d.build(
             num_classes,
             num_channels,
@@ -127,12 +125,12 @@ def build(
         shadow = stream(in_channels)
     predictor = FlowFromFirstLayers(stream(in_channels), endpoint, decoder)
     stages = {PREDICTION: predictor, RESAMPLED: Resampling(_factors(shadow, endpoint))}
-    network = VideoNetwork(
+    network = StagedNetwork(
         {**stages, **temporal.stages},  # type: ignore[dict-item]
         temporal.head,
-        in_channels=in_channels,
-        num_classes=num_classes,
-        minimum_side=temporal.minimum_side,
+        ClipInput(in_channels),
+        num_classes,
     )
+    # The temporal stream that it starts from saw flow: its normalisation is not the one of these RGB clips.
     network.added_parts = (f"stages.{PREDICTION}.", "input_scale", "input_shift")
     return network

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pipeline_lib.errors import UserError
 from pipeline_lib.models.layers import ConvNorm, Triple, batch_norm
-from pipeline_lib.models.network import PooledHead, VideoNetwork
+from pipeline_lib.models.network import ClipInput, PooledHead, StagedNetwork
 
 Kind = Literal["2d", "3d", "2plus1d"]
 WidthRule = Literal["torchvision", "per_convolution"]
@@ -154,7 +154,7 @@ def build(
     dropout: float = 0.0,
     batch_norm_momentum: float = 0.1,
     batch_norm_eps: float = 1e-5,
-) -> VideoNetwork:
+) -> StagedNetwork:
     """Build a member of the family.
 
     Args:
@@ -220,10 +220,10 @@ def build(
         for module in stage.modules():
             if isinstance(module, nn.Conv3d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-    return VideoNetwork(
+    return StagedNetwork(
         stages,
         PooledHead(channels, num_classes, dropout),
-        in_channels=in_channels,
-        num_classes=num_classes,
-        num_frames=num_frames if fold_time else None,
+        ClipInput(in_channels, num_frames if fold_time else None),
+        num_classes,
+        folds_time=fold_time,
     )

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pipeline_lib.errors import UserError
 from pipeline_lib.models.layers import ConvNorm, PaddedMaxPool3d, Triple, batch_norm
-from pipeline_lib.models.network import PooledHead, VideoNetwork
+from pipeline_lib.models.network import ClipInput, PooledHead, StagedNetwork
 
 BLOCKS = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3)}
 EXPANSION = {18: 1, 50: 4}
@@ -87,7 +87,7 @@ def build(
     dropout: float = 0.5,
     batch_norm_momentum: float = 0.1,
     batch_norm_eps: float = 1e-5,
-) -> VideoNetwork:
+) -> StagedNetwork:
     """Build a visual or a motion pathway.
 
     Args:
@@ -155,10 +155,10 @@ def build(
         for module in stage.modules():
             if isinstance(module, nn.Conv3d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-    return VideoNetwork(
+    return StagedNetwork(
         stages,
         PooledHead(channels, num_classes, dropout, num_hidden),
-        in_channels=in_channels,
-        num_classes=num_classes,
-        num_frames=num_frames if stacked else None,
+        ClipInput(in_channels, num_frames if stacked else None),
+        num_classes,
+        folds_time=stacked,
     )

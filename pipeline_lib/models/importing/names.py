@@ -170,6 +170,13 @@ def pyslowfast(name: str) -> str | None:
     raise KeyError(name)
 
 
+def torchvision_transformer(name: str) -> str:
+    """torchvision/models/video/mvit.py and swin_transformer.py: the network keeps the module as its ``body``."""
+    if match := _match(r"head\.(?:1\.)?(weight|bias)", name):
+        return f"head.fc.{match[1]}"
+    return f"body.{name}"
+
+
 def torchvision_resnet_to_slow(name: str) -> str | None:
     """torchvision/models/resnet.py (2D) → ``slow_resnet``."""
     return _resnet(name, "stages.conv1", "stages.res{group}.{block}.{conv}", ("a", "b", "c"))

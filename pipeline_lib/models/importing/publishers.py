@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pipeline_lib.artefacts.digest import file_digest
 from pipeline_lib.errors import UserError
-from pipeline_lib.models.catalogue import INCEPTION, RESNET, SLOW, resolve
+from pipeline_lib.models.catalogue import INCEPTION, MVIT, RESNET, SLOW, SWIN, resolve
 from pipeline_lib.models.importing import names
 from pipeline_lib.models.importing.conversion import NameMap, average_stem, fit, inflate, rename, resolve_last
 from pipeline_lib.models.network import VideoNetwork
@@ -64,6 +64,20 @@ SOURCES: dict[str, Source] = {
     "torchvision/mc3_18": Source("mc3_18", _VIDEO_RESNET, TORCHVISION_VIDEO, "Kinetics-400, torchvision", "mc3_18"),
     "torchvision/r2plus1d_18": Source(
         "r2plus1d_18", _VIDEO_RESNET, TORCHVISION_VIDEO, "Kinetics-400, torchvision", "r2plus1d_18"
+    ),
+    "torchvision/mvit_v2_s": Source(
+        "torchvision/mvit_v2_s",
+        {MVIT: names.torchvision_transformer},
+        PYSLOWFAST,
+        "Kinetics-400, torchvision",
+        "mvit_v2_s",
+    ),
+    "torchvision/swin3d_t": Source(
+        "torchvision/swin3d_t",
+        {SWIN: names.torchvision_transformer},
+        IMAGENET,
+        "Kinetics-400, torchvision",
+        "swin3d_t",
     ),
     "kylemin/s3d": Source(
         "s3d", {INCEPTION: names.kylemin_s3d}, SYMMETRIC, "S3D_kinetics400.pt of github.com/kylemin/S3D"
@@ -223,7 +237,7 @@ def convert(
     # Our clips lie in [-1, 1]: ((x + 1) / 2 − mean) / std = x · 1/(2 std) + (1/2 − mean) / std.
     state["input_scale"], state["input_shift"] = 0.5 / std, (0.5 - mean) / std
     if in_channels != 3:
-        stem = next(n for n in state if n.startswith("stages.") and n.endswith("conv.weight"))
+        stem = next(n for n, tensor in state.items() if tensor.dim() == 5)
         state = average_stem(state, in_channels, stem)
         state["input_scale"], state["input_shift"] = torch.ones(in_channels), torch.zeros(in_channels)
     about = {

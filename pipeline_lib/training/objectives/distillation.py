@@ -12,6 +12,8 @@ from torch import nn
 from pipeline_lib.configuration.objectives import Distillation
 from pipeline_lib.configuration.specification import TrainingSpecification
 from pipeline_lib.errors import UserError
+from pipeline_lib.models.network import LOGITS, VideoNetwork
+from pipeline_lib.training.networks import build_network
 from pipeline_lib.training.objectives.base import EndpointForward, Forward, Outputs, top1
 
 
@@ -39,46 +41,123 @@ def distance(kind: str, student: torch.Tensor, teacher: torch.Tensor, temperatur
     return temperature**2 * divergence.mean()
 
 
+def resampling(size: int, target: int) -> torch.Tensor:
+    """A matrix (target, size) that resamples one axis: means where it gets shorter, linear where it gets longer."""
+    identity = torch.eye(size)[None]
+    if target < size:
+        return F.adaptive_avg_pool1d(identity, target)[0].T
+    return F.interpolate(identity, target, mode="linear", align_corners=False)[0].T
+
+
+class Adapter(nn.Module):
+    """A 1×1×1 convolution from the student's channels to the teacher's, then a resampling to the teacher's T×H×W.
+
+    The axes are resampled one after the other by matrices, whose gradients have the same bits in every run, on GPUs
+    too, where those of torch's own trilinear interpolation have not.
+
+    Args:
+        shape: (C, T, H, W) of the student's endpoint.
+        target: (C, T, H, W) of the teacher's.
+    """
+
+    def __init__(self, shape: tuple[int, ...], target: tuple[int, ...]) -> None:
+        super().__init__()
+        self.convolution = nn.Conv3d(shape[0], target[0], 1)
+        for axis, size, wanted in zip("thw", shape[1:], target[1:], strict=True):
+            matrix = None if size == wanted else resampling(size, wanted)
+            self.register_buffer(axis, matrix, persistent=False)
+
+    def forward(self, features_BCTHW: torch.Tensor) -> torch.Tensor:
+        """(B, C', T', H', W') of (B, C, T, H, W)."""
+        x: torch.Tensor = self.convolution(features_BCTHW)
+        for axis, sums in (("t", "bcthw,st->bcshw"), ("h", "bcthw,sh->bctsw"), ("w", "bcthw,sw->bcths")):
+            matrix = getattr(self, axis)
+            if matrix is not None:
+                x = torch.einsum(sums, x, matrix)
+        return x
+
+
+class AdaptedForward(EndpointForward):
+    """The network and an adapter on one endpoint, trained along. The final weights leave the adapter out."""
+
+    def __init__(self, network: nn.Module, endpoint: str, adapter: Adapter) -> None:
+        super().__init__(network)
+        self.endpoint, self.adapter = endpoint, adapter
+
+    def forward(self, clip: torch.Tensor, names: tuple[str, ...]) -> Outputs:
+        """Tensors by endpoint; the adapter's is of the teacher's shape."""
+        outputs = super().forward(clip, names)
+        return {name: self.adapter(x) if name == self.endpoint else x for name, x in outputs.items()}
+
+
 class DistillationObjective:
-    """Equation 1: L = action_weight · cross-entropy + λ · L_distill at one endpoint."""
+    """Equation 1: L = action_weight · cross-entropy + λ · L_distill at one endpoint of each network.
+
+    Args:
+        settings: endpoints, distance, weights.
+        student_modality: ``rgb`` or ``flow``.
+        teacher_modality: ``rgb`` or ``flow``.
+        clip: frames of a training clip and its side in pixels; an adapter is made for it.
+        target: (C, T, H, W) of the teacher's endpoint on such a clip; None makes no adapter.
+    """
 
     views = None
 
-    def __init__(self, settings: Distillation, student_modality: str, teacher_modality: str) -> None:
+    def __init__(
+        self,
+        settings: Distillation,
+        student_modality: str,
+        teacher_modality: str,
+        clip: tuple[int, int] = (16, 224),
+        target: tuple[int, ...] | None = None,
+    ) -> None:
         self.settings = settings
         self.student_modality, self.teacher_modality = student_modality, teacher_modality
         self.modalities: tuple[str, ...] = tuple(dict.fromkeys((student_modality, teacher_modality)))
-        self._names: tuple[str, ...] = () if settings.endpoint == "logits" else (settings.endpoint,)
+        self.clip, self.target = clip, target
 
     def attach(self, network: nn.Module) -> EndpointForward:
-        """The network alone.
+        """The network, with an adapter where its endpoint has another shape than the teacher's.
 
         Raises:
-            UserError: the network has no such endpoint.
+            UserError: the network has no such endpoint, or the shapes differ and the settings want no adapter.
         """
-        check_endpoint(network, self.settings.endpoint, "student")
-        return EndpointForward(network)
+        settings = self.settings
+        check_endpoint(network, settings.endpoint, "student")
+        if self.target is None:
+            return EndpointForward(network)
+        assert isinstance(network, VideoNetwork)
+        shape = network.endpoint_shapes([settings.endpoint], *self.clip)[settings.endpoint]
+        # What is averaged over its grid needs no other grid.
+        target = (self.target[0], *shape[1:]) if settings.pooled else self.target
+        if shape == target:
+            return EndpointForward(network)
+        if settings.adapter == "none":
+            raise UserError(
+                _unequal(settings, shape, target) + "Set objective.adapter: auto, or choose other endpoints."
+            )
+        return AdaptedForward(network, settings.endpoint, Adapter(shape, target))
 
     def losses(self, student: Forward, batch: Outputs, teacher: Forward | None = None) -> Outputs:
         """``total``, ``action`` (cross-entropy), ``distillation`` (distance, without λ) and ``top1``.
 
         Raises:
-            UserError: student and teacher differ in the endpoint's shape.
+            UserError: student and teacher have logits of different classes.
         """
         assert teacher is not None
         settings = self.settings
-        outputs = student(batch[self.student_modality], self._names)
+        outputs = student(batch[self.student_modality], _beside_logits(settings.endpoint))
+        taught = settings.taught_endpoint
         with torch.no_grad():
-            target = teacher(batch[self.teacher_modality], self._names)[settings.endpoint]
+            target = teacher(batch[self.teacher_modality], _beside_logits(taught))[taught]
         own = outputs[settings.endpoint]
-        if own.shape != target.shape:
-            raise UserError(
-                f"objective.endpoint: {settings.endpoint} has the shape {tuple(own.shape[1:])} in the student and "
-                f"{tuple(target.shape[1:])} in the teacher; distillation needs equal ones. Choose another endpoint, "
-                "or networks of the same width trained on the same classes."
-            )
         if settings.pooled and own.dim() == 5:
             own, target = own.float().mean(dim=(2, 3, 4)), target.float().mean(dim=(2, 3, 4))
+        if own.shape != target.shape:
+            raise UserError(
+                _unequal(settings, tuple(own.shape[1:]), tuple(target.shape[1:]))
+                + "Choose another endpoint, or networks that were trained on the same classes."
+            )
         logits = outputs["logits"].float()
         action = F.cross_entropy(logits, batch["labels"])
         distilled = distance(settings.distance, own, target, settings.temperature)
@@ -90,6 +169,18 @@ class DistillationObjective:
         }
 
 
+def _beside_logits(endpoint: str) -> tuple[str, ...]:
+    return () if endpoint == LOGITS else (endpoint,)
+
+
+def _unequal(settings: Distillation, shape: tuple[int, ...], target: tuple[int, ...]) -> str:
+    place = "" if settings.taught_endpoint == settings.endpoint else f" at {settings.taught_endpoint}"
+    return (
+        f"objective.endpoint: {settings.endpoint} has the shape {shape} in the student and {target} in the teacher"
+        f"{place}; distillation needs equal ones. "
+    )
+
+
 def check_endpoint(network: nn.Module, endpoint: str, who: str) -> None:
     """Raise a UserError if a network has no such endpoint."""
     known: tuple[str, ...] = ("logits", *network.endpoints)  # type: ignore[misc]
@@ -98,6 +189,18 @@ def check_endpoint(network: nn.Module, endpoint: str, who: str) -> None:
 
 
 def build(specification: TrainingSpecification) -> DistillationObjective:
-    """The objective of a specification."""
-    assert isinstance(specification.objective, Distillation) and specification.teacher is not None
-    return DistillationObjective(specification.objective, specification.modality, specification.teacher.modality)
+    """The objective of a specification.
+
+    Raises:
+        UserError: the teacher has no such endpoint, or cannot see the student's clips.
+    """
+    settings, teacher, target = specification.objective, specification.teacher, None
+    assert isinstance(settings, Distillation) and teacher is not None
+    clip = (specification.recipe.sampling.num_frames, specification.recipe.sampling.crop)
+    if settings.endpoint != LOGITS:
+        with torch.device("meta"):
+            shadow = build_network(teacher.model, 1, teacher.modality)
+        assert isinstance(shadow, VideoNetwork)
+        check_endpoint(shadow, settings.taught_endpoint, "teacher")
+        target = shadow.endpoint_shapes([settings.taught_endpoint], *clip)[settings.taught_endpoint]
+    return DistillationObjective(settings, specification.modality, teacher.modality, clip, target)

@@ -9,7 +9,7 @@ from torch import nn
 from pipeline_lib.configuration.objectives import FlowRegression
 from pipeline_lib.configuration.specification import TrainingSpecification
 from pipeline_lib.errors import UserError
-from pipeline_lib.models.decoders import FlowDecoder, endpoint_channels, flow_to_polar, polar_to_flow
+from pipeline_lib.models.decoders import FlowDecoder, flow_to_polar, polar_to_flow
 from pipeline_lib.models.network import VideoNetwork
 from pipeline_lib.training.objectives.base import EndpointForward, Forward, Outputs, top1
 from pipeline_lib.training.objectives.distillation import check_endpoint
@@ -29,7 +29,7 @@ class DecodedForward(EndpointForward):
         super().__init__(network)
         self.endpoint = settings.endpoint
         assert settings.decoder != "none"
-        self.decoder = FlowDecoder(settings.decoder, endpoint_channels(network, settings.endpoint))
+        self.decoder = FlowDecoder(settings.decoder, network.endpoint_shapes([self.endpoint])[self.endpoint][0])
         self.freeze = settings.freeze
         if settings.freeze:
             network.requires_grad_(False)
@@ -88,7 +88,7 @@ class FlowRegressionObjective:
         assert isinstance(network, VideoNetwork)
         if self.settings.decoder != "none":
             return DecodedForward(network, self.settings)
-        if endpoint_channels(network, self.settings.endpoint) != 3:
+        if network.endpoint_shapes([self.settings.endpoint])[self.settings.endpoint][0] != 3:
             raise UserError(
                 f"objective.decoder: none needs an endpoint that is flow itself, as predicted_flow of "
                 f"s3dg_predicted_flow; {self.settings.endpoint} is not"

@@ -14,8 +14,7 @@ from pipeline_lib.clips.views import MotionViews
 from pipeline_lib.configuration.data import Motion
 from pipeline_lib.configuration.objectives import MotionDistillation
 from pipeline_lib.configuration.specification import TrainingSpecification
-from pipeline_lib.models.decoders import endpoint_channels
-from pipeline_lib.models.network import FeatureHead, ProjectionHead, VideoNetwork
+from pipeline_lib.models.network import LOGITS, FeatureHead, ProjectionHead, VideoNetwork
 from pipeline_lib.training.contrast import MemoryBank, embed, info_nce, update_momentum, vote
 from pipeline_lib.training.distribution import Ranks
 from pipeline_lib.training.networks import build_pathway
@@ -45,8 +44,8 @@ class ContrastForward(EndpointForward):
         self.motion = motion
         self.projections = nn.ModuleDict()
         for name, trunk in trunks.items():
-            channels = endpoint_channels(trunk, trunk.endpoints[-2])
             trunk.head = FeatureHead()
+            channels = trunk.endpoint_shapes([LOGITS])[LOGITS][0]
             self.projections[name] = ProjectionHead(
                 channels, settings.dimension, settings.num_hidden, settings.projection_norm
             )

@@ -7,28 +7,34 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline_lib.configuration.objectives import FlowRegression
 from pipeline_lib.errors import UserError
 from pipeline_lib.models.catalogue import resolve
-from pipeline_lib.models.decoders import FlowDecoder, FlowPredictor, endpoint_channels, flow_to_polar, polar_to_flow
+from pipeline_lib.models.decoders import FlowDecoder, flow_to_polar, polar_to_flow
 from pipeline_lib.models.network import VideoNetwork
+from pipeline_lib.training.objectives.flow_regression import PREDICTION, DecodedForward, FlowRegressionObjective
 
 
 def network(name: str = "s3dg") -> VideoNetwork:
     module, options = resolve(name)
-    small = {"depth_multiplier": 0.0625, "minimum_depth": 4} if name == "s3dg" else {"width": 8}
-    found: VideoNetwork = importlib.import_module(module).build(3, 3, **options, **small)
+    small = {
+        "s3dg": {"depth_multiplier": 0.0625, "minimum_depth": 4},
+        "r3d_18": {"width": 8},
+        "torchvision/swin3d_t": {"depths": [1, 1], "width": 8, "num_heads": [1, 2]},
+    }
+    found: VideoNetwork = importlib.import_module(module).build(3, 3, **options | small[name])
     return found
 
 
 @pytest.mark.parametrize("kind", ["simple", "spatial", "pwc"])
 @pytest.mark.parametrize(
-    ("name", "endpoint"), [("s3dg", "MaxPool_3a_3x3"), ("s3dg", "Mixed_5c"), ("r3d_18", "conv3_x")]
+    ("name", "endpoint"),
+    [("s3dg", "MaxPool_3a_3x3"), ("s3dg", "Mixed_5c"), ("r3d_18", "conv3_x"), ("torchvision/swin3d_t", "features.1")],
 )
 def test_decoders_attach_anywhere(kind: str, name: str, endpoint: str) -> None:
-    predictor = FlowPredictor(network(name), endpoint, kind)  # type: ignore[arg-type]
-    clip = torch.randn(2, 3, 8, 32, 32)
-    features = predictor.network.forward_features(clip, [endpoint])[endpoint]
-    assert predictor(clip).shape == (2, 3, *features.shape[2:])
+    predictor = DecodedForward(network(name), FlowRegression(endpoint=endpoint, decoder=kind))  # type: ignore[arg-type]
+    outputs = predictor(torch.randn(2, 3, 8, 32, 32), ())
+    assert outputs[PREDICTION].shape == (2, 3, *outputs[endpoint].shape[2:])
 
 
 def test_channels_of_the_decoders_are_the_papers() -> None:
@@ -84,10 +90,9 @@ def test_polar_parts_are_sine_and_cosine() -> None:
 
 
 def test_endpoints_without_a_grid_are_refused() -> None:
-    with pytest.raises(UserError, match="spatial grid"):
-        FlowPredictor(network(), "logits", "pwc")
+    with pytest.raises(ValueError, match="spatial grid"):
+        FlowRegression(endpoint="logits")
     with pytest.raises(UserError, match="Mixed_3b"):
-        FlowPredictor(network(), "Mixed_9z", "pwc")
+        FlowRegressionObjective(FlowRegression(endpoint="Mixed_9z")).attach(network())
     with pytest.raises(UserError, match="none of simple"):
         FlowDecoder("unet", 3)  # type: ignore[arg-type]
-    assert endpoint_channels(network(), "MaxPool_3a_3x3") == 12

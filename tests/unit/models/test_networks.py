@@ -11,17 +11,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline_lib.errors import UserError
-from pipeline_lib.models import catalogue
+from pipeline_lib.models import catalogue, mvit
 from pipeline_lib.models.complexity import count, rows
 from pipeline_lib.models.inception3d import MIXED, SpatioTemporalLayer
 from pipeline_lib.models.layers import PaddedConv3d, PaddedMaxPool3d, same_padding
 from pipeline_lib.models.network import VideoNetwork
+from pipeline_lib.training.batch_norm import set_momentum
 
 SMALL: dict[str, dict[str, Any]] = {
     catalogue.INCEPTION: {"depth_multiplier": 0.0625, "minimum_depth": 4},
     catalogue.RESNET: {"width": 8},
     catalogue.SLOW: {"width": 8},
     catalogue.PREDICTED_FLOW: {"depth_multiplier": 0.0625, "minimum_depth": 4},
+    catalogue.MVIT: {"depths": [1, 1, 2], "width": 8, "num_frames": 4, "side": 32},
+    catalogue.SWIN: {"depths": [2, 1], "width": 8, "num_heads": [1, 2], "window": [2, 4, 4]},
 }
 
 
@@ -36,9 +39,15 @@ def small(name: str, in_channels: int = 3, **options: Any) -> VideoNetwork:
     return built(name, in_channels=in_channels, **{**SMALL[catalogue.resolve(name)[0]], **options})
 
 
+def noise(network: VideoNetwork, batch: int = 2, frames: int = 8, height: int = 48, width: int = 48) -> torch.Tensor:
+    """A clip that the network takes; the given length and size hold where it takes any."""
+    takes = network.input
+    return torch.randn(batch, takes.channels, takes.num_frames or frames, takes.side or height, takes.side or width)
+
+
 NAMES = list(catalogue.names())
 FEW = ["s3dg", "s3d", "nl_s3dg", "i2d", "r2d_18", "rmc4_18", "r2plus1d_34", "modist_r18", "modist_motion_r50"]
-FEW += ["s3dg_predicted_flow"]
+FEW += ["s3dg_predicted_flow", "torchvision/mvit_v2_s", "torchvision/swin3d_t"]
 
 
 def test_the_catalogue_has_every_network_of_the_papers() -> None:
@@ -56,7 +65,7 @@ def test_the_catalogue_has_every_network_of_the_papers() -> None:
 def test_every_network_gives_logits_and_endpoints(name: str) -> None:
     with torch.device("meta"):
         network = built(name).eval()
-        clip = torch.empty(2, 3, network.num_frames or 9, 64, 80)
+        clip = noise(network, frames=9, height=64, width=80)
         found = network.forward_endpoints(clip, network.endpoints)
     assert list(found) == list(network.endpoints)
     assert found["logits"].shape == (2, 5)
@@ -75,10 +84,8 @@ def test_endpoints_have_the_papers_names() -> None:
 def test_clips_of_other_lengths_and_sizes_work(name: str) -> None:
     network = small(name, in_channels=2).eval()
     for frames, height, width in ((16, 56, 56), (7, 32, 44), (1, 16, 16)):
-        if network.num_frames is not None:
-            frames = network.num_frames
         with torch.no_grad():
-            logits = network(torch.randn(2, 2, frames, height, width))
+            logits = network(noise(network, 2, frames, height, width))
         assert logits.shape == (2, 5)
         assert logits.isfinite().all()
 
@@ -86,8 +93,7 @@ def test_clips_of_other_lengths_and_sizes_work(name: str) -> None:
 @pytest.mark.parametrize("name", FEW)
 def test_training_reaches_every_parameter(name: str) -> None:
     network = small(name).train()
-    clip = torch.randn(2, 3, network.num_frames or 8, 48, 48)
-    F.cross_entropy(network(clip), torch.tensor([0, 3])).backward()
+    F.cross_entropy(network(noise(network)), torch.tensor([0, 3])).backward()
     without = [n for n, p in network.named_parameters() if p.grad is None]
     assert not without
 
@@ -141,6 +147,12 @@ def test_r2d_says_how_many_frames_it_wants() -> None:
         ("slow_r50", {"temporal_kernels": [1, 1, 2, 3]}),
         ("slow_r50", {"frames": "stacked"}),
         ("slow_r50", {"dropout": 1.0}),
+        ("torchvision/mvit_v2_s", {"side": 112 + 8}),
+        ("torchvision/mvit_v2_s", {"num_frames": 7}),
+        ("torchvision/mvit_v2_s", {"width": 9, "num_heads": 2}),
+        ("torchvision/swin3d_t", {"num_heads": [3, 6, 12]}),
+        ("torchvision/swin3d_t", {"num_heads": [5, 6, 12, 24]}),
+        ("torchvision/swin3d_t", {"stochastic_depth": 1.0}),
     ],
 )
 def test_options_out_of_range_are_refused(name: str, options: dict[str, Any]) -> None:
@@ -151,6 +163,76 @@ def test_options_out_of_range_are_refused(name: str, options: dict[str, Any]) ->
 def test_an_unknown_network_is_answered_with_those_that_sound_alike() -> None:
     with pytest.raises(UserError, match="s3dg"):
         catalogue.resolve("s3d_g")
+
+
+def test_shapes_of_endpoints_are_told_without_data() -> None:
+    for name in FEW:
+        network = small(name).eval()
+        clip = noise(network, 1, 8, 32, 32)
+        with torch.no_grad():
+            found = network.forward_endpoints(clip, network.endpoints)
+        told = network.endpoint_shapes(None, clip.shape[2], clip.shape[3])
+        assert told == {endpoint: tuple(x.shape[1:]) for endpoint, x in found.items()}
+        assert list(told) == list(network.endpoints)
+        assert not any(tensor.is_meta for tensor in network.state_dict().values())
+    with pytest.raises(UserError, match="no endpoint Mixed_9z"):
+        small("s3dg").endpoint_shapes(["Mixed_9z"])
+
+
+# torchvision's networks, read through hooks
+
+
+def test_tokens_become_a_grid_of_time_and_space() -> None:
+    network = small("torchvision/mvit_v2_s").eval()
+    patches = torch.zeros(1, 8, 2, 8, 8)
+    patches[0, 3, 1, 5, 2] = 1.0
+    with torch.no_grad():
+        tokens = network.body.pos_encoding(patches.flatten(2).transpose(1, 2))
+    grid = mvit.token_grid((tokens, (2, 8, 8)))
+    assert torch.equal(grid, patches)
+    assert network.endpoint_shapes() == {
+        "conv_proj": (8, 2, 8, 8),
+        "blocks.0": (8, 2, 8, 8),
+        "blocks.1": (16, 2, 4, 4),
+        "blocks.2": (32, 2, 2, 2),
+        "blocks.3": (32, 2, 2, 2),
+        "logits": (5,),
+    }
+    swin = small("torchvision/swin3d_t").endpoint_shapes(None, 8, 32)
+    assert swin == {
+        "patch_embed": (8, 4, 8, 8),
+        "features.0": (8, 4, 8, 8),
+        "features.1": (16, 4, 4, 4),
+        "features.2": (16, 4, 4, 4),
+        "logits": (5,),
+    }
+
+
+@pytest.mark.parametrize("name", ["torchvision/mvit_v2_s", "torchvision/swin3d_t"])
+def test_hooks_change_nothing_and_are_gone_after_the_pass(name: str) -> None:
+    network = small(name).eval()
+    clip = noise(network, height=32, width=32)
+    inside = network.endpoints[-3]
+    with torch.no_grad():
+        found = network.forward_endpoints(clip, [inside])
+        assert torch.equal(found["logits"], network(clip))
+        assert torch.equal(network.forward_features(clip, [inside])[inside], found[inside])
+    assert not any(module._forward_hooks for module in network.modules())
+
+
+@pytest.mark.parametrize("name", ["torchvision/mvit_v2_s", "torchvision/swin3d_t"])
+def test_an_early_hook_ends_the_pass(name: str) -> None:
+    network = small(name).eval()
+    first, last = network.endpoints[0], network.endpoints[-2]
+    network.body.get_submodule(last).register_forward_pre_hook(lambda *_: pytest.fail("was run"))
+    assert list(network.forward_features(noise(network), [first])) == [first]
+
+
+def test_a_network_of_fixed_size_says_which() -> None:
+    with pytest.raises(UserError, match="exactly 32×32 pixels and got 48×48"):
+        small("torchvision/mvit_v2_s")(torch.zeros(1, 3, 4, 48, 48))
+    with pytest.raises(UserError, match="num_frames to 8"):
+        small("torchvision/mvit_v2_s")(torch.zeros(1, 3, 8, 32, 32))
 
 
 # Which layers convolve over time
@@ -262,10 +344,10 @@ def reversal_difference(network: VideoNetwork, frames: int = 8) -> float:
 
 def with_statistics(network: VideoNetwork) -> VideoNetwork:
     """Batch statistics of noise, so that the logits of a fresh network depend on its input; then evaluation."""
-    network.set_batch_norm_momentum(1.0)
+    set_momentum(network, 1.0)
     network.train()
     for _ in range(2):
-        network(torch.randn(2, 3, network.num_frames or 8, 32, 32))
+        network(noise(network, height=32, width=32))
     return network.eval()
 
 
@@ -327,7 +409,7 @@ def test_normalisation_without_scale_has_no_weight_to_train() -> None:
     assert norm.momentum == 0.001
     assert [name for name, _ in norm.named_parameters()] == ["bias"]
     assert "weight" not in norm.state_dict()
-    network.set_batch_norm_momentum(0.1)
+    set_momentum(network, 0.1)
     assert norm.momentum == 0.1
 
 

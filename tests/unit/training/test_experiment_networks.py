@@ -40,3 +40,15 @@ def test_the_network_takes_the_recipes_clips(name):
             assert pathway(motion).shape == (1, 1)
     assert outputs["logits"].shape == (1, 7)
     assert set(names) <= set(outputs)
+
+
+TAUGHT = [name for name, experiment in EXPERIMENTS.items() if experiment.teacher is not None]
+
+
+@pytest.mark.parametrize("name", TAUGHT)
+def test_the_teacher_has_the_endpoint(name):
+    experiment = EXPERIMENTS[name]
+    teacher = EXPERIMENTS[experiment.teacher]
+    with torch.device("meta"):
+        network = build_network(teacher.model, 7, teacher.modality)
+    assert experiment.objective.taught_endpoint in network.endpoints

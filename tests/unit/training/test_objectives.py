@@ -6,7 +6,7 @@ from torch import nn
 from pipeline_lib.configuration.objectives import Classification, Distillation
 from pipeline_lib.errors import UserError
 from pipeline_lib.training.objectives.classification import ClassificationObjective
-from pipeline_lib.training.objectives.distillation import DistillationObjective, distance
+from pipeline_lib.training.objectives.distillation import Adapter, DistillationObjective, distance, resampling
 
 STUDENT = torch.tensor([[1.0, 2.0, 3.0], [0.0, -1.0, 1.0], [2.0, 2.0, 2.0]])
 TEACHER = torch.tensor([[1.0, 0.0, 3.0], [1.0, -1.0, -1.0], [2.0, 5.0, 2.0]])
@@ -79,3 +79,37 @@ def test_classification_is_torchs_cross_entropy():
     assert losses["total"].item() == pytest.approx(F.cross_entropy(STUDENT, labels, label_smoothing=0.1).item())
     assert losses["top1"].item() == pytest.approx(1 / 3)
     assert objective.modalities == ("flow",)
+
+
+@pytest.mark.parametrize(("size", "target"), [(2, 6), (6, 2), (5, 3), (3, 5), (4, 4)])
+def test_an_axis_is_averaged_where_it_gets_shorter_and_interpolated_where_it_gets_longer(size, target):
+    x = torch.randn(1, 1, size)
+    shorter = F.adaptive_avg_pool1d(x, target)
+    expected = shorter if target < size else F.interpolate(x, target, mode="linear")
+    assert torch.allclose(x @ resampling(size, target).T, expected, atol=1e-6)
+
+
+def test_an_adapter_projects_the_channels_and_resamples_the_grid():
+    adapter = Adapter((3, 4, 7, 7), (5, 2, 14, 7))
+    x = torch.randn(2, 3, 4, 7, 7)
+    projected = F.conv3d(x, adapter.convolution.weight, adapter.convolution.bias)
+    expected = F.interpolate(projected, (4, 14, 7), mode="trilinear").unflatten(2, (2, 2)).mean(3)
+    assert torch.allclose(adapter(x), expected, atol=1e-5)
+    assert set(adapter.state_dict()) == {"convolution.weight", "convolution.bias"}
+
+
+def test_pooled_features_need_the_teachers_channels_alone():
+    settings = Distillation(endpoint="a", teacher_endpoint="b", pooled=True)
+    objective = DistillationObjective(settings, "rgb", "flow")
+    batch = {"rgb": torch.zeros(3), "flow": torch.zeros(3), "labels": torch.tensor([0, 1, 2])}
+    own, target = torch.randn(3, 8, 2, 4, 4), torch.randn(3, 8, 1, 7, 7)
+    losses = objective.losses(fixed(logits=STUDENT, a=own), batch, fixed(logits=TEACHER, b=target))
+    expected = F.mse_loss(own.mean((2, 3, 4)), target.mean((2, 3, 4)))
+    assert losses["distillation"].item() == pytest.approx(expected.item())
+
+
+def test_logits_are_distilled_from_logits_alone():
+    with pytest.raises(ValueError, match="logits are distilled from logits"):
+        Distillation(endpoint="blocks.1", teacher_endpoint="logits")
+    with pytest.raises(ValueError, match="logits are distilled from logits"):
+        Distillation(teacher_endpoint="Mixed_4f")
