@@ -19,7 +19,7 @@ def fsync_path(path: Path) -> None:
 
 
 def publish(temporary: Path, final: Path) -> None:
-    """Give a whole file its final name in the same folder, so that both survive a power cut."""
+    """Give a complete file its final name in the same folder, so that file and name survive a power cut."""
     fsync_path(temporary)
     temporary.replace(final)
     fsync_path(final.parent)
@@ -33,7 +33,7 @@ def atomic_path(final: Path) -> Iterator[Path]:
     raises, the temporary file is removed and an earlier ``final`` stays untouched.
 
     Args:
-        final: where the complete file shall lie. Its folder is created.
+        final: the complete file's path. Its folder is created.
 
     Raises:
         OSError: the folder cannot be written, or the disk is full.
@@ -43,7 +43,7 @@ def atomic_path(final: Path) -> Iterator[Path]:
     descriptor, name = tempfile.mkstemp(prefix=f".{final.name}.", suffix=".partial", dir=final.parent)
     os.close(descriptor)
     temporary = Path(name)
-    # mkstemp creates 0600; an artefact is as readable as any file that the user makes.
+    # mkstemp makes files that only the user can read; an artefact must be as readable as the user's other files.
     umask = os.umask(0)
     os.umask(umask)
     temporary.chmod(0o666 & ~umask)

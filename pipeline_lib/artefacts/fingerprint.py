@@ -20,14 +20,14 @@ SHAPES_NO_ARTEFACT = True
 
 PACKAGE_FOLDER = Path(__file__).resolve().parent.parent
 
-# A module that says so, or a package in its ``__init__``, is left out of every closure, with all that only it imports:
-# what talks to people or checks configurations does not change an artefact. The values of a configuration reach a stage
-# as parameters, which are triggers of their own.
+# A module with this mark (or a package with it in ``__init__``) is left out of every closure, with all that only it
+# ports, because it changes no artefact: it talks to people or checks configurations. The values of a configuration
+# reach stage as parameters, which rerun it.
 MARK = "SHAPES_NO_ARTEFACT"
 
 
 def module_file(module: str) -> Path | None:
-    """The source file of a module of the package, or None if ``module`` is none."""
+    """The source file of a module of the package; None if ``module`` is not one."""
     if module != PACKAGE and not module.startswith(PACKAGE + "."):
         return None
     base = PACKAGE_FOLDER.joinpath(*module.split(".")[1:])
@@ -99,7 +99,7 @@ def _parsed(path: Path, _mtime_ns: int, _size: int) -> _Parsed:
 def _parse(module: str) -> _Parsed:
     path = module_file(module)
     if path is None:
-        raise ValueError(f"{module} is no module of {PACKAGE}")
+        raise ValueError(f"{module} is not a module of {PACKAGE}")
     status = path.stat()
     return _parsed(path, status.st_mtime_ns, status.st_size)
 
@@ -111,7 +111,7 @@ def closure(modules: Iterable[str]) -> list[str]:
         modules: full names (``pipeline_lib.flow.motion_stage``).
 
     Raises:
-        ValueError: a name is no module of the package, or a file uses a relative import.
+        ValueError: a name is not a module of the package, or a file uses a relative import.
     """
     found: set[str] = set()
     waiting = list(modules)

@@ -1,7 +1,7 @@
 """Work in progress that survives a kill and a power cut: one line for each finished item, their bytes in one blob.
 
 An HDF5 file that was open at a kill may be unreadable. An append-only file loses nothing that was flushed, and the
-digest in each line tells what a power cut has torn or zeroed.
+digest in each line shows what a power cut has damaged.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ def _mark(before: bytes, text: bytes) -> bytes:
 
 
 def _parsed(line: bytes, before: bytes) -> Entry | None:
-    """The entry of a line; None if it is torn, altered or not where it was written."""
+    """The entry of a line; None if the line is incomplete, changed or not in its place."""
     mark, _, text = line.partition(b" ")
     if not text.endswith(b"\n") or _mark(before, text[:-1]) != mark:
         return None
@@ -46,7 +46,7 @@ def _parsed(line: bytes, before: bytes) -> Entry | None:
 
 
 def _holds(blob: IO[bytes], entry: Entry) -> bool:
-    """Whether the blob, read on from where it is, has the bytes of an entry."""
+    """Whether the next bytes of the blob are those of an entry."""
     hasher, left = hashlib.sha256(), entry.num_bytes
     while left:
         piece = blob.read(min(left, _READ_BYTES))
@@ -60,16 +60,16 @@ def _holds(blob: IO[bytes], entry: Entry) -> bool:
 class Journal:
     """The items of an artefact in the making. Use under ``artefact_lock(final)``.
 
-    The folder beside the final file carries the digest of the work's origin (specification, code, inputs); a folder of
-    another origin is removed and the work starts afresh.
+    The folder beside the final file carries the digest of the work's origin (specification, code, inputs). A folder of
+    another origin is removed, and the work starts again.
 
     Args:
         final: the finished artefact; the journal lies beside it in ``.{name}.part``.
         origin: digest of what the work is made from.
 
     Attributes:
-        blob: the file with the bytes of all items, one behind the other.
-        num_bytes: of the blob that items account for.
+        blob: the file with the bytes of all items, one after the other.
+        num_bytes: number of bytes of all items.
         entries: all items so far, those of an interrupted run first.
         num_resumed: how many an interrupted run had finished.
     """
@@ -94,7 +94,7 @@ class Journal:
         self._journal = open(self._lines, "ab")
 
     def _resume(self) -> None:
-        """Take over the items up to the first damaged one; cut off what lies behind it."""
+        """Read the items up to the first damaged one; cut off the rest."""
         kept = 0
         with open(self._lines, "rb") as lines, open(self.blob, "rb") as blob:
             for line in lines:
@@ -111,7 +111,7 @@ class Journal:
     def append(self, item: Mapping[str, Any], pieces: Iterable[bytes | memoryview] = ()) -> Entry:
         """Store an item and its bytes; when this returns, a kill of the process does not lose them."""
         hasher, size = hashlib.sha256(), 0
-        # Behind the items, not behind what is left of one whose pieces failed to come.
+        # Write after the items: an item whose pieces raised an error may have left bytes there.
         self._bytes.seek(self.num_bytes)
         for piece in pieces:
             hasher.update(piece)
@@ -126,7 +126,7 @@ class Journal:
         return entry
 
     def forget(self, unwanted: Callable[[Entry], bool]) -> None:
-        """Take entries out again; only those without bytes may be."""
+        """Remove entries; only entries without bytes may be removed."""
         self.entries = [entry for entry in self.entries if not unwanted(entry)]
         self._journal.close()
         lines = [b""]

@@ -12,7 +12,7 @@ def shard_names(num_shards: int) -> list[str]:
     return [f"{index:0{width}d}" for index in range(num_shards)]
 
 
-# How many parts the path of an artefact has below each folder of the output root: from … to.
+# How many parts an artefact's path has below each folder of the output root.
 _DEPTHS = {
     "media": range(2, 4),
     "downloads": range(2, 3),
@@ -25,7 +25,7 @@ _DEPTHS = {
     "report": range(1, 2),
 }
 
-# Where several files are made together: how deep their folder lies, and which of them has the record.
+# Files that are made together: how deep their folder lies, and which of them has the record.
 _CARRIERS = {
     "media": (2, "generated.json"),
     "manifests": (2, "summary.json"),
@@ -33,7 +33,7 @@ _CARRIERS = {
     "evaluations": (4, "scores.h5"),
 }
 
-# Beside such a file, but with a record of their own.
+# Files beside those, with a record of their own.
 _RECORDED = {"retrieval.json"}
 
 
@@ -58,7 +58,7 @@ class Layout:
         ]
         if not fits:
             return None
-        # The innermost folder, unless it is a data set or an experiment that is called as a folder of the root is.
+        # The innermost folder, unless a data set or an experiment has the name of a folder of the root.
         innermost = fits[-1]
         return cls(Path(*parts[: innermost - 1 if innermost - 1 in fits else innermost]))
 
@@ -92,7 +92,7 @@ class Layout:
         return self.media_folder(dataset) / f"{subset}.csv"
 
     def download_summary(self, download: str) -> Path:
-        """Counts and failures of an optional download; its ledger lies beside it."""
+        """Counts and failures of an optional download."""
         return self.root / "downloads" / download / "summary.json"
 
     def manifest_folder(self, dataset: str) -> Path:
@@ -100,7 +100,7 @@ class Layout:
         return self.root / "manifests" / dataset
 
     def manifest(self, dataset: str) -> Path:
-        """The data set's table, one row per listed clip."""
+        """The data set's table, one row per listed video."""
         return self.manifest_folder(dataset) / "manifest.parquet"
 
     def summary(self, dataset: str) -> Path:
@@ -124,7 +124,7 @@ class Layout:
         return self.root / "motion" / dataset / frame_format / motion / f"{shard}.h5"
 
     def strength(self, dataset: str, frame_format: str, motion: str, shard: str) -> Path:
-        """Table of how strong the motion of each frame of a motion shard is, beside the shard."""
+        """Table with the strength of each frame's motion, beside its motion shard."""
         return self.motion(dataset, frame_format, motion, shard).with_suffix(".strength.parquet")
 
     def imported(self, name: str) -> Path:
@@ -132,11 +132,11 @@ class Layout:
         return self.root / "imported" / f"{name}.safetensors"
 
     def experiment(self, experiment: str, split: str, seed: str) -> Path:
-        """Folder of one training run; ``weights.safetensors`` in it is the final artefact."""
+        """Folder of one training; ``weights.safetensors`` in it is the final artefact."""
         return self.root / "experiments" / experiment / f"{split}-{seed}"
 
     def weights(self, experiment: str, split: str, seed: str) -> Path:
-        """The final weights of one training run."""
+        """The final weights of one training."""
         return self.experiment(experiment, split, seed) / "weights.safetensors"
 
     def evaluation(self, experiment: str, split: str, seed: str, protocol: str) -> Path:
@@ -144,11 +144,11 @@ class Layout:
         return self.root / "evaluations" / experiment / f"{split}-{seed}" / protocol
 
     def scores(self, experiment: str, split: str, seed: str, protocol: str) -> Path:
-        """Per-clip logits of one evaluation."""
+        """Predictions of one evaluation, clip by clip."""
         return self.evaluation(experiment, split, seed, protocol) / "scores.h5"
 
     def metrics(self, experiment: str, split: str, seed: str, protocol: str) -> Path:
-        """Metrics computed from the scores."""
+        """Figures computed from the scores."""
         return self.evaluation(experiment, split, seed, protocol) / "metrics.json"
 
     def retrieval(self, experiment: str, split: str, seed: str, protocol: str) -> Path:

@@ -1,4 +1,4 @@
-"""One writer per artefact, even when a killed run left a worker behind."""
+"""One writer per artefact, even if a killed run left a worker running."""
 
 import fcntl
 import json

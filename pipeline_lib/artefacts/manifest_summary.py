@@ -1,4 +1,4 @@
-"""The summary of a manifest, ``summary.json``, as everybody but its maker reads it."""
+"""Reads the summary of a manifest, ``summary.json``."""
 
 import json
 from collections.abc import Mapping
@@ -10,19 +10,19 @@ from pipeline_lib.errors import UserError
 
 @dataclass(frozen=True)
 class ManifestSummary:
-    """What a manifest lists, and what became of it."""
+    """How many videos a manifest lists, and with which status and reason."""
 
     digest: str
-    """Of what the manifest says of the videos, 64 hexadecimal digits."""
+    """Digest of the manifest's content, 64 hexadecimal digits."""
     classes: list[str]
     """Sorted."""
     dataset: str = ""
     format: str = ""
-    """Of the annotations."""
+    """Format of the annotations."""
     status: Mapping[str, int] = field(default_factory=dict)
     """``accepted``, ``rejected`` or ``missing`` → number of videos."""
     reasons: Mapping[str, int] = field(default_factory=dict)
-    """Why videos are not used → number of videos."""
+    """Reason for which videos are not used → number of videos."""
     subsets: Mapping[str, Mapping[str, Mapping[str, int]]] = field(default_factory=dict)
     """``subset_1`` … → list → status → number of videos."""
 

@@ -1,4 +1,4 @@
-"""Progress for people: a bar on a terminal, plain periodic lines in a log."""
+"""Progress: a bar on a terminal, a line every ten seconds in a log."""
 
 import sys
 import time

@@ -1,8 +1,8 @@
 """The record in every artefact: what it was made from, and the digest of what it holds.
 
-A record names its inputs by their paths below the output root, so that the chain from a figure back to the annotations
-can be walked without knowing any stage. Each input stands with the digest of its *content*: work that comes out equal
-leaves everything behind it alone, whoever did it and with whatever code.
+A record names its inputs by their paths below the output root, so that a reader can follow the chain from a figure back
+to the annotations without knowing the stages. Each input is recorded with the digest of its *content*: if an input is
+made again with equal content, nothing that depends on it runs again.
 """
 
 import hashlib
@@ -40,7 +40,7 @@ def torch_versions(device: str) -> dict[str, str]:
     Args:
         device: ``cpu`` or ``cuda``.
     """
-    # Who asks has imported it; the stages that do not compute neither import nor need it.
+    # The caller has imported torch; stages that do not compute need no torch.
     torch = sys.modules["torch"]
     versions = {"torch": str(torch.__version__)}
     if device == "cuda":
@@ -65,12 +65,12 @@ def make_record(
         inputs: path below the output root → content digest of what the stage read there. A path may be a pattern
             (``frames/ucf101/short256/*.h5``), whose digest is that of all that it matches.
         versions: name → version of each tool that shaped the bytes (ffmpeg, OpenCV, torch …).
-        beside: inputs that are named for the chain alone. A training goes on when a video was added to a list that it
-            does not read, though the manifest behind both changed.
+        beside: inputs that only the chain needs. The manifest is one of a training: it also changes if a video is added
+            to a list that the training does not read, and then the training must not start again.
 
     Returns:
-        A dictionary with these parts, ``library``, ``python`` and ``digest``; the last is over all others but
-        ``beside`` and is what parts and checkpoints carry, so that only work of equal origin is resumed.
+        A dictionary with these parts, ``library``, ``python`` and ``digest``. The digest covers all parts except
+        ``beside``. Parts and checkpoints carry it, so that only work of equal origin is continued.
     """
     record: Record = {
         "stage": stage,
@@ -102,7 +102,7 @@ def read_header(path: Path) -> dict[str, Any]:
 
 
 def _plain(text: str) -> Any:
-    """A value of the metadata: JSON in our files, any text in those of others."""
+    """A value of the metadata: JSON in this pipeline's files, any text in other files."""
     try:
         return json.loads(text)
     except ValueError:
@@ -113,7 +113,7 @@ def _from_hdf5(path: Path) -> Record:
     import h5py
 
     with h5py.File(path, "r") as file:
-        # A data set where the record may be long: HDF5 limits an attribute to 64 kB.
+        # Long records are an HDF5 data set, because HDF5 limits an attribute to 64 kB.
         text = file["provenance"].asstr()[()] if "provenance" in file else file.attrs["provenance"]
     record: Record = json.loads(text)
     return record
@@ -128,7 +128,7 @@ def _from_parquet(path: Path) -> Record:
 
 def _from_json(path: Path) -> Record:
     value = json.loads(path.read_text(encoding="utf-8"))
-    # A shard's list is told by its content alone: the record is in the manifest's summary.
+    # A shard's list has only a content digest; its record is in the manifest's summary.
     record: Record = value["provenance"] if "provenance" in value else {"content": value["content"]}
     return record
 
@@ -169,7 +169,7 @@ def read_record(path: Path) -> Record | None:
 
 
 def content_digest(path: Path) -> str:
-    """Digest of what an artefact holds: the one that its maker wrote into the record, else that of the file's bytes.
+    """Digest of what an artefact holds: the one in its record, or else the digest of the file's bytes.
 
     Raises:
         OSError: the file is missing.
@@ -184,7 +184,7 @@ def contents_digest(paths: Iterable[Path]) -> str:
 
 
 def digest_below(root: Path, key: str) -> str | None:
-    """Digest of what lies now under an input's key; None if nothing does.
+    """Digest of what an input's key names now; None if it does not exist.
 
     Args:
         root: the output root.

@@ -1,4 +1,4 @@
-"""The frame of every stage: one writer at a time, nothing done twice, a record in the artefact, a sidecar beside it."""
+"""The frame of every stage: one writer at a time, no work twice, a record in the artefact, a sidecar beside it."""
 
 import datetime
 import getpass
@@ -28,7 +28,7 @@ def sidecar_path(artefact: Path) -> Path:
 
 
 def read_sidecar(artefact: Path) -> dict[str, Any]:
-    """The sidecar of an artefact; empty where it was not copied along."""
+    """The sidecar of an artefact; empty if there is none."""
     try:
         content = json.loads(sidecar_path(artefact).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -51,10 +51,10 @@ class Stage:
 
     Args:
         name: of the stage, as in the record.
-        modules: whose closure the fingerprint covers.
+        modules: the stage's modules; the fingerprint covers them and what they import.
         output: the artefact that carries the record.
-        others: further files without which the stage is not finished.
-        exclusive: hold the lock; false in the further processes of a distributed training, whose first one holds it.
+        others: other files that the stage makes and without which it is not finished.
+        exclusive: hold the lock. In a distributed training only the first process holds it.
 
     Attributes:
         record: what determines the artefact's bytes, after ``is_finished``.
@@ -83,11 +83,11 @@ class Stage:
     def key(self, path: Path, name: str | None = None) -> str:
         """How the record names an input: by its path below the output root, or, outside of it, by its name alone.
 
-        Where a file outside lay is written to the sidecar, since an artefact holds no path of this machine.
+        The path of a file outside goes to the sidecar, because an artefact holds no path of this machine.
 
         Args:
             path: the input on this machine.
-            name: for an input that lies below no output root; its file's name if not given.
+            name: of an input that lies below no output root; by default its file's name.
         """
         inside = None if self._layout is None else self._layout.key(path)
         if inside is not None:
@@ -125,7 +125,7 @@ class Stage:
         versions: Mapping[str, str],
         beside: Inputs | None = None,
     ) -> bool:
-        """Describe the artefact, and look whether it lies there already, made from the same things."""
+        """Describe the artefact, and say whether it exists already with the same origin."""
         wanted = self.describe(parameters, inputs, versions, beside)["digest"]
         found = read_record(self.output) if all(path.is_file() for path in (self.output, *self.others)) else None
         finished = found is not None and found.get("digest") == wanted
@@ -134,7 +134,7 @@ class Stage:
         return finished
 
     def finish(self, figures: Mapping[str, Any] | None = None) -> None:
-        """Write host, user, times and ``figures`` (measurements of this run) beside the artefact, where no rule reads.
+        """Write host, user, times and ``figures`` (measurements of this run) beside the artefact; no rule reads it.
 
         Args:
             figures: rates, counts, what bound the stage.

@@ -55,12 +55,12 @@ def _fields(options: argparse.Namespace, name: str, parameters: dict[str, Any], 
     import os
 
     from pipeline_lib.configuration.data import Motion
+    from pipeline_lib.configuration.device import choose_device
     from pipeline_lib.flow.film import compute
     from pipeline_lib.flow.methods import create_method
-    from pipeline_lib.flow.motion_stage import choose_device
 
     kind = Motion(method=name, gap=options.gap, parameters=parameters)  # type: ignore[arg-type]
-    device = choose_device(options.device, name)
+    device = choose_device(options.device, without_gpu="warn")
     method = create_method(kind, device, options.threads or len(os.sched_getaffinity(0)))
     return method, compute(method, frames, options.gap)
 

@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from pipeline_lib.configuration.device import choose_device
 from pipeline_lib.configuration.specification import TrainingSpecification
 from pipeline_lib.errors import UserError
-from pipeline_lib.training.networks import choose_device, load_network
+from pipeline_lib.training.networks import load_network
 from pipeline_lib.training.weights import load_metadata
 
 

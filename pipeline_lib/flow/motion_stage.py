@@ -23,6 +23,7 @@ import torch
 from pipeline_lib.artefacts.progress import Progress
 from pipeline_lib.artefacts.records import content_digest, distribution_versions, torch_versions
 from pipeline_lib.artefacts.stage import Stage
+from pipeline_lib.configuration.device import choose_device
 from pipeline_lib.configuration.specification import MotionSpecification
 from pipeline_lib.flow.code import motion_modules
 from pipeline_lib.flow.methods import MotionMethod, create_method
@@ -76,20 +77,6 @@ class StageFigures:
             "bound_by": max(shares, key=lambda name: shares[name]),
             "seconds": {name: round(value, 3) for name, value in shares.items()} | {"total": round(self.seconds, 3)},
         }
-
-
-def choose_device(wanted: str, method: str) -> torch.device:
-    """The device to compute on: a GPU that is wanted but absent gives the CPU, with a warning.
-
-    Args:
-        wanted: ``auto``, ``cpu`` or ``cuda``.
-        method: name of the method, for the warning.
-    """
-    if wanted != "cpu" and torch.cuda.is_available():
-        return torch.device("cuda")
-    if wanted == "cuda":
-        print(f"warning: no CUDA device here: {method} is computed on the CPU", file=sys.stderr, flush=True)
-    return torch.device("cpu")
 
 
 def decode_frame(jpeg: bytes | memoryview, colour: bool) -> np.ndarray:
@@ -226,7 +213,7 @@ def extract_motion(
         UserError: too many videos fail, wrong parameters, missing weights or an unreadable frames shard.
     """
     kind = specification.motion_kind
-    device = choose_device(specification.device, kind.method)
+    device = choose_device(specification.device, without_gpu="warn")
     with Stage("extract_motion", motion_modules(kind), output) as stage:
         method = create_method(kind, device, num_threads)
         shard = Shard(frames)

@@ -168,7 +168,7 @@ def _columns(
     return columns
 
 
-def manifest_digest(columns: dict[str, list[Any]], num_splits: int, identity: Any) -> str:
+def rows_digest(columns: dict[str, list[Any]], num_splits: int, identity: Any) -> str:
     """SHA-256 over the rows that decide what is trained on and evaluated, and over the filter.
 
     Paths, modification times and the number of shards are not part of it, so that the same data has the same digest on
@@ -319,7 +319,7 @@ def build_manifest(specification: ManifestSpecification, output: Path, num_worke
             {stage.key(path, name): annotations[name] for name, path in listing.sources.items()},
             distribution_versions(["av", "pyarrow"]) | {"libavcodec": _libavcodec()},
         )
-        content = manifest_digest(columns, dataset.num_splits, identity)
+        content = rows_digest(columns, dataset.num_splits, identity)
         status = dict(sorted(Counter(columns["status"]).items()))
         summary = {
             "dataset": name,

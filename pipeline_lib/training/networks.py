@@ -56,18 +56,6 @@ def build_pathway(model: Model, in_channels: int) -> VideoNetwork:
     return network
 
 
-def choose_device(name: str) -> torch.device:
-    """The device of a name of the hardware section (``auto``, ``cpu``, ``cuda``).
-
-    Raises:
-        UserError: ``cuda`` is asked for and there is none.
-    """
-    available = torch.cuda.is_available()
-    if name == "cuda" and not available:
-        raise UserError("hardware.device: cuda, but torch sees no GPU here; use auto or cpu")
-    return torch.device("cuda" if available and name != "cpu" else "cpu")
-
-
 def source_path(layout: Layout, source: str) -> Path:
     """Weights that ``initialise_from`` names: ``{experiment}/{split}-{seed}`` or ``imported/NAME``."""
     if source.startswith("imported/"):

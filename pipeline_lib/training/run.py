@@ -16,6 +16,7 @@ from pipeline_lib.artefacts.records import content_digest, distribution_versions
 from pipeline_lib.artefacts.stage import Stage
 from pipeline_lib.clips.index import ClipIndex
 from pipeline_lib.clips.sampling import INITIALISATION, generator
+from pipeline_lib.configuration.device import choose_device
 from pipeline_lib.configuration.root import Hardware
 from pipeline_lib.configuration.specification import TrainingSpecification
 from pipeline_lib.configuration.training import Recipe
@@ -33,7 +34,7 @@ from pipeline_lib.training.inputs import (
     training_clips,
 )
 from pipeline_lib.training.metrics_log import Metrics
-from pipeline_lib.training.networks import build_network, choose_device, grouped, initialise, load_network, source_path
+from pipeline_lib.training.networks import build_network, grouped, initialise, load_network, source_path
 from pipeline_lib.training.objectives.base import EndpointForward, TrainingObjective
 from pipeline_lib.training.saving import Saving
 from pipeline_lib.training.signals import EXIT_INTERRUPTED, stop_requests

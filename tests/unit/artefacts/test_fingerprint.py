@@ -101,7 +101,7 @@ def test_relative_imports_are_refused(package: Path) -> None:
 
 @pytest.mark.usefixtures("package")
 def test_an_unknown_module_is_refused() -> None:
-    with pytest.raises(ValueError, match="no module"):
+    with pytest.raises(ValueError, match="not a module"):
         closure(["pipeline_lib.absent"])
 
 

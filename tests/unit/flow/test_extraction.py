@@ -10,8 +10,8 @@ import pytest
 import torch
 from flow_material import moving_frames, specification, textured, write_frames_shard
 
+from pipeline_lib.configuration.device import choose_device
 from pipeline_lib.errors import UserError
-from pipeline_lib.flow import motion_stage as extraction
 from pipeline_lib.flow.motion_stage import extract_motion, motion_images
 from pipeline_lib.flow.quantisation import Quantisation, decode_image
 from pipeline_lib.media.shards import Shard
@@ -180,4 +180,4 @@ def test_absent_gpu_is_a_warning_with_an_estimate(
     extract_motion(specification(device="cuda", method="farneback"), frames, tmp_path / "motion.h5", 1)
     message = capsys.readouterr().err
     assert "no CUDA device" in message and "min for the" in message
-    assert extraction.choose_device("cuda", "farneback").type == "cpu"
+    assert choose_device("cuda", without_gpu="warn").type == "cpu"

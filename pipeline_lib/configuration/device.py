@@ -1,0 +1,30 @@
+"""The device that ``hardware.device`` means on this machine."""
+
+import sys
+from typing import TYPE_CHECKING, Literal
+
+from pipeline_lib.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def choose_device(name: str, *, without_gpu: Literal["refuse", "warn"] = "refuse") -> "torch.device":
+    """The device of ``auto``, ``cpu`` or ``cuda``; ``auto`` is a GPU if there is one.
+
+    Args:
+        name: as configured.
+        without_gpu: what to do if ``cuda`` is configured and there is no GPU: ``refuse``, or ``warn`` and take the CPU.
+
+    Raises:
+        UserError: ``cuda`` is configured, there is no GPU, and that is refused.
+    """
+    # Imported here, because torch takes seconds and most readers of the configuration do without it.
+    import torch
+
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        if without_gpu == "refuse":
+            raise UserError("hardware.device: cuda, but torch sees no GPU here; use auto or cpu")
+        print("warning: hardware.device: cuda, but no CUDA device here: the CPU computes", file=sys.stderr, flush=True)
+    return torch.device("cuda" if available and name != "cpu" else "cpu")
