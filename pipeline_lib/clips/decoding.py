@@ -8,12 +8,8 @@ import simplejpeg
 
 from pipeline_lib.clips.sampling import ClipRequest, crop_corner, frame_indices, resized_shape
 from pipeline_lib.errors import UserError
+from pipeline_lib.media.motion_frames import padded, unstack_channels
 from pipeline_lib.media.shards import Shard
-
-
-def padded_half(height: int) -> int:
-    """Rows of one half (u or v) of a stored motion frame: the height, up to a multiple of 8 (a JPEG block)."""
-    return -(-height // 8) * 8
 
 
 def read_encoded(shard: Shard, first: int, video_frames: int, request: ClipRequest) -> list[memoryview]:
@@ -125,12 +121,11 @@ def decode_motion(
     Raises:
         UserError: a frame is not a JPEG, or its height is not that of a motion frame.
     """
-    half, num_channels = padded_half(height), out.shape[-1]
-    expected = (num_channels * half, width)
+    expected = (out.shape[-1] * padded(height), width)
     for position, decoded in _decoded(encoded, "GRAY", out, what):
         image = decoded[..., 0]
         if image.shape != expected:
             raise UserError(f"{what}: a motion frame has the shape {image.shape}, {expected} was expected")
-        for channel in range(num_channels):
-            out[position, ..., channel] = _cut(image[channel * half : channel * half + height], request)
+        for channel, plane in enumerate(unstack_channels(image, height)):
+            out[position, ..., channel] = _cut(plane, request)
     return _factors(height, width, request)

@@ -171,11 +171,9 @@ def build_index(
         origins.append(str(frames.record["content"]))
         if flow is not None:
             origins.append(str(flow.record["content"]))
-            parameters = flow.record.get("parameters", {})
-            kind = parameters.get("quantisation", {})
-            bound = float(kind.get("bound", parameters.get("bound", bound)))
-            if kind:
-                stored = (len(kind["channels"]), int(kind["zero"]), int(kind["scale"]))
+            quantisation = flow.record["parameters"]["quantisation"]
+            bound = float(quantisation["bound"])
+            stored = (len(quantisation["channels"]), int(quantisation["zero"]), int(quantisation["scale"]))
         for id, labels in zip(group["id"], group["labels"], strict=True):
             if id not in frames.index or (flow is not None and id not in flow.index):
                 continue

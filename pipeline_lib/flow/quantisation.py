@@ -14,12 +14,7 @@ import numpy as np
 import simplejpeg
 import torch
 
-JPEG_BLOCK = 8
-
-
-def padded(size: int) -> int:
-    """``size`` rounded up to whole JPEG blocks, so that no block mixes two channels."""
-    return -(-size // JPEG_BLOCK) * JPEG_BLOCK
+from pipeline_lib.media.motion_frames import padded, unstack_channels
 
 
 @dataclass(frozen=True)
@@ -97,16 +92,6 @@ def stack_channels(quantised: torch.Tensor) -> torch.Tensor:
         last = quantised[..., -1:, :].expand(*quantised.shape[:-2], extra, width)
         quantised = torch.cat([quantised, last], dim=-2)
     return quantised.reshape(quantised.shape[0], -1, width)
-
-
-def unstack_channels(image: np.ndarray, height: int) -> np.ndarray:
-    """One stored image (C · padded(H), W) to (C, H, W), the padding dropped.
-
-    Args:
-        image: uint8, as decoded.
-        height: rows of the frame (``ShardVideo.height``).
-    """
-    return image.reshape(-1, padded(height), image.shape[-1])[:, :height]
 
 
 def encode_image(image: np.ndarray, quality: int) -> bytes:

@@ -10,10 +10,9 @@ from pipeline_lib.flow.quantisation import (
     Quantisation,
     decode_image,
     encode_image,
-    padded,
     stack_channels,
-    unstack_channels,
 )
+from pipeline_lib.media.motion_frames import padded, unstack_channels
 
 FLOW = Quantisation(("u", "v"), 20.0)
 
