@@ -19,7 +19,9 @@ rule evaluate_run:
     threads: 1
     params:
         specification=lambda wildcards: run(wildcards).evaluation(wildcards.protocol).model_dump_json(),
-        code=lambda wildcards: code_fingerprint(stages.evaluation_modules(run(wildcards).network_module)),
+        code=lambda wildcards: code_fingerprint(
+            code.evaluation_modules(run(wildcards).trained.model.name, run(wildcards).task)
+        ),
         root=str(LAYOUT.root),
         folder=str(LAYOUT.evaluation("{experiment}", "{split}", "{seed}", "{protocol}")),
     shell:
@@ -44,7 +46,9 @@ rule retrieve:
     threads: 1
     params:
         specification=lambda wildcards: run(wildcards).evaluation(wildcards.protocol).model_dump_json(),
-        code=lambda wildcards: code_fingerprint(stages.retrieval_modules(run(wildcards).network_module)),
+        code=lambda wildcards: code_fingerprint(
+            code.retrieval_modules(run(wildcards).trained.model.name, run(wildcards).task)
+        ),
         root=str(LAYOUT.root),
     shell:
         "exec python -m pipeline_lib retrieve --specification {params.specification:q}"
@@ -66,7 +70,7 @@ rule ensemble:
     threads: 1
     params:
         specification=lambda wildcards: run(wildcards).ensemble(wildcards.protocol).model_dump_json(),
-        code=code_fingerprint(stages.ENSEMBLE),
+        code=lambda wildcards: code_fingerprint(code.ensemble_modules(run(wildcards).task)),
         root=str(LAYOUT.root),
         folder=str(LAYOUT.evaluation("{experiment}", "{split}", "{seed}", "{protocol}")),
     shell:

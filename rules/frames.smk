@@ -16,7 +16,7 @@ rule extract_frames:
         maximum_reject_share=lambda wildcards: str(CONFIGURATION.datasets[wildcards.dataset].maximum_reject_share),
     params:
         specification=lambda wildcards: PLAN.frames(wildcards.dataset, wildcards.frame_format).model_dump_json(),
-        code=code_fingerprint(stages.FRAMES),
+        code=code_fingerprint(code.FRAMES),
     shell:
         "exec python -m pipeline_lib extract-frames --specification {params.specification:q}"
         " --videos {input.videos:q} --output {output:q} --threads {threads}"

@@ -13,7 +13,7 @@ rule generate_videos:
     threads: 2
     params:
         specification=lambda wildcards: PLAN.generate(wildcards.dataset).model_dump_json(),
-        code=code_fingerprint(stages.GENERATE),
+        code=code_fingerprint(code.GENERATE),
         folder=str(LAYOUT.media_folder("{dataset}")),
     shell:
         "exec python -m pipeline_lib generate --specification {params.specification:q}"

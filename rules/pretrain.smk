@@ -12,6 +12,6 @@ rule motion_strength:
     conda:
         "../envs/training.yaml"
     params:
-        code=code_fingerprint(stages.STRENGTH),
+        code=code_fingerprint(code.STRENGTH),
     shell:
         "exec python -m pipeline_lib motion-strength --motion {input:q} --output {output:q} &> {log:q}"

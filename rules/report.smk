@@ -17,7 +17,7 @@ rule write_report:
     params:
         specification=lambda wildcards: PLAN.report(wildcards.target).model_dump_json(),
         root=str(LAYOUT.root),
-        code=code_fingerprint(stages.REPORT),
+        code=code_fingerprint(code.REPORT),
     shell:
         "exec python -m pipeline_lib report --specification {params.specification:q}"
         " --root {params.root:q} --output {output:q} &> {log:q}"

@@ -23,7 +23,7 @@ rule train_teacher:
         launcher="python",
     params:
         specification=lambda wildcards: run(wildcards).training.model_dump_json(),
-        code=lambda wildcards: code_fingerprint(training_modules(run(wildcards).training)),
+        code=lambda wildcards: code_fingerprint(code.training_modules(run(wildcards).training)),
         root=str(LAYOUT.root),
         folder=str(LAYOUT.experiment("{experiment}", "{split}", "{seed}")),
     shell:

@@ -54,6 +54,7 @@ class Stage:
         modules: the stage's modules; the fingerprint covers them and what they import.
         output: the artefact that carries the record.
         others: other files that the stage makes and without which it is not finished.
+        root: the output root; None finds it above the output.
         exclusive: hold the lock. In a distributed training only the first process holds it.
 
     Attributes:
@@ -63,11 +64,17 @@ class Stage:
     record: Record
 
     def __init__(
-        self, name: str, modules: Iterable[str], output: Path, others: Iterable[Path] = (), exclusive: bool = True
+        self,
+        name: str,
+        modules: Iterable[str],
+        output: Path,
+        others: Iterable[Path] = (),
+        root: Path | None = None,
+        exclusive: bool = True,
     ) -> None:
         self.name, self.modules, self.output, self.others = name, tuple(modules), output, tuple(others)
         self._exclusive = exclusive
-        self._layout = Layout.above(output)
+        self._layout = Layout.above(output) if root is None else Layout(root)
         self._outside: dict[str, str] = {}
         self._held = ExitStack()
 

@@ -18,12 +18,16 @@ def run(options: argparse.Namespace) -> int:
     from dataclasses import asdict
 
     from pipeline_lib.errors import UserError
-    from pipeline_lib.evaluation.comparison import paired_difference, per_class_differences, student_teacher_distance
-    from pipeline_lib.evaluation.scores import read_scores
-    from pipeline_lib.reporting.tables import signed
+    from pipeline_lib.tasks.classification.comparison import (
+        paired_difference,
+        per_class_differences,
+        student_teacher_distance,
+    )
+    from pipeline_lib.tasks.classification.scores import ScoreFile
+    from pipeline_lib.tasks.results import signed
     from pipeline_lib.text_table import text_table
 
-    first, second = read_scores(options.first), read_scores(options.second)
+    first, second = ScoreFile(options.first), ScoreFile(options.second)
     difference = paired_difference([first], [second], (str(options.first), str(options.second)))
     classes = sorted(per_class_differences(first, second), key=lambda row: (-abs(row.difference), row.name))
     try:

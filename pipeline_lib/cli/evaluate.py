@@ -31,10 +31,7 @@ def run(options: argparse.Namespace) -> int:
 
 def describe(record: dict) -> str:
     """One line about an evaluation: its figures with the counts behind them."""
-    metrics = record["metrics"]
-    return (
-        f"{record['experiment']} {record['split']}-{record['seed']} {record['protocol']}: "
-        f"Video@1 {100 * metrics['video_top1']:.2f} %, Video@5 {100 * metrics['video_top5']:.2f} %, "
-        f"Clip@1 {100 * metrics['clip_top1']:.2f} %, mean class {100 * metrics['mean_class_accuracy']:.2f} % "
-        f"({record['num_videos']} videos, {record['num_clips']} clips, manifest {record['manifest'][:12]})"
-    )
+    from pipeline_lib.tasks.results import load_presentation
+
+    run = f"{record['experiment']} {record['split']}-{record['seed']} {record['protocol']}"
+    return f"{run}: {load_presentation(record['task']).describe(record)}, manifest {record['manifest'][:12]}"

@@ -1,4 +1,4 @@
-"""Batches of clips: for given requests (evaluation), and for the global sample indices of a training.
+"""Batches of clips: of given requests, and for the global sample indices of a training.
 
 Both give uint8 batches, decoded in worker processes; ``pipeline_lib.clips.batches.to_network_input`` flips and
 normalises them on the device.
@@ -103,24 +103,6 @@ def directional_labels(classes: Sequence[str]) -> frozenset[int]:
     return frozenset(
         label for label, name in enumerate(classes) if re.search(r"(?<![a-z])(left|right)(?![a-z])", name.lower())
     )
-
-
-class RequestedClips(Dataset[Batch]):
-    """Clips asked for one by one: item i is request i (evaluation)."""
-
-    def __init__(self, reader: ClipReader, requests: Sequence[ClipRequest]) -> None:
-        self.reader = reader
-        self.requests = requests
-
-    def __len__(self) -> int:
-        return len(self.requests)
-
-    def __getitem__(self, position: int) -> Batch:
-        return self.reader.read([self.requests[position]])
-
-    def __getitems__(self, positions: Sequence[int]) -> Batch:
-        """A whole batch at once, so that nothing is copied to collate it."""
-        return self.reader.read([self.requests[position] for position in positions])
 
 
 class TrainingClips(Dataset[Batch]):
@@ -236,12 +218,12 @@ def _prepare_worker(_worker: int) -> None:
 
 
 def clip_loader(
-    dataset: Dataset[Batch], batches: Sampler[list[int]], num_workers: int, pin_memory: bool = False
+    dataset: Dataset[Batch], batches: Sampler[Any], num_workers: int, pin_memory: bool = False
 ) -> "DataLoader[Batch]":
     """A loader over given batches of indices; the number of workers does not change what it gives.
 
     Args:
-        dataset: ``RequestedClips`` or ``TrainingClips``.
+        dataset: ``TrainingClips`` or ``ProtocolClips``.
         batches: lists of indices.
         num_workers: processes that decode; 0 decodes in this process.
         pin_memory: page-locked batches, for a GPU.

@@ -93,7 +93,9 @@ class TrainingSpecification(Section):
 
 
 class EvaluationSpecification(Section):
-    """What the evaluation gets: the run whose weights are judged, and the protocol."""
+    """What the evaluation gets: the run whose weights are judged, the protocol, and the task that it is judged by."""
+
+    task: str = "classification"
 
     training: TrainingSpecification
     protocol_name: str
@@ -106,6 +108,7 @@ class EnsembleSpecification(Section):
     ``members`` are runs, ``{experiment}/{split}-{seed}``, in the order of the score files.
     """
 
+    task: str = "classification"
     experiment: str
     split: int
     seed: int

@@ -7,22 +7,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from pipeline_lib.artefacts.atomic import write_json
 from pipeline_lib.artefacts.layout import Layout
-from pipeline_lib.clips.batches import to_network_input
-from pipeline_lib.clips.dataset import ClipReader
 from pipeline_lib.clips.index import ClipIndex
+from pipeline_lib.clips.protocol_clips import ProtocolClips
 from pipeline_lib.configuration.data import FrameFormat
 from pipeline_lib.configuration.experiments import Protocol
 from pipeline_lib.configuration.specification import FramesSpecification, MotionSpecification, TrainingSpecification
 from pipeline_lib.errors import UserError
-from pipeline_lib.evaluation.metrics import softmax
-from pipeline_lib.evaluation.runner import batch_requests, video_requests
 from pipeline_lib.evaluation.trained import TrainedNetwork, load_trained
 from pipeline_lib.flow.motion_stage import extract_motion
 from pipeline_lib.media.frames_stage import extract_frames
 from pipeline_lib.media.shards import Shard
+from pipeline_lib.tasks.classification.metrics import softmax
+from pipeline_lib.tasks.classification.task import TASK
+from pipeline_lib.tasks.outputs import video_outputs
 
 VIDEO = "video"
 """Id of the one video in the shards made here."""
@@ -146,15 +147,11 @@ def _extract(
 
 def clip_probabilities(trained: TrainedNetwork, index: ClipIndex, protocol: Protocol) -> np.ndarray:
     """Softmax of every clip of the index' first video, float64 (num_clips, num_classes)."""
-    sampling = trained.specification.recipe.sampling
-    shape = (int(index.num_frames[0]), int(index.heights[0]), int(index.widths[0]))
-    requests = [request for request, _ in video_requests(protocol, sampling, 0, *shape)]
-    reader = ClipReader(index, [trained.specification.modality])
-    logits = []
-    for batch in batch_requests(requests):
-        clips = to_network_input(reader.read([requests[position] for position in batch]), trained.device)
-        logits.append(trained.logits(clips[trained.specification.modality]).numpy())
-    return softmax(np.concatenate(logits))
+    specification = trained.specification
+    clips = ProtocolClips(index, protocol, specification.recipe.sampling, [specification.modality])
+    with trained.computing():
+        found = next(video_outputs(clips, TASK.forward(trained.network, specification.modality), trained.device))
+    return softmax(torch.stack(list(found.outputs)).numpy())
 
 
 def predict(

@@ -6,6 +6,7 @@ pooled features, each validation video asks the training videos by cosine, and R
 their own class among the k nearest. k-NN classification weighs its votes as Wu et al. 2018 (section 3.4).
 """
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,78 +14,47 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import nn
 
-from pipeline_lib.artefacts import stages
 from pipeline_lib.artefacts.atomic import write_json
-from pipeline_lib.artefacts.layout import Layout
 from pipeline_lib.artefacts.progress import Progress
-from pipeline_lib.artefacts.records import content_digest, distribution_versions, torch_versions
+from pipeline_lib.artefacts.records import content_digest
 from pipeline_lib.artefacts.stage import Stage
-from pipeline_lib.clips.batches import to_network_input
-from pipeline_lib.clips.dataset import ClipReader, RequestedClips, clip_loader
-from pipeline_lib.clips.index import ClipIndex, build_index
-from pipeline_lib.configuration.experiments import Protocol
+from pipeline_lib.clips.index import ClipIndex
 from pipeline_lib.configuration.specification import EvaluationSpecification
 from pipeline_lib.errors import UserError
-from pipeline_lib.evaluation.results import NUM_NEIGHBOURS
-from pipeline_lib.evaluation.runner import RequestBatches, batch_requests, manifest_digest, video_requests
-from pipeline_lib.evaluation.trained import TrainedNetwork, load_trained
-from pipeline_lib.models.catalogue import resolve
+from pipeline_lib.evaluation.code import retrieval_modules
+from pipeline_lib.evaluation.results import NUM_NEIGHBOURS, read_metrics
+from pipeline_lib.evaluation.runner import Judged, judged
+from pipeline_lib.tasks.outputs import Forward
 
 RANKS = (1, 5, 10)
 VOTE_TEMPERATURE = 0.07
 QUERIES_AT_ONCE = 512
 
 
-@torch.inference_mode()
-def pooled_features(trained: TrainedNetwork, clip_BCTHW: torch.Tensor) -> torch.Tensor:
-    """The last stage's activations, averaged over time and space: (B, C) float32 on the CPU."""
-    network = trained.network
+def pooled_features(network: nn.Module, seen: str) -> Forward:
+    """The last stage's activations, averaged over time and space: (C,) float64 of each clip, on the CPU."""
     name = network.endpoints[-2]  # type: ignore[index]
-    mixed = trained.device.type == "cuda" and trained.specification.recipe.precision == "bfloat16"
-    with torch.autocast(trained.device.type, dtype=torch.bfloat16, enabled=mixed):
-        features: torch.Tensor = network.forward_features(clip_BCTHW, [name])[name]  # type: ignore[operator]
-    return F.adaptive_avg_pool3d(features.float(), 1).flatten(1).cpu()
+
+    def features(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        found: torch.Tensor = network.forward_features(batch[seen], [name])[name]  # type: ignore[operator]
+        return F.adaptive_avg_pool3d(found.float(), 1).flatten(1).cpu().double()
+
+    return features
 
 
-def video_features(trained: TrainedNetwork, index: ClipIndex, protocol: Protocol, num_workers: int) -> np.ndarray:
-    """The mean of each video's clips, of unit length: float32 (N, C), in the index's order.
-
-    Args:
-        trained: the network.
-        index: the videos.
-        protocol: which clips.
-        num_workers: processes that decode; 0 decodes in this one.
-    """
-    sampling, modality = trained.specification.recipe.sampling, trained.specification.modality
-    requests = [
-        request
-        for row in range(len(index))
-        for request, _ in video_requests(
-            protocol,
-            sampling,
-            row,
-            int(index.num_frames[row]),
-            int(index.heights[row]),
-            int(index.widths[row]),
-        )
-    ]
-    batches = batch_requests(requests)
-    clips = RequestedClips(ClipReader(index, [modality]), requests)
-    loader = clip_loader(clips, RequestBatches(batches), num_workers, trained.device.type == "cuda")
-    sums: torch.Tensor | None = None
-    with Progress(f"features {trained.specification.experiment}", len(requests), "clips") as progress:
-        for batch, positions in zip(loader, batches, strict=True):
-            features = pooled_features(trained, to_network_input(batch, trained.device)[modality])
-            if sums is None:
-                sums = torch.zeros(len(index), features.shape[1], dtype=torch.float64)
-            videos = torch.tensor([requests[position].video for position in positions])
-            # In order, one after the other: a video's sum must not depend on how clips are cut into batches.
-            for video, row in zip(videos.tolist(), features.double(), strict=True):
-                sums[video] += row
-            progress.advance(len(positions))
-    assert sums is not None  # an index is never empty
-    unit: np.ndarray = F.normalize(sums, dim=1).float().numpy()
+def video_features(run: Judged, index: ClipIndex) -> np.ndarray:
+    """The mean of each video's clips, of unit length: float32 (N, C), in the index's order."""
+    training = run.specification.training
+    forward = pooled_features(run.trained.network, training.modality)
+    rows: dict[int, torch.Tensor] = {}
+    with Progress(f"features {training.experiment}", len(index), "videos") as progress:
+        for found in run.outputs(index, forward):
+            # One after the other: a video's sum must not depend on how clips are cut into batches.
+            rows[found.row] = functools.reduce(torch.add, found.outputs)
+            progress.advance()
+    unit: np.ndarray = F.normalize(torch.stack([rows[row] for row in range(len(index))]), dim=1).float().numpy()
     return unit
 
 
@@ -147,47 +117,25 @@ def retrieve(specification: EvaluationSpecification, root: Path, output: Path, n
     Raises:
         UserError: an input is missing or unreadable.
     """
-    training, protocol = specification.training, specification.protocol
-    layout = Layout(root)
-    weights = layout.weights(training.experiment, str(training.split), str(training.seed))
-    with Stage("retrieve", stages.retrieval_modules(resolve(training.model.name)[0]), output) as stage:
-        trained = load_trained(weights, training.hardware.device)
-        if trained.device.type == "cpu":
-            torch.set_num_threads(training.hardware.num_threads)
-        motion = training.motion if training.modality == "flow" else None
-        place = (training.dataset, training.frame_format, motion, training.num_shards, training.split)
-        gallery, queries = (build_index(layout, *place, subset) for subset in ("train", "validation"))
+    training = specification.training
+    modules = retrieval_modules(training.model.name, specification.task)
+    with Stage("retrieve", modules, output, root=root) as stage:
+        run = judged(specification, root, num_threads)
+        gallery, queries = (run.index(subset) for subset in ("train", "validation"))
         if gallery.classes != queries.classes:
-            raise UserError(f"{layout.manifest(training.dataset)}: train and validation differ in their classes.")
-        num_workers = num_threads if trained.device.type == "cuda" else 0
-        features = [video_features(trained, index, protocol, num_workers) for index in (gallery, queries)]
+            raise UserError(f"{run.summary}: train and validation differ in their classes.")
+        parameters = run.parameters(gallery=gallery, queries=queries)
+        if stage.is_finished(parameters, run.inputs(gallery, queries), run.versions()):
+            return read_metrics(output)
+        features = [video_features(run, index) for index in (gallery, queries)]
         figures = neighbour_figures(features[1], queries.labels, features[0], gallery.labels, len(gallery.classes))
-        record = {
-            "experiment": training.experiment,
-            "split": training.split,
-            "seed": training.seed,
-            "protocol": specification.protocol_name,
-            "dataset": training.dataset,
-            "manifest": manifest_digest(layout, training.dataset),
+        record = run.names() | {
+            "manifest": content_digest(run.summary),
             "num_queries": len(queries),
             "num_gallery": len(gallery),
             "num_features": int(features[0].shape[1]),
             "metrics": figures,
-            "provenance": stage.describe(
-                {
-                    "dataset": training.dataset,
-                    "split": training.split,
-                    "protocol": protocol.model_dump(),
-                    "sampling": training.recipe.sampling.model_dump(),
-                    "device": trained.device.type,
-                    "gallery": gallery.digest,
-                    "queries": queries.digest,
-                },
-                {weights: content_digest(weights)} | gallery.inputs | queries.inputs,
-                torch_versions(trained.device.type)
-                | distribution_versions(["simplejpeg", "opencv-contrib-python-headless", "numpy"]),
-                {layout.summary(training.dataset): manifest_digest(layout, training.dataset)},
-            ),
+            "provenance": stage.record,
         }
         write_json(output, record)
         stage.finish({"videos": len(gallery) + len(queries)})

@@ -1,5 +1,7 @@
 """A trained network from its weights file, ready to judge clips."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -7,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from pipeline_lib.artefacts.layout import Layout
 from pipeline_lib.configuration.device import choose_device
 from pipeline_lib.configuration.specification import TrainingSpecification
 from pipeline_lib.errors import UserError
@@ -32,13 +35,12 @@ class TrainedNetwork:
     provenance: dict[str, Any]
     device: torch.device
 
-    @torch.inference_mode()
-    def logits(self, clip_BCTHW: torch.Tensor) -> torch.Tensor:
-        """Logits (B, num_classes), float32 on the CPU; on a GPU in the recipe's precision."""
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """Without gradients; on a GPU in the recipe's precision."""
         mixed = self.device.type == "cuda" and self.specification.recipe.precision == "bfloat16"
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=mixed):
-            logits: torch.Tensor = self.network(clip_BCTHW)
-        return logits.float().cpu()
+        with torch.inference_mode(), torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=mixed):
+            yield
 
 
 def load_trained(path: Path, wanted_device: str | None = None) -> TrainedNetwork:
@@ -61,6 +63,34 @@ def load_trained(path: Path, wanted_device: str | None = None) -> TrainedNetwork
     network = network.to(device).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     network.eval().requires_grad_(False)
     return TrainedNetwork(network, classes, specification, provenance, device)
+
+
+def load_run(layout: Layout, wanted: TrainingSpecification) -> TrainedNetwork:
+    """The network of a run, set up so that equal inputs give equal bytes on the CPU.
+
+    Raises:
+        UserError: the weights are missing, damaged, or of another run.
+    """
+    path = layout.weights(wanted.experiment, str(wanted.split), str(wanted.seed))
+    trained = load_trained(path, wanted.hardware.device)
+    made = trained.specification
+    if (made.experiment, made.split, made.seed, made.model) != (
+        wanted.experiment,
+        wanted.split,
+        wanted.seed,
+        wanted.model,
+    ):
+        raise UserError(
+            f"{path} holds {made.experiment} {made.split}-{made.seed} ({made.model.name}), not "
+            f"{wanted.experiment} {wanted.split}-{wanted.seed} ({wanted.model.name}): train it again."
+        )
+    if trained.device.type == "cpu":
+        # As in training: the order of float sums, and so the last bits, follow from the number of threads.
+        torch.set_num_threads(wanted.hardware.num_threads)
+        torch.use_deterministic_algorithms(True)
+        # Deterministic mode would fill every new tensor, which finds bugs and costs time.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    return trained
 
 
 def read_specification(path: Path) -> TrainingSpecification:

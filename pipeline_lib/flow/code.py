@@ -7,6 +7,9 @@ SHAPES_NO_ARTEFACT = True
 
 STAGE = "pipeline_lib.flow.motion_stage"
 
+STRENGTH = ("pipeline_lib.flow.strength_stage",)
+"""The modules that measure how strong the motion of each frame is."""
+
 METHODS = {
     "tvl1": "pipeline_lib.flow.tvl1.method",
     "farneback": "pipeline_lib.flow.farneback",

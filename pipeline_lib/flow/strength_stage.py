@@ -18,8 +18,8 @@ from pipeline_lib.artefacts.atomic import atomic_path
 from pipeline_lib.artefacts.progress import Progress
 from pipeline_lib.artefacts.records import ContentDigest, content_digest, distribution_versions
 from pipeline_lib.artefacts.stage import Stage
-from pipeline_lib.artefacts.stages import STRENGTH
 from pipeline_lib.errors import UserError
+from pipeline_lib.flow.code import STRENGTH
 from pipeline_lib.flow.quantisation import Quantisation, decode_image
 from pipeline_lib.media.shards import Shard
 

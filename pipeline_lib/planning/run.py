@@ -182,6 +182,13 @@ class Run:
         return Run(experiment.teacher, self.split, self.seed, self.configuration).motion
 
     @property
+    def task(self) -> str:
+        """What it is judged by. Features of a network without a classifier are compared by the videos' classes."""
+        if isinstance(self.entry, Ensemble):
+            return self.members[0].task
+        return self.trained.objective.task or "classification"
+
+    @property
     def network_module(self) -> str:
         """The module that builds its network."""
         return resolve(self.trained.model.name)[0]
@@ -270,12 +277,16 @@ class Run:
     def evaluation(self, protocol: str) -> EvaluationSpecification:
         """What ``evaluate`` and ``retrieve`` get."""
         return EvaluationSpecification(
-            training=self.training, protocol_name=protocol, protocol=self.configuration.protocols[protocol]
+            task=self.task,
+            training=self.training,
+            protocol_name=protocol,
+            protocol=self.configuration.protocols[protocol],
         )
 
     def ensemble(self, protocol: str) -> EnsembleSpecification:
         """What ``ensemble`` gets."""
         return EnsembleSpecification(
+            task=self.task,
             experiment=self.experiment,
             split=self.split,
             seed=self.seed,

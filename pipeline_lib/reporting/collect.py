@@ -4,7 +4,6 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,28 +16,9 @@ from pipeline_lib.artefacts.records import read_header
 from pipeline_lib.configuration.specification import ReportedExperiment, ReportSpecification
 from pipeline_lib.errors import UserError
 from pipeline_lib.evaluation.results import read_metrics
-from pipeline_lib.evaluation.scores import Scores, read_scores
+from pipeline_lib.tasks.results import EvaluatedRun, Result
 
 NUM_REJECTS_LISTED = 60
-
-
-@dataclass(frozen=True)
-class Run:
-    """One evaluated run of an experiment under one protocol."""
-
-    split: int
-    seed: int
-    metrics: Mapping[str, Any]
-    scores_path: Path
-
-    @cached_property
-    def scores(self) -> Scores:
-        """The score file, read when first asked for."""
-        return read_scores(self.scores_path)
-
-    def figure(self, name: str) -> float:
-        """A figure of ``metrics.json``."""
-        return float(self.metrics["metrics"][name])
 
 
 @dataclass(frozen=True)
@@ -48,39 +28,6 @@ class Curve:
     label: str
     steps: np.ndarray
     values: dict[str, np.ndarray]
-
-
-@dataclass
-class Result:
-    """An experiment under one protocol, over its runs."""
-
-    experiment: ReportedExperiment
-    protocol: str
-    runs: list[Run]
-
-    @property
-    def name(self) -> str:
-        """The experiment's name."""
-        return self.experiment.name
-
-    def mean(self, figure: str) -> float:
-        """Mean of a figure over the runs."""
-        return float(np.mean([run.figure(figure) for run in self.runs]))
-
-    def spread(self, figure: str) -> float | None:
-        """Sample standard deviation over the runs; None for a single one."""
-        values = [run.figure(figure) for run in self.runs]
-        return float(np.std(values, ddof=1)) if len(values) > 1 else None
-
-    @property
-    def manifest(self) -> str:
-        """Digest of the manifest behind the first run."""
-        return str(self.runs[0].metrics["manifest"])
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """What became of the listed videos, of the first run."""
-        return dict(self.runs[0].metrics.get("counts", {}))
 
 
 @dataclass(frozen=True)
@@ -222,7 +169,7 @@ def collect(specification: ReportSpecification, root: Path) -> Report:
                 for seed in experiment.seeds:
                     place = (experiment.name, str(split), str(seed), protocol)
                     inputs += [layout.scores(*place), layout.metrics(*place)]
-                    runs.append(Run(split, seed, read_metrics(layout.metrics(*place)), layout.scores(*place)))
+                    runs.append(EvaluatedRun(split, seed, read_metrics(layout.metrics(*place)), layout.scores(*place)))
             results.append(Result(experiment, protocol, runs))
         if experiment.retrieval is not None:
             places = [

@@ -3,15 +3,8 @@
 from dataclasses import dataclass
 
 from pipeline_lib.errors import UserError
-from pipeline_lib.evaluation.comparison import (
-    ClassDifference,
-    Difference,
-    Distance,
-    paired_difference,
-    per_class_differences,
-    student_teacher_distance,
-)
-from pipeline_lib.reporting.collect import Report, Result, Run
+from pipeline_lib.reporting.collect import Report
+from pipeline_lib.tasks.results import Difference, EvaluatedRun, Result, load_presentation
 
 BASELINE_STAGES = ("train_baseline", "pretrain")
 
@@ -23,7 +16,6 @@ class Comparison:
     first: Result
     second: Result
     difference: Difference | None
-    per_class: list[ClassDifference]
     problem: str = ""
 
     @property
@@ -57,7 +49,7 @@ def default_pairs(report: Report) -> list[tuple[str, str]]:
     return pairs
 
 
-def _common_runs(first: Result, second: Result) -> list[tuple[Run, Run]]:
+def _common_runs(first: Result, second: Result) -> list[tuple[EvaluatedRun, EvaluatedRun]]:
     """Runs of equal split and seed; if no seed is common, runs of the same split in order."""
     by_place = {(run.split, run.seed): run for run in second.runs}
     common = [(run, by_place[run.split, run.seed]) for run in first.runs if (run.split, run.seed) in by_place]
@@ -88,14 +80,16 @@ def compare(report: Report) -> list[Comparison]:
             try:
                 if not pairs:
                     raise UserError(f"{first_name} and {second_name} have no split in common.")
+                if first.task != second.task:
+                    raise UserError(f"{first_name} and {second_name} are judged by different tasks.")
                 # Splits judge different videos: each is a sample of its own, so the first split is compared.
                 split = pairs[0][0].split
                 chosen = [pair for pair in pairs if pair[0].split == split]
-                ours, theirs = [one.scores for one, _ in chosen], [other.scores for _, other in chosen]
-                difference = paired_difference(ours, theirs, names)
-                comparisons.append(Comparison(first, second, difference, per_class_differences(ours[0], theirs[0])))
+                ours, theirs = [one.predictions for one, _ in chosen], [other.predictions for _, other in chosen]
+                difference = load_presentation(first.task).difference(ours, theirs, names)
+                comparisons.append(Comparison(first, second, difference))
             except UserError as error:
-                comparisons.append(Comparison(first, second, None, [], str(error)))
+                comparisons.append(Comparison(first, second, None, str(error)))
     return comparisons
 
 
@@ -106,7 +100,7 @@ class TaughtBy:
     student: str
     teacher: str
     protocol: str
-    distance: Distance | None
+    distance: dict[str, float] | None
     problem: str = ""
 
 
@@ -116,12 +110,13 @@ def teacher_distances(report: Report) -> list[TaughtBy]:
     for result in report.results:
         teacher_name = result.experiment.teacher
         teacher = report.result(teacher_name, result.protocol) if teacher_name else None
-        if teacher_name is None or teacher is None:
+        if teacher_name is None or teacher is None or teacher.task != result.task:
             continue
         baselines = [
             other
             for other in report.results
             if other.protocol == result.protocol
+            and other.task == result.task
             and other.experiment.dataset == result.experiment.dataset
             and other.experiment.stage in BASELINE_STAGES
             and other.experiment.modality == "rgb"
@@ -131,8 +126,8 @@ def teacher_distances(report: Report) -> list[TaughtBy]:
             try:
                 if not pairs:
                     raise UserError("no run in common")
-                distance = student_teacher_distance(pairs[0][0].scores, pairs[0][1].scores)
+                distance = load_presentation(student.task).distance(*(run.predictions for run in pairs[0]))
                 rows.append(TaughtBy(student.name, teacher_name, result.protocol, distance))
             except UserError as error:
                 rows.append(TaughtBy(student.name, teacher_name, result.protocol, None, str(error)))
-    return list(dict.fromkeys(rows))
+    return [row for place, row in enumerate(rows) if row not in rows[:place]]

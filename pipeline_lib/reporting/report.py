@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import numpy as np
 
 from pipeline_lib.artefacts.atomic import write_bytes
 from pipeline_lib.artefacts.layout import Layout
@@ -23,98 +22,51 @@ from pipeline_lib.artefacts.records import (
     read_record,
 )
 from pipeline_lib.artefacts.stage import Stage
-from pipeline_lib.artefacts.stages import REPORT
 from pipeline_lib.configuration.specification import ReportSpecification
-from pipeline_lib.evaluation.metrics import Evaluation
 from pipeline_lib.evaluation.results import NUM_NEIGHBOURS
 from pipeline_lib.reporting import figures
-from pipeline_lib.reporting.collect import Report, Result, collect
+from pipeline_lib.reporting.code import REPORT
+from pipeline_lib.reporting.collect import Report, collect
 from pipeline_lib.reporting.compare import Comparison, compare, teacher_distances
 from pipeline_lib.reporting.flow_pictures import Gallery, colour_wheel_picture, galleries
-from pipeline_lib.reporting.tables import FIGURES, result_tables, signed
+from pipeline_lib.reporting.tables import result_tables
+from pipeline_lib.tasks.results import Section, load_presentation, signed
 
 DATA_FILES = ("page.html.j2", "page.css")
 """The page and its style sheet, beside this module; the fingerprint covers them."""
 
-MAXIMUM_CONFUSION_CLASSES = 24
-NUM_CONFUSED_PAIRS = 15
-MAXIMUM_CLASS_ROWS = 40
-
 
 def _cards(report: Report, comparisons: list[Comparison]) -> list[dict[str, str]]:
-    """The figures that a reader wants first."""
+    """The figures that a reader wants first: of each task the column by which rows are ranked."""
     cards = []
     for entry in comparisons[:2]:
         if entry.difference is None:
             continue
         low, high = 100 * entry.difference.low, 100 * entry.difference.high
+        label = load_presentation(entry.first.task).columns[0].label
         cards.append(
             {
                 "value": f"{signed(100 * entry.difference.mean)} points",
-                "label": f"{entry.label}, Video@1 ({signed(low)} … {signed(high)})",
+                "label": f"{entry.label}, {label} ({signed(low)} … {signed(high)})",
                 "tone": {"better": "good", "worse": "bad"}.get(entry.verdict, ""),
             }
         )
-    best = sorted(report.results, key=lambda result: -result.mean("video_top1"))[: 4 - len(cards)]
-    cards += [
-        {"value": f"{100 * result.mean('video_top1'):.1f} %", "label": f"{result.name}, Video@1", "tone": ""}
-        for result in best
-    ]
-    return cards
+    shown = []
+    for result in report.results:
+        column = load_presentation(result.task).columns[0]
+        shown.append((result.mean(column.name), f"{result.name}, {column.label}"))
+    best = sorted(shown, key=lambda pair: -pair[0])[: 4 - len(cards)]
+    return cards + [{"value": f"{100 * value:.1f} %", "label": label, "tone": ""} for value, label in best]
 
 
-def _class_tables(report: Report) -> list[dict[str, Any]]:
-    """Accuracy per class and experiment, one table a data set and protocol; of many classes the most different."""
-    tables = []
-    places = dict.fromkeys((result.experiment.dataset, result.protocol) for result in report.results)
-    for dataset, protocol in places:
-        chosen = [r for r in report.results if (r.experiment.dataset, r.protocol) == (dataset, protocol)]
-        by_class = [{entry["class"]: entry for entry in result.runs[0].metrics["per_class"]} for result in chosen]
-        rows = []
-        for name, entry in by_class[0].items():
-            shares = [other.get(name, {}).get("accuracy") for other in by_class]
-            if any(share is not None for share in shares):
-                rows.append({"name": name, "num_videos": entry["num_videos"], "shares": shares})
-        omitted = max(0, len(rows) - MAXIMUM_CLASS_ROWS)
-        if omitted:
-
-            def spread(row: dict[str, Any]) -> float:
-                known = [share for share in row["shares"] if share is not None]
-                return float(max(known) - min(known))
-
-            kept = sorted(rows, key=lambda row: (-spread(row), row["name"]))[:MAXIMUM_CLASS_ROWS]
-            rows = sorted(kept, key=lambda row: str(row["name"]))
-        names = [result.name for result in chosen]
-        tables.append({"dataset": dataset, "protocol": protocol, "names": names, "rows": rows, "omitted": omitted})
-    return tables
-
-
-def _confusion(result: Result) -> dict[str, Any]:
-    """A confusion matrix, or of many classes the pairs that are confused most."""
-    evaluation = Evaluation(result.runs[0].scores)
-    matrix, classes = evaluation.confusion, evaluation.scores.classes
-    several = f" ({result.runs[0].split}-{result.runs[0].seed})" if len(result.runs) > 1 else ""
-    content: dict[str, Any] = {"name": result.name + several, "classes": classes, "rows": [], "pairs": []}
-    totals = matrix.sum(axis=1)
-    if len(classes) <= MAXIMUM_CONFUSION_CLASSES:
-        for label, name in enumerate(classes):
-            counts = matrix[label].tolist()
-            cells = [{"count": count, "share": count / max(int(totals[label]), 1)} for count in counts]
-            content["rows"].append({"name": name, "cells": cells})
-        return content
-    wrong = matrix - np.diag(np.diag(matrix))
-    order = np.argsort(-wrong, axis=None, kind="stable")[:NUM_CONFUSED_PAIRS]
-    for label, prediction in zip(*np.unravel_index(order, wrong.shape), strict=True):
-        if wrong[label, prediction]:
-            content["pairs"].append(
-                {
-                    "label": classes[label],
-                    "prediction": classes[prediction],
-                    "count": int(wrong[label, prediction]),
-                    "total": int(totals[label]),
-                }
-            )
-    return content
+def _sections(report: Report, comparisons: list[Comparison]) -> list[Section]:
+    """What each task shows beside its table."""
+    found = []
+    for task in dict.fromkeys(result.task for result in report.results):
+        results = [result for result in report.results if result.task == task]
+        pairs = [(entry.first, entry.second) for entry in comparisons if entry.difference and entry.first.task == task]
+        found += load_presentation(task).sections(results, pairs)
+    return found
 
 
 def shown_artefacts(report: Report, shown: Sequence[Gallery]) -> list[Path]:
@@ -165,6 +117,9 @@ def page(report: Report, shown: Sequence[Gallery] = (), record: Record | None = 
     """
     comparisons = compare(report)
     versions, origins = _origins(report.layout, shown_artefacts(report, shown))
+    tasks = dict.fromkeys(result.task for result in report.results)
+    headline = " or ".join(load_presentation(task).columns[0].label for task in tasks)
+    distances = teacher_distances(report)
     num_classes = {dataset.name: len(dataset.classes) for dataset in report.datasets}
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_data_file),
@@ -179,28 +134,20 @@ def page(report: Report, shown: Sequence[Gallery] = (), record: Record | None = 
         notes=report.specification.notes,
         cards=_cards(report, comparisons),
         tables=result_tables(report),
-        figures=FIGURES,
-        labels=dict(FIGURES),
+        legends=[load_presentation(task).legend for task in tasks],
+        headline=headline,
+        sections=_sections(report, comparisons),
         num_classes=num_classes,
         signed=signed,
         comparisons=comparisons,
-        difference_figure=figures.differences(comparisons),
-        distances=teacher_distances(report),
+        difference_figure=figures.differences(comparisons, headline),
+        distances=distances,
+        distance_names=list(dict.fromkeys(name for row in distances for name in row.distance or {})),
         curves=figures.training_curves(report.curves) if report.curves else None,
         accuracy=figures.training_accuracy(report.curves, "top1", "training clips recognised, %"),
         neighbours=figures.training_accuracy(report.curves, "knn_top1", "training clips, k-NN, %"),
         retrievals=report.retrievals,
         num_neighbours=NUM_NEIGHBOURS,
-        class_tables=_class_tables(report),
-        class_figures=[
-            {
-                "svg": figures.class_differences(entry),
-                "caption": f"{entry.label}, accuracy per class (number of its videos in brackets).",
-            }
-            for entry in comparisons
-            if entry.per_class
-        ],
-        confusions=[_confusion(result) for result in report.results],
         galleries=shown,
         wheel=colour_wheel_picture() if shown else None,
         datasets=report.datasets,

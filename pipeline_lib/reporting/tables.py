@@ -5,17 +5,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline_lib.configuration.specification import ReportedExperiment
-from pipeline_lib.reporting.collect import Report, Result
+from pipeline_lib.reporting.collect import Report
 from pipeline_lib.reporting.compare import Comparison
+from pipeline_lib.tasks.results import Column, Result, load_presentation
 from pipeline_lib.text_table import text_table
-
-FIGURES = (
-    ("video_top1", "Video@1"),
-    ("video_top5", "Video@5"),
-    ("clip_top1", "Clip@1"),
-    ("mean_class_accuracy", "Mean class"),
-)
-"""Figures of ``metrics.json`` in the order of the table's columns, with their names in the papers."""
 
 INFLATED_FAMILIES = ("i3d", "s3d", "i2d")
 """Parts of the names of networks that the papers initialise from ImageNet."""
@@ -33,8 +26,8 @@ class Row:
     network: str
     figures: dict[str, float]
     spread: dict[str, float | None]
-    interval: tuple[float, float]
-    calibration: float
+    intervals: dict[str, tuple[float, float]]
+    """Of a figure in one run, per cent; where the task gives one."""
     num_runs: int
     num_videos: int
     num_listed: int
@@ -45,17 +38,13 @@ class Row:
     manifest_marks: list[str]
     """That the row judges other videos than the first one; they stand at the row's name."""
     best: bool = False
+    paper_lines: list[str] = field(default_factory=list)
+    """The paper's further figures, with their names."""
 
     @property
     def compared(self) -> str | None:
-        """The figure that ours and the paper's are compared by: Video@1 where the paper has it."""
+        """The figure that ours and the paper's are compared by: the first one that the paper prints."""
         return next(iter(self.paper), None)
-
-    @property
-    def paper_lines(self) -> list[str]:
-        """The paper's further figures, with their names."""
-        names = dict(FIGURES)
-        return [f"{names[name]} {value:.1f}" for name, value in list(self.paper.items())[1:]]
 
 
 @dataclass(frozen=True)
@@ -64,20 +53,21 @@ class Table:
 
     dataset: str
     protocol: str
+    columns: tuple[Column, ...]
     manifests: list[str]
     rows: list[Row]
     notes: list[tuple[str, str]] = field(default_factory=list)
     """Mark and what it means."""
 
     @property
+    def labels(self) -> dict[str, str]:
+        """Name of each figure → its label."""
+        return {column.name: column.label for column in self.columns}
+
+    @property
     def has_paper(self) -> bool:
         """Whether any row has a number of a paper beside it."""
         return any(row.paper for row in self.rows)
-
-
-def signed(value: float) -> str:
-    """A difference with one decimal, its sign as typeset (−, not a hyphen)."""
-    return f"{value:+.1f}".replace("-", "−")
 
 
 def modality_label(modality: str) -> str:
@@ -96,9 +86,10 @@ def paper_of(experiment: ReportedExperiment, protocol: str) -> dict[str, Any]:
     return experiment.paper if protocol == experiment.protocols[0] else {}
 
 
-def paper_numbers(paper: dict[str, Any]) -> dict[str, float]:
+def paper_numbers(paper: dict[str, Any], columns: Sequence[Column]) -> dict[str, float]:
     """The paper's figures, per cent, by the names of ``metrics.json``."""
-    return {name: float(paper[name]) for name, _ in FIGURES if isinstance(paper.get(name), int | float)}
+    names = [column.name for column in columns if column.printed]
+    return {name: float(paper[name]) for name in names if isinstance(paper.get(name), int | float)}
 
 
 def _differences_from_paper(result: Result, trainings: dict[str, dict[str, Any]]) -> list[str]:
@@ -125,19 +116,21 @@ def _differences_from_paper(result: Result, trainings: dict[str, dict[str, Any]]
 def result_tables(report: Report) -> list[Table]:
     """One table per data set and protocol, its rows in the order of the specification."""
     tables = []
-    places = dict.fromkeys((result.experiment.dataset, result.protocol) for result in report.results)
-    for dataset, protocol in places:
-        chosen = [r for r in report.results if (r.experiment.dataset, r.protocol) == (dataset, protocol)]
+    places = dict.fromkeys((result.task, result.experiment.dataset, result.protocol) for result in report.results)
+    for task, dataset, protocol in places:
+        columns = load_presentation(task).columns
+        headline, names = columns[0].name, {column.name: column.label for column in columns}
+        chosen = [r for r in report.results if (r.task, r.experiment.dataset, r.protocol) == (task, dataset, protocol)]
         manifests = list(dict.fromkeys(run.metrics["manifest"] for result in chosen for run in result.runs))
         notes: dict[str, str] = {}
         rows = []
         # The best of one manifest only: rows of another one are marked, not ranked.
         comparable = [r for r in chosen if all(run.metrics["manifest"] == manifests[0] for run in r.runs)]
-        highest = max((result.mean("video_top1") for result in comparable), default=None)
+        highest = max((result.mean(headline) for result in comparable), default=None)
         for result in chosen:
             marks = []
             printed = paper_of(result.experiment, result.protocol)
-            paper = paper_numbers(printed)
+            paper = paper_numbers(printed, columns)
             reasons = _differences_from_paper(result, report.trainings) if paper else []
             if reasons:
                 text = "Differs from the paper: " + "; ".join(reasons) + "."
@@ -159,10 +152,13 @@ def result_tables(report: Report) -> list[Table]:
                     description=result.experiment.description,
                     modality=modality_label(result.experiment.modality),
                     network=result.experiment.model or f"{len(result.experiment.members)} networks",
-                    figures={name: 100 * result.mean(name) for name, _ in FIGURES},
-                    spread={name: _per_cent(result.spread(name)) for name, _ in FIGURES},
-                    interval=(100 * first["video_top1_interval_low"], 100 * first["video_top1_interval_high"]),
-                    calibration=100 * result.mean("calibration_error"),
+                    figures={name: 100 * result.mean(name) for name in names},
+                    spread={name: _per_cent(result.spread(name)) for name in names},
+                    intervals={
+                        column.name: (100 * first[column.interval[0]], 100 * first[column.interval[1]])
+                        for column in columns
+                        if column.interval is not None
+                    },
                     num_runs=len(result.runs),
                     num_videos=int(result.runs[0].metrics["num_videos"]),
                     num_listed=result.counts.get("listed", 0),
@@ -170,10 +166,11 @@ def result_tables(report: Report) -> list[Table]:
                     paper=paper,
                     marks=marks,
                     manifest_marks=manifest_marks,
-                    best=len(comparable) > 1 and result in comparable and result.mean("video_top1") == highest,
+                    best=len(comparable) > 1 and result in comparable and result.mean(headline) == highest,
+                    paper_lines=[f"{names[name]} {value:.1f}" for name, value in list(paper.items())[1:]],
                 )
             )
-        tables.append(Table(dataset, protocol, manifests, rows, list(notes.items())))
+        tables.append(Table(dataset, protocol, columns, manifests, rows, list(notes.items())))
     return tables
 
 
@@ -185,19 +182,20 @@ def results_text(report: Report) -> str:
     """The result tables for a terminal."""
     parts = []
     for table in result_tables(report):
-        header = ["experiment", "input", *(name for _, name in FIGURES), "videos"]
+        columns = [column for column in table.columns if column.printed]
+        header = ["experiment", "input", *(column.label for column in columns), "videos"]
         if table.has_paper:
             header.append("paper")
         rows = []
         for row in table.rows:
             cells = [row.name + "".join(f" [{mark}]" for mark in row.manifest_marks), row.modality]
-            for name, _ in FIGURES:
-                spread = row.spread[name]
-                cells.append(f"{row.figures[name]:.1f}" + (f" ± {spread:.1f}" if spread is not None else ""))
+            for column in columns:
+                spread = row.spread[column.name]
+                cells.append(f"{row.figures[column.name]:.1f}" + (f" ± {spread:.1f}" if spread is not None else ""))
             cells.append(str(row.num_videos))
             if table.has_paper:
                 number = "" if row.compared is None else f"{row.paper[row.compared]:.1f}"
-                named = "" if row.compared in (None, "video_top1") else f"{dict(FIGURES)[row.compared or '']} "
+                named = "" if row.compared in (None, columns[0].name) else f"{table.labels[row.compared or '']} "
                 cells.append(named + number + ("".join(f" [{mark}]" for mark in row.marks) if number else ""))
             rows.append(cells)
         manifests = ", ".join(manifest[:12] for manifest in table.manifests)

@@ -2,6 +2,7 @@
 
 from pipeline_lib.configuration.specification import TrainingSpecification
 from pipeline_lib.models.catalogue import resolve
+from pipeline_lib.tasks.files import metrics_module, task_module
 
 RUN = "pipeline_lib.training.run"
 
@@ -14,4 +15,9 @@ def training_modules(specification: TrainingSpecification) -> list[str]:
     networks = [specification.model, *specification.objective.networks.values()]
     if specification.teacher is not None:
         networks.append(specification.teacher.model)
-    return sorted({RUN, specification.objective.module, *(resolve(model.name)[0] for model in networks)})
+    modules = {RUN, specification.objective.module, *(resolve(model.name)[0] for model in networks)}
+    task = specification.objective.task
+    if specification.recipe.validation_steps and task is not None:
+        # What is judged on the way decides which weights are the best.
+        modules |= {task_module(task), metrics_module(task)}
+    return sorted(modules)

@@ -21,6 +21,7 @@ from pipeline_lib.configuration.root import Hardware
 from pipeline_lib.configuration.specification import TrainingSpecification
 from pipeline_lib.configuration.training import Recipe
 from pipeline_lib.errors import UserError
+from pipeline_lib.tasks.base import load_task
 from pipeline_lib.training import batch_norm
 from pipeline_lib.training.batch_plan import plan_batches
 from pipeline_lib.training.checkpoints import Checkpoints
@@ -111,6 +112,7 @@ def train(
             validation = Validation(
                 validation_index,
                 recipe,
+                load_task(specification.objective.task or "classification"),
                 specification.modality,
                 specification.seed,
                 plan.micro_batch,

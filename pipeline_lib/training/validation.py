@@ -1,20 +1,20 @@
 """How a network does on the validation list while it trains: one central clip of each video."""
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import nn
-from torch.utils.data import Sampler
 
-from pipeline_lib.clips.batches import to_network_input
-from pipeline_lib.clips.dataset import ClipReader, RequestedClips, clip_loader
 from pipeline_lib.clips.index import ClipIndex
-from pipeline_lib.clips.sampling import VALIDATION, ClipRequest, generator, uniform_starts
+from pipeline_lib.clips.sampling import VALIDATION, generator
+from pipeline_lib.configuration.experiments import Protocol
 from pipeline_lib.configuration.training import Recipe
+from pipeline_lib.tasks.base import Task
+from pipeline_lib.tasks.outputs import video_outputs
 from pipeline_lib.training.distribution import Ranks
+
+CENTRAL_CLIP = Protocol(num_clips=1)
 
 
 class Score(NamedTuple):
@@ -24,26 +24,13 @@ class Score(NamedTuple):
     step: int
 
 
-class _Share(Sampler[list[int]]):
-    """One rank's share of some positions, in batches."""
-
-    def __init__(self, num_positions: int, size: int, ranks: Ranks) -> None:
-        own = range(ranks.rank, num_positions, ranks.num_ranks)
-        self.batches = [list(own[first : first + size]) for first in range(0, len(own), size)]
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        return iter(self.batches)
-
-
 class Validation:
     """Looks at the validation list now and then. It changes nothing of the training, its random numbers included.
 
     Args:
         index: the videos of the list.
         recipe: how often, how many videos, and which frames and pixels; those of a clip are its centre's, not mirrored.
+        task: what the network predicts, and how that is judged: as the stage ``evaluate`` does it.
         modality: what the network sees.
         seed: the run's; which videos are looked at where ``recipe.validation_videos`` is less than all.
         batch: clips per forward pass.
@@ -55,30 +42,21 @@ class Validation:
         self,
         index: ClipIndex,
         recipe: Recipe,
+        task: Task,
         modality: str,
         seed: int,
         batch: int,
         ranks: Ranks,
         num_workers: int,
     ) -> None:
-        self.index, self.modality, self.ranks, self.num_workers = index, modality, ranks, num_workers
+        self.index, self.task, self.modality = index, task, modality
+        self.ranks, self.num_workers = ranks, num_workers
         self.steps, self.bfloat16 = recipe.validation_steps, recipe.precision == "bfloat16"
         self.score: Score | None = None
         rows = np.sort(generator(seed, VALIDATION, 0).permutation(len(index))[: recipe.validation_videos])
-        sampling = recipe.sampling
-        self.requests = [
-            ClipRequest(
-                video=int(row),
-                start=uniform_starts(1, sampling.num_frames, sampling.stride, int(index.num_frames[row]))[0],
-                num_frames=sampling.num_frames,
-                stride=sampling.stride,
-                crop=sampling.crop,
-                short_side=sampling.short_side[0],
-                label=index.labels[row][0],
-            )
-            for row in rows
-        ]
-        self._share = _Share(len(self.requests), batch, ranks)
+        self.num_videos = len(rows)
+        own = rows[ranks.rank :: ranks.num_ranks].tolist()
+        self.clips = task.clips(index, CENTRAL_CLIP, recipe.sampling, task.modalities(modality), own, batch)
 
     def is_due(self, step: int, num_steps: int) -> bool:
         """Whether the list is looked at after ``step`` steps: at every so many, and at the end."""
@@ -89,22 +67,18 @@ class Validation:
         """Look at the list; keeps the score of this step.
 
         Args:
-            module: in eval mode; its ``network`` is looked at, from a clip to logits.
+            module: in eval mode; the task judges its ``network``.
             step: steps done.
             device: where the module is.
 
         Returns:
-            ``validation_loss`` (cross-entropy) and ``validation_top1``, means over the clips of all processes.
+            ``validation_loss`` and the task's other figures, means over the videos of all processes.
         """
-        dataset = RequestedClips(ClipReader(self.index, [self.modality]), self.requests)
-        sums = torch.zeros(2, dtype=torch.float64, device=device)
         mixed = self.bfloat16 and device.type == "cuda"
-        for raw in clip_loader(dataset, self._share, self.num_workers, pin_memory=device.type == "cuda"):
-            batch = to_network_input(raw, device)
-            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=mixed):
-                logits = module.network(batch[self.modality])  # type: ignore[operator]
-            sums[0] += F.cross_entropy(logits.float(), batch["labels"], reduction="sum")
-            sums[1] += (logits.argmax(dim=1) == batch["labels"]).sum()
-        loss, top1 = (self.ranks.sum(sums) / len(self.requests)).tolist()
-        self.score = Score(loss, step)
-        return {"validation_loss": loss, "validation_top1": top1}
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=mixed):
+            forward = self.task.forward(module.network, self.modality)  # type: ignore[arg-type]
+            sums = self.task.sums(self.index, video_outputs(self.clips, forward, device, self.num_workers))
+        total = self.ranks.sum(torch.tensor(list(sums.values()), dtype=torch.float64, device=device))
+        values = dict(zip(sums, (total / self.num_videos).tolist(), strict=True))
+        self.score = Score(values["loss"], step)
+        return {f"validation_{name}": value for name, value in values.items()}

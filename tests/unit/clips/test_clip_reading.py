@@ -11,13 +11,14 @@ from pipeline_lib.clips.batches import to_network_input
 from pipeline_lib.clips.dataset import (
     ClipReader,
     MicroBatchSampler,
-    RequestedClips,
     TrainingClips,
     clip_loader,
     directional_labels,
 )
 from pipeline_lib.clips.index import OpenShards, build_index
+from pipeline_lib.clips.protocol_clips import ProtocolClips
 from pipeline_lib.clips.sampling import ClipRequest
+from pipeline_lib.configuration.experiments import Protocol
 from pipeline_lib.configuration.training import Sampling
 from pipeline_lib.errors import UserError
 from pipeline_lib.media.shards import Shard
@@ -162,16 +163,20 @@ def test_clips_whose_label_says_left_or_right_are_not_mirrored(packed):
     assert any(free.request(sample).flip and free.request(sample).label in unmirrored for sample in range(100))
 
 
-def test_requested_clips_keep_their_order_and_travel_to_workers(packed):
+def test_a_protocols_clips_keep_their_order_and_travel_to_workers(packed):
     index = index_of(packed)
-    requests = [ClipRequest(v, 0, 4, 32, 36, label=v, sample=n) for n, v in enumerate((5, 1, 7, 0))]
-    clips = RequestedClips(ClipReader(index, ("rgb",)), requests)
-    clips[0]
+    sampling = Sampling(num_frames=4, crop=32, short_side=(36, 36))
+    clips = ProtocolClips(index, Protocol(num_clips=2, num_crops=3), sampling, ("rgb",), [5, 1, 7, 0], 5)
     copied = pickle.loads(pickle.dumps(clips))
-    assert torch.equal(copied[1]["rgb"], clips[1]["rgb"])
-    loaded = list(clip_loader(clips, [[0, 1], [2, 3]], 2))  # type: ignore[arg-type]
-    assert torch.cat([batch["labels"] for batch in loaded]).tolist() == [5, 1, 7, 0]
-    assert torch.cat([batch["samples"] for batch in loaded]).tolist() == [0, 1, 2, 3]
+    assert torch.equal(copied[7, 4]["rgb"], clips[7, 4]["rgb"])
+    alone, workers = (list(clips.loader(number, torch.device("cpu"), lambda _: False)) for number in (0, 2))
+    assert [places for places, _ in alone] == [places for places, _ in workers] == list(clips.batches())
+    assert [place for places, _ in alone for place in places] == [
+        (row, clip) for row in (5, 1, 7, 0) for clip in range(6)
+    ]
+    for (places, batch), (_, other) in zip(alone, workers, strict=True):
+        assert torch.equal(batch["rgb"], other["rgb"])
+        assert batch["videos"].tolist() == [row for row, _ in places]
 
 
 def test_open_shards_stay_below_their_limit(packed):

@@ -15,11 +15,12 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from pipeline_lib.artefacts import stages
 from pipeline_lib.artefacts.fingerprint import PACKAGE_FOLDER, closure, module_file
 from pipeline_lib.configuration.data import Motion
+from pipeline_lib.evaluation.code import ensemble_modules, evaluation_modules
 from pipeline_lib.flow.code import METHODS, motion_modules
 from pipeline_lib.models.catalogue import INCEPTION, RESNET, SLOW
+from pipeline_lib.planning import code
 from pipeline_lib.planning.plan import load_plan
 from pipeline_lib.training.code import training_modules
 
@@ -37,8 +38,8 @@ def _training() -> list[str]:
     modules = {module for name in plan.trained_names for module in training_modules(plan.runs(name)[0].training)}
     return [
         *modules,
-        *stages.EVALUATION,
-        *stages.ENSEMBLE,
+        *evaluation_modules("s3dg", "classification"),
+        *ensemble_modules("classification"),
         INCEPTION,
         RESNET,
         SLOW,
@@ -48,10 +49,10 @@ def _training() -> list[str]:
 
 STAGES = {
     "download": ["pipeline_lib.downloads.stage", "pipeline_lib.media.ffmpeg"],
-    "media": [*stages.GENERATE, *stages.MANIFEST, *stages.FRAMES],
+    "media": [*code.GENERATE, *code.MANIFEST, *code.FRAMES],
     "flow": [module for method in METHODS for module in motion_modules(Motion(method=method))],
     "training": _training(),
-    "report": stages.REPORT,
+    "report": code.REPORT,
 }
 
 

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline_lib.artefacts import stages
 from pipeline_lib.artefacts.fingerprint import closure
 from pipeline_lib.configuration.data import Motion
+from pipeline_lib.evaluation.code import ensemble_modules, evaluation_modules, retrieval_modules
 from pipeline_lib.flow.code import METHODS, motion_modules
 from pipeline_lib.models.catalogue import INCEPTION, RESNET, SLOW
+from pipeline_lib.planning import code
 from pipeline_lib.planning.plan import Plan, load_plan
 from pipeline_lib.training.code import training_modules
 
@@ -29,19 +30,19 @@ def roots() -> dict[str, list[str]]:
     """What each stage names as its own code."""
     plan = load_plan(REPOSITORY)
     found = {
-        "generate": stages.GENERATE,
-        "manifest": stages.MANIFEST,
-        "frames": stages.FRAMES,
-        "strength": stages.STRENGTH,
-        "ensemble": stages.ENSEMBLE,
-        "report": stages.REPORT,
+        "generate": code.GENERATE,
+        "manifest": code.MANIFEST,
+        "frames": code.FRAMES,
+        "strength": code.STRENGTH,
+        "ensemble": ensemble_modules("classification"),
+        "report": code.REPORT,
     }
     found |= {f"motion {method}": motion_modules(Motion(method=method)) for method in METHODS}
     found |= {f"train {name}": _training_roots(plan, name) for name in TRAININGS}
-    found |= {
-        f"evaluate {module.rsplit('.', 1)[1]}": stages.evaluation_modules(module) for module in (INCEPTION, RESNET)
-    }
-    found["retrieve slow_resnet"] = stages.retrieval_modules(SLOW)
+    for network in ("s3dg", "r3d_18"):
+        modules = evaluation_modules(network, "classification")
+        found[f"evaluate {modules[-1].rsplit('.', 1)[1]}"] = modules
+    found["retrieve slow_resnet"] = retrieval_modules("slow_r50", "classification")
     return found
 
 
@@ -156,7 +157,8 @@ def test_an_edit_to_the_trainer_evaluates_nothing_again_by_itself(closures: dict
 
 
 def test_an_ensemble_needs_no_network(closures: dict[str, list[str]]) -> None:
-    assert rooms(closures["ensemble"]) <= {"artefacts", "evaluation"}
+    assert rooms(closures["ensemble"]) <= {"artefacts", "evaluation", "tasks"}
+    assert "tasks.outputs" not in closures["ensemble"]
 
 
 def test_the_reports_code_is_in_no_other_stage(closures: dict[str, list[str]]) -> None:

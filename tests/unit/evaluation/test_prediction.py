@@ -2,6 +2,8 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import cv2
 import numpy as np
@@ -12,17 +14,18 @@ from small_tree import CLASSES, make_run, make_tree, training_specification
 
 from pipeline_lib.__main__ import main
 from pipeline_lib.artefacts.layout import Layout
-from pipeline_lib.clips.sampling import ClipRequest
+from pipeline_lib.clips.index import ClipIndex
+from pipeline_lib.clips.protocol_clips import ProtocolClips, crop_places
 from pipeline_lib.configuration.data import FrameFormat, Motion
 from pipeline_lib.configuration.experiments import Protocol
 from pipeline_lib.configuration.specification import FramesSpecification, MotionSpecification
+from pipeline_lib.configuration.training import Sampling
 from pipeline_lib.errors import UserError
-from pipeline_lib.evaluation.metrics import softmax
 from pipeline_lib.evaluation.prediction import predict
-from pipeline_lib.evaluation.runner import batch_requests, crop_places
 from pipeline_lib.flow.motion_stage import extract_motion
 from pipeline_lib.media.frames_stage import extract_frames
 from pipeline_lib.media.shards import Shard
+from pipeline_lib.tasks.classification.metrics import softmax
 
 FORMAT = FrameFormat(short_side=48, jpeg_quality=90)
 FLOW = Motion(method="farneback", bound=8.0)
@@ -154,8 +157,12 @@ def test_crops_and_batches() -> None:
     assert crop_places(1, 10, 20) == [(0.5, 0.5)]
     assert crop_places(3, 10, 20) == [(0.5, 0.0), (0.5, 0.5), (0.5, 1.0)]
     assert crop_places(3, 20, 10) == [(0.0, 0.5), (0.5, 0.5), (1.0, 0.5)]
-    requests = [
-        ClipRequest(video=0, start=0, num_frames=frames, crop=224, short_side=256)
-        for frames in [64] * 9 + [250, 250, 300]
-    ]
-    assert batch_requests(requests) == [list(range(8)), [8], [9, 10], [11]]
+    lengths = [*[64] * 9, 250, 250, 300]
+    sizes = {"heights": [256] * 12, "widths": [340] * 12, "num_frames": lengths}
+    index = cast(ClipIndex, SimpleNamespace(**sizes))
+    sampling = Sampling(num_frames=64, crop=224)
+    clips = ProtocolClips(index, Protocol(num_clips="all_frames"), sampling, ["rgb"], range(12))
+    assert [[row for row, _ in batch] for batch in clips.batches()] == [list(range(8)), [8], [9, 10], [11]]
+    assert [batch[0][0] for batch in clips.batches(lambda row: row < 9 or row == 11)] == [9]
+    # A batch with one video that is not done is the batch of an undisturbed run.
+    assert [[row for row, _ in batch] for batch in clips.batches(lambda row: row != 4)] == [list(range(8))]

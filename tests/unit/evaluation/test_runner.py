@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,17 +10,20 @@ import simplejpeg
 import torch
 from small_tree import CLASSES, CROP, HEIGHT, NUM_SHARDS, make_run, make_tree, training_specification
 from torchvision.transforms.v2 import functional as reference
+from whole_scores import whole
 
 from pipeline_lib.artefacts.layout import Layout, shard_names
 from pipeline_lib.cli import evaluate as evaluate_command
+from pipeline_lib.clips import protocol_clips
 from pipeline_lib.configuration.experiments import Protocol
 from pipeline_lib.configuration.specification import EnsembleSpecification, EvaluationSpecification
 from pipeline_lib.errors import UserError
 from pipeline_lib.evaluation import runner
 from pipeline_lib.evaluation.ensemble import evaluate_ensemble
-from pipeline_lib.evaluation.metrics import softmax
-from pipeline_lib.evaluation.scores import Scores, read_scores
 from pipeline_lib.media.shards import Shard
+from pipeline_lib.tasks import outputs
+from pipeline_lib.tasks.classification.metrics import softmax
+from pipeline_lib.tasks.classification.scores import ScoreFile, manifest_digest
 
 VALIDATION = ["v04", "v05", "v06", "v07"]
 
@@ -29,13 +33,13 @@ def tree(tmp_path: Path) -> Layout:
     return make_tree(tmp_path / "output")
 
 
-def run_protocol(layout: Layout, modality: str = "rgb", name: str = "baseline", **options: object) -> Scores:
+def run_protocol(layout: Layout, modality: str = "rgb", name: str = "baseline", **options: object) -> SimpleNamespace:
     specification = EvaluationSpecification(
         training=training_specification(name, modality), protocol_name="p", protocol=Protocol.model_validate(options)
     )
     output = layout.evaluation(name, "1", "0", "p")
     runner.evaluate(specification, layout.root, output, 1)
-    return read_scores(output / "scores.h5")
+    return whole(ScoreFile(output / "scores.h5"))
 
 
 def stored_frames(layout: Layout, id: str) -> torch.Tensor:
@@ -56,15 +60,15 @@ def network_logits(network: torch.nn.Module, frames: torch.Tensor) -> np.ndarray
         return network(clip)[0].numpy()
 
 
-def of_video(scores: Scores, id: str) -> np.ndarray:
-    return np.flatnonzero(scores.video == scores.video_ids.index(id))
+def of_video(scores: SimpleNamespace, id: str) -> np.ndarray:
+    return np.flatnonzero(scores.video == scores.ids.index(id))
 
 
 def test_rgb_clips_are_uniform_centre_crops_and_no_flow_is_read(tree: Layout) -> None:
     network = make_run(tree, training_specification("baseline"))
     assert not (tree.root / "motion").exists()
     scores = run_protocol(tree, num_clips=3)
-    assert scores.video_ids == VALIDATION
+    assert scores.ids == VALIDATION
     for id in VALIDATION:
         frames = reference.center_crop(stored_frames(tree, id), [CROP, CROP])
         rows = of_video(scores, id)
@@ -109,7 +113,7 @@ def test_all_frames_is_one_clip_and_reverse_plays_backwards(tree: Layout) -> Non
 def test_protocol_overrides_the_recipe(tree: Layout) -> None:
     network = make_run(tree, training_specification("baseline"))
     scores = run_protocol(tree, num_clips=1, num_frames=5, crop=HEIGHT, subset="train")
-    assert scores.video_ids == ["v00", "v01", "v02", "v03"]
+    assert scores.ids == ["v00", "v01", "v02", "v03"]
     frames = stored_frames(tree, "v00")
     start = (len(frames) - 5) // 2
     clip = reference.center_crop(frames[start : start + 5], [HEIGHT, HEIGHT])
@@ -145,21 +149,21 @@ def test_metrics_count_what_was_not_evaluated(tree: Layout, capsys: pytest.Captu
 
 def test_a_killed_evaluation_resumes_to_the_same_bytes(tree: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     make_run(tree, training_specification("baseline"))
-    monkeypatch.setattr(runner, "CLIPS_PER_BATCH", 3)
+    monkeypatch.setattr(protocol_clips, "PIXELS_PER_BATCH", 3 * 8 * CROP * CROP)
     run_protocol(tree, num_clips=2)
     path = tree.evaluation("baseline", "1", "0", "p") / "scores.h5"
     whole = path.read_bytes()
     path.unlink()
-    original = runner.TrainedNetwork.logits
+    original = outputs.to_network_input
     calls = {"limit": 2, "made": 0}
 
-    def killed_after_limit(self: runner.TrainedNetwork, clip: torch.Tensor) -> torch.Tensor:
+    def killed_after_limit(*arguments: object) -> object:
         if calls["made"] == calls["limit"]:
             raise KeyboardInterrupt
         calls["made"] += 1
-        return original(self, clip)
+        return original(*arguments)
 
-    monkeypatch.setattr(runner.TrainedNetwork, "logits", killed_after_limit)
+    monkeypatch.setattr(outputs, "to_network_input", killed_after_limit)
     with pytest.raises(KeyboardInterrupt):
         run_protocol(tree, num_clips=2)
     assert not path.exists()
@@ -172,14 +176,13 @@ def test_a_killed_evaluation_resumes_to_the_same_bytes(tree: Layout, monkeypatch
 
 def test_other_weights_start_afresh(tree: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     make_run(tree, training_specification("baseline"))
-    first = run_protocol(tree, num_clips=1)
+    run_protocol(tree, num_clips=1)
     specification = training_specification("baseline", seed=5)
     folder = tree.experiment("baseline", "1", "0")
     make_run(tree, specification)
     shutil.copy(tree.weights("baseline", "1", "5"), folder / "weights.safetensors")
     with pytest.raises(UserError, match="baseline 1-5"):
         run_protocol(tree, num_clips=1)
-    assert first.provenance["inputs"]["experiments/baseline/1-0/weights.safetensors"] != ""
 
 
 def test_missing_pieces_are_named(tree: Layout) -> None:
@@ -207,12 +210,12 @@ def test_an_ensemble_reads_score_files_only(tmp_path: Path) -> None:
     )
     output = layout.evaluation("rgb_flow", "1", "0", "p")
     record = evaluate_ensemble(specification, layout.root, output)
-    members = [read_scores(layout.scores(name, "1", "0", "p")) for name in ("baseline", "teacher")]
-    combined = read_scores(output / "scores.h5")
-    expected = (softmax(members[0].logits) + softmax(members[1].logits)) / 2
-    np.testing.assert_allclose(softmax(combined.logits), expected, atol=1e-6)
+    members = [ScoreFile(layout.scores(name, "1", "0", "p")) for name in ("baseline", "teacher")]
+    combined = ScoreFile(output / "scores.h5")
+    expected = sum(softmax(whole(member).logits) for member in members) / 2
+    np.testing.assert_allclose(softmax(whole(combined).logits), expected, atol=1e-6)
     assert record["members"] == ["baseline/1-0", "teacher/1-0"]
-    assert record["manifest"] == members[0].manifest_digest
+    assert record["manifest"] == manifest_digest(members[0])
     assert combined.classes == CLASSES
     first = (output / "scores.h5").read_bytes()
     evaluate_ensemble(specification, layout.root, output)

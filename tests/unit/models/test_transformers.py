@@ -13,6 +13,7 @@ import torch
 import torchvision
 import yaml
 from packed_set import PackedSet, make_packed_set, tiny_teacher, tiny_training
+from pipeline_lib.evaluation.scores import read_scores
 from torch import Tensor, nn
 from torchvision.models.video.mvit import MViT
 from torchvision.models.video.swin_transformer import SwinTransformer3d
@@ -22,7 +23,6 @@ from pipeline_lib.configuration.experiments import Protocol
 from pipeline_lib.configuration.specification import EvaluationSpecification, TrainingSpecification
 from pipeline_lib.errors import UserError
 from pipeline_lib.evaluation import runner
-from pipeline_lib.evaluation.scores import read_scores
 from pipeline_lib.models import mvit
 from pipeline_lib.models.catalogue import resolve
 from pipeline_lib.models.importing.publishers import IMAGENET, PYSLOWFAST, SOURCES, convert

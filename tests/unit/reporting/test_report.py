@@ -24,11 +24,8 @@ from pipeline_lib.configuration.specification import (
     ReportSpecification,
 )
 from pipeline_lib.errors import UserError
-from pipeline_lib.evaluation.comparison import paired_difference
 from pipeline_lib.evaluation.ensemble import evaluate_ensemble
-from pipeline_lib.evaluation.metrics import Evaluation
 from pipeline_lib.evaluation.runner import evaluate
-from pipeline_lib.evaluation.scores import Scores, read_scores, write_scores
 from pipeline_lib.reporting.chain import chain_of
 from pipeline_lib.reporting.collect import collect, read_curve
 from pipeline_lib.reporting.compare import compare, teacher_distances
@@ -36,6 +33,10 @@ from pipeline_lib.reporting.figures import smoothed
 from pipeline_lib.reporting.flow_pictures import colour_wheel_picture, galleries, motion_picture
 from pipeline_lib.reporting.report import page, write_report
 from pipeline_lib.reporting.tables import paper_numbers, paper_of, result_tables, results_text
+from pipeline_lib.tasks.classification.comparison import paired_difference
+from pipeline_lib.tasks.classification.metrics import Evaluation
+from pipeline_lib.tasks.classification.presentation import PRESENTATION
+from pipeline_lib.tasks.classification.scores import ScoreFile, manifest_digest, pieces, write_scores
 from pipeline_lib.text_table import text_table
 
 PROTOCOL = Protocol(num_clips=2)
@@ -180,18 +181,18 @@ def test_equal_artefacts_give_equal_bytes(tree: Layout, tmp_path: Path) -> None:
 def test_the_page_says_what_the_score_files_say(tree: Layout) -> None:
     report = collect(SPECIFICATION, tree.root)
     text = text_of(page(report))
-    scores = read_scores(tree.scores("d3d", "1", "0", "two_clips"))
+    scores = ScoreFile(tree.scores("d3d", "1", "0", "two_clips"))
     value = 100 * Evaluation(scores).video_top1
     assert f"{value:.1f}" in text
     assert f"{value - 75.9:+.1f}".replace("-", "−") in text
-    baseline = read_scores(tree.scores("baseline", "1", "0", "two_clips"))
+    baseline = ScoreFile(tree.scores("baseline", "1", "0", "two_clips"))
     difference = paired_difference([scores], [baseline])
     assert "d3d baseline two_clips " + f"{100 * difference.mean:+.1f}".replace("-", "−") in text
     # What was not used, and why.
     assert "gone" in text
     assert "absent" in text
     assert "1 frame" in text
-    assert baseline.manifest_digest[:12] in text
+    assert manifest_digest(baseline)[:12] in text
     assert "ffmpeg" in text
     assert "A tiny run." in text
     for name in CLASSES:
@@ -233,7 +234,7 @@ def test_a_papers_number_stands_beside_its_own_protocol_alone() -> None:
     paper = {"table": "A", "video_top1": 71.1, "reversed": {"table": "B", "video_top1": 15.2}}
     update = {"paper": paper, "protocols": ["all_frames", "reversed", "ten_clips"]}
     experiment = SPECIFICATION.experiments[1].model_copy(update=update)
-    assert paper_numbers(paper_of(experiment, "all_frames")) == {"video_top1": 71.1}
+    assert paper_numbers(paper_of(experiment, "all_frames"), PRESENTATION.columns) == {"video_top1": 71.1}
     assert paper_of(experiment, "reversed") == {"table": "B", "video_top1": 15.2}
     assert paper_of(experiment, "ten_clips") == {}
 
@@ -258,10 +259,11 @@ def test_rows_of_another_manifest_are_marked_and_not_compared(
     for folder in ("manifests", "evaluations", "experiments"):
         _copy(tree, layout, folder)
     path = layout.scores("d3d", "1", "0", "two_clips")
-    old = read_scores(path)
-    provenance = json.loads(json.dumps(old.provenance))
-    provenance["inputs"]["manifests/tiny/summary.json"] = "f" * 64
-    write_scores(path, Scores(old.videos, old.classes, old.video, old.starts, old.crops, old.logits, provenance))
+    old = ScoreFile(path)
+    record = json.loads(json.dumps(old.record))
+    record["inputs"]["manifests/tiny/summary.json"] = "f" * 64
+    clips = list(pieces(old))
+    write_scores(path, old.videos, old.classes, old.counts, clips, record)
     metrics = layout.metrics("d3d", "1", "0", "two_clips")
     metrics.write_text(json.dumps(json.loads(metrics.read_text()) | {"manifest": "f" * 64}))
     report = collect(SPECIFICATION, layout.root)
@@ -294,7 +296,7 @@ def test_default_comparisons_and_distances(tree: Layout) -> None:
     assert [entry.label for entry in compare(report)] == ["d3d − baseline", "rgb_flow − baseline"]
     rows = {row.student: row for row in teacher_distances(report)}
     assert set(rows) == {"d3d", "baseline"}
-    assert all(row.distance is not None and row.distance.num_clips == 16 for row in rows.values())
+    assert all(row.distance is not None and row.distance["Clips"] == 16 for row in rows.values())
 
 
 def test_flow_pictures_show_the_stored_flow(tree: Layout) -> None:

@@ -16,8 +16,8 @@ from pipeline_lib.configuration.specification import (
     ReportedExperiment,
     ReportSpecification,
 )
-from pipeline_lib.evaluation.metrics import Evaluation
-from pipeline_lib.evaluation.scores import read_scores
+from pipeline_lib.tasks.classification.metrics import Evaluation
+from pipeline_lib.tasks.classification.scores import ScoreFile
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def test_compare_prints_the_paired_difference(tree: Layout, capsys: pytest.Captu
     paths = [tree.scores(name, "1", "0", "p") for name in ("d3d", "baseline")]
     assert main(["compare", *map(str, paths), "--json"]) == 0
     record = json.loads(capsys.readouterr().out)
-    first, second = (Evaluation(read_scores(path)).video_top1 for path in paths)
+    first, second = (Evaluation(ScoreFile(path)).video_top1 for path in paths)
     assert record["video_top1_difference"]["mean"] == pytest.approx(first - second)
     assert record["video_top1_difference"]["num_videos"] == 6
     assert len(record["per_class"]) == 3
@@ -74,7 +74,7 @@ def test_report_writes_to_its_place_and_prints_the_table(tree: Layout, capsys: p
     shown = capsys.readouterr().out
     assert str(tree.report("small")) in shown
     assert tree.report("small").is_file()
-    value = 100 * Evaluation(read_scores(tree.scores("both", "1", "0", "p"))).video_top1
+    value = 100 * Evaluation(ScoreFile(tree.scores("both", "1", "0", "p"))).video_top1
     assert re.search(rf"both +RGB +{value:.1f}", shown)
 
 

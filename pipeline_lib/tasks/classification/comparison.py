@@ -7,46 +7,9 @@ from typing import Any
 import numpy as np
 
 from pipeline_lib.errors import UserError
-from pipeline_lib.evaluation.metrics import Evaluation, log_softmax
-from pipeline_lib.evaluation.scores import Scores
-
-NUM_RESAMPLES = 10_000
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A mean paired difference (first − second) with its bootstrap interval; shares in [−1, 1]."""
-
-    mean: float
-    low: float
-    high: float
-    num_videos: int
-    num_runs: int = 1
-
-    def as_data(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        return asdict(self)
-
-
-def bootstrap_mean(
-    values: np.ndarray, num_resamples: int = NUM_RESAMPLES, confidence: float = 0.95, seed: int = 0
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of a mean (Efron & Tibshirani 1993, section 13.3).
-
-    Drawing N values with replacement is the same as drawing how often each distinct value comes (a multinomial),
-    which needs memory for the distinct values only.
-
-    Args:
-        values: (N,) paired differences, one a video.
-        num_resamples: bootstrap samples.
-        confidence: level of the interval, in (0, 1).
-        seed: of the generator; equal input gives an equal interval.
-    """
-    distinct, counts = np.unique(values, return_counts=True)
-    draws = np.random.default_rng(seed).multinomial(len(values), counts / counts.sum(), size=num_resamples)
-    means = draws @ distinct / len(values)
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)
+from pipeline_lib.tasks.classification.metrics import Evaluation, log_softmax
+from pipeline_lib.tasks.classification.scores import Scores, manifest_digest, pieces, same_clips, targets
+from pipeline_lib.tasks.results import Difference, bootstrap_mean
 
 
 def _require_same_videos(first: Scores, second: Scores, names: tuple[str, str]) -> None:
@@ -55,10 +18,10 @@ def _require_same_videos(first: Scores, second: Scores, names: tuple[str, str]) 
     Raises:
         UserError: the manifests or the videos differ.
     """
-    if first.manifest_digest != second.manifest_digest:
+    if manifest_digest(first) != manifest_digest(second):
         raise UserError(
             f"{names[0]} and {names[1]} were evaluated on different manifests "
-            f"({first.manifest_digest[:12] or 'unknown'} and {second.manifest_digest[:12] or 'unknown'}): "
+            f"({manifest_digest(first)[:12] or 'unknown'} and {manifest_digest(second)[:12] or 'unknown'}): "
             "evaluate both on the same one."
         )
     if first.videos != second.videos:
@@ -128,7 +91,7 @@ def per_class_differences(first: Scores, second: Scores) -> list[ClassDifference
     other_index = {name: position for position, name in enumerate(second.classes)}
     entries = []
     for label, name in enumerate(first.classes):
-        rows = [row for row, labels in enumerate(first.targets) if label in labels]
+        rows = [row for row, labels in enumerate(targets(first)) if label in labels]
         if not rows or name not in other_index:
             continue
         a, b = (one[rows] == label).astype(float), (other[rows] == other_index[name]).astype(float)
@@ -169,13 +132,20 @@ def student_teacher_distance(student: Scores, teacher: Scores) -> Distance:
     _require_same_videos(student, teacher, ("the student", "the teacher"))
     if student.classes != teacher.classes:
         raise UserError("the student and the teacher have different classes.")
-    if not student.same_clips(teacher):
+    if not same_clips(student, teacher):
         raise UserError("the student and the teacher were evaluated on different clips: use one protocol for both.")
-    ours, theirs = student.logits.astype(np.float64), teacher.logits.astype(np.float64)
-    log_ours, log_theirs = log_softmax(ours), log_softmax(theirs)
+    squared = divergence = 0.0
+    agreeing = num_clips = 0
+    for own, other in zip(pieces(student), pieces(teacher), strict=True):
+        ours, theirs = own.logits.astype(np.float64), other.logits.astype(np.float64)
+        log_ours, log_theirs = log_softmax(ours), log_softmax(theirs)
+        squared += float(((ours - theirs) ** 2).sum())
+        divergence += float((np.exp(log_theirs) * (log_theirs - log_ours)).sum())
+        agreeing += int((ours.argmax(axis=1) == theirs.argmax(axis=1)).sum())
+        num_clips += len(ours)
     return Distance(
-        mse=float(((ours - theirs) ** 2).mean()),
-        kl=float((np.exp(log_theirs) * (log_theirs - log_ours)).sum(axis=1).mean()),
-        agreement=float((ours.argmax(axis=1) == theirs.argmax(axis=1)).mean()),
-        num_clips=len(ours),
+        mse=squared / (num_clips * len(student.classes)),
+        kl=divergence / num_clips,
+        agreement=agreeing / num_clips,
+        num_clips=num_clips,
     )

@@ -1,16 +1,19 @@
 """Figures against scikit-learn, scipy and closed forms."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import special, stats
 from sklearn import metrics as reference
+from whole_scores import replaced, whole
 
 from pipeline_lib.errors import UserError
-from pipeline_lib.evaluation import comparison
-from pipeline_lib.evaluation.ensemble import combine
-from pipeline_lib.evaluation.metrics import (
+from pipeline_lib.tasks.classification import combination, comparison, metrics
+from pipeline_lib.tasks.classification import scores as score_files
+from pipeline_lib.tasks.classification.metrics import (
     Evaluation,
     expected_calibration_error,
     hits,
@@ -18,7 +21,16 @@ from pipeline_lib.evaluation.metrics import (
     softmax,
     wilson_interval,
 )
-from pipeline_lib.evaluation.scores import LabelledVideo, Scores
+from pipeline_lib.tasks.classification.scores import (
+    Clips,
+    LabelledVideo,
+    MemoryScores,
+    ScoreFile,
+    Scores,
+    pieces,
+    same_clips,
+    targets,
+)
 
 
 def random_scores(
@@ -32,13 +44,22 @@ def random_scores(
     logits = generator.normal(size=(num_videos * clips, num_classes)).astype(np.float32) * 2
     logits[np.arange(len(video)), truth[video]] += signal
     starts = np.tile(np.arange(clips, dtype=np.int64) * 8, num_videos)
-    return Scores(
-        videos, names, video, starts, np.zeros(len(video), np.int8), logits, {"inputs": {"manifest": "m" * 64}}
-    )
+    record = {"inputs": {"manifests/x/summary.json": "m" * 64}}
+    return MemoryScores(videos, names, Clips(video, starts, np.zeros(len(video), np.int8), logits), record)
+
+
+def combine(members: dict[str, Scores], folder: Path) -> ScoreFile:
+    files = {name: folder / f"{name}.h5" for name in members}
+    for name, scores in members.items():
+        score_files.write_scores(
+            files[name], scores.videos, scores.classes, scores.counts, pieces(scores), scores.record
+        )
+    combination.combine(files, folder / "scores.h5", {})
+    return ScoreFile(folder / "scores.h5")
 
 
 def truth_of(scores: Scores) -> np.ndarray:
-    return np.array([labels[0] for labels in scores.targets])
+    return np.array([labels[0] for labels in targets(scores)])
 
 
 @settings(max_examples=25, deadline=None)
@@ -47,14 +68,14 @@ def test_accuracies_equal_scikit_learn(seed: int, num_classes: int, clips: int) 
     scores = random_scores(seed, num_classes=num_classes, clips=clips)
     evaluation = Evaluation(scores)
     truth = truth_of(scores)
-    mean = special.softmax(scores.logits.astype(float), axis=1).reshape(-1, clips, num_classes).mean(axis=1)
+    mean = special.softmax(whole(scores).logits.astype(float), axis=1).reshape(-1, clips, num_classes).mean(axis=1)
     labels = np.arange(num_classes)
     assert evaluation.video_top1 == pytest.approx(reference.accuracy_score(truth, mean.argmax(axis=1)))
     if num_classes > 5:
         expected = reference.top_k_accuracy_score(truth, mean, k=5, labels=labels)
         assert evaluation.video_top5 == pytest.approx(expected)
     assert evaluation.clip_top1 == pytest.approx(
-        reference.accuracy_score(np.repeat(truth, clips), scores.logits.argmax(axis=1))
+        reference.accuracy_score(np.repeat(truth, clips), whole(scores).logits.argmax(axis=1))
     )
     present = np.unique(truth)
     recall = reference.recall_score(truth, mean.argmax(axis=1), labels=present, average="macro", zero_division=0)
@@ -65,20 +86,20 @@ def test_accuracies_equal_scikit_learn(seed: int, num_classes: int, clips: int) 
     assert evaluation.log_likelihood == pytest.approx(reference.log_loss(truth, mean, labels=labels), rel=1e-6)
 
 
-def test_pieces_do_not_change_a_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pieces_do_not_change_a_figure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     first, second = random_scores(1, clips=3), random_scores(2, clips=3)
-    whole = Evaluation(first)
-    figures, probabilities, combined = (
-        whole.summary(),
-        whole.video_probabilities,
-        combine({"a": first, "b": second}, {}),
+    figures, clip_top1, probabilities = (
+        Evaluation(first).summary(),
+        Evaluation(first).clip_top1,
+        whole(first).video_probabilities,
     )
-    for module in ("metrics", "ensemble"):
-        monkeypatch.setattr(f"pipeline_lib.evaluation.{module}.ROWS_AT_A_TIME", 7)
-    cut = Evaluation(first)
-    np.testing.assert_array_equal(cut.video_probabilities, probabilities)
-    assert cut.summary() == figures
-    np.testing.assert_array_equal(combine({"a": first, "b": second}, {}).logits, combined.logits)
+    combined = whole(combine({"a": first, "b": second}, tmp_path))
+    for module in (metrics, score_files):
+        monkeypatch.setattr(module, "CLIPS_AT_A_TIME", 7)
+    np.testing.assert_array_equal(whole(first).video_probabilities, probabilities)
+    assert Evaluation(first).summary() == figures
+    assert Evaluation(first).clip_top1 == clip_top1
+    np.testing.assert_array_equal(whole(combine({"a": first, "b": second}, tmp_path)).logits, combined.logits)
 
 
 def test_ties_are_broken_by_the_class_order() -> None:
@@ -93,7 +114,7 @@ def test_the_video_score_averages_probabilities_not_logits() -> None:
     # Two clips vote mildly for class 1, one is sure of class 0: the mean of the logits says 0, that of softmax 1.
     scores = random_scores(0, num_videos=1, num_classes=2, clips=3)
     logits = np.array([[0, 2.0], [0, 2.0], [30.0, 0]], dtype=np.float32)
-    scores = Scores(scores.videos, scores.classes, scores.video, scores.starts, scores.crops, logits, {})
+    scores = replaced(scores, logits=logits)
     assert logits.mean(axis=0).argmax() == 0
     assert Evaluation(scores).predictions.tolist() == [1]
 
@@ -101,7 +122,8 @@ def test_the_video_score_averages_probabilities_not_logits() -> None:
 def test_several_labels_count_once_when_one_is_hit() -> None:
     videos = (LabelledVideo("a", "validation", ("x", "y")), LabelledVideo("b", "validation", ("z",)))
     logits = np.array([[0, 5, 0], [0, 5, 0]], dtype=np.float32)
-    scores = Scores(videos, ("x", "y", "z"), np.array([0, 1]), np.zeros(2, int), np.zeros(2, np.int8), logits, {})
+    clips = Clips(np.array([0, 1]), np.zeros(2, int), np.zeros(2, np.int8), logits)
+    scores = MemoryScores(videos, ("x", "y", "z"), clips, {})
     evaluation = Evaluation(scores)
     assert evaluation.video_top1 == 0.5
     assert [entry.accuracy for entry in evaluation.per_class] == [0.0, 1.0, 0.0]
@@ -161,29 +183,26 @@ def test_paired_difference_is_the_difference_of_the_accuracies() -> None:
 def test_pairing_is_narrower_than_independent_samples() -> None:
     # Two networks that agree on nearly all videos: pairing removes what they share.
     first = random_scores(3, num_videos=400, signal=1.0)
-    logits = first.logits.copy()
+    logits = whole(first).logits.copy()
     logits[:30] = 0
-    second = Scores(first.videos, first.classes, first.video, first.starts, first.crops, logits, first.provenance)
+    second = replaced(first, logits=logits)
     result = comparison.paired_difference([first], [second])
     share = Evaluation(first).video_top1
     assert result.high - result.low < 2 * 1.96 * np.sqrt(2 * share * (1 - share) / 400) / 2
 
 
-def test_different_manifests_and_videos_are_refused() -> None:
+def test_different_manifests_and_videos_are_refused(tmp_path: Path) -> None:
     first, second = random_scores(1), random_scores(2)
-    other = Scores(
-        second.videos, second.classes, second.video, second.starts, second.crops, second.logits,
-        {"inputs": {"manifest": "n" * 64}},
-    )  # fmt: skip
+    other = replaced(second, record={"inputs": {"manifests/x/summary.json": "n" * 64}})
     with pytest.raises(UserError, match="different manifests"):
         comparison.paired_difference([first], [other])
     with pytest.raises(UserError, match="different manifests"):
-        combine({"a": first, "b": other}, {})
+        combine({"a": first, "b": other}, tmp_path)
     fewer = random_scores(2, num_videos=59)
     with pytest.raises(UserError, match="v0059"):
         comparison.paired_difference([first], [fewer])
     with pytest.raises(UserError, match="different videos"):
-        combine({"a": first, "b": fewer}, {})
+        combine({"a": first, "b": fewer}, tmp_path)
 
 
 def test_per_class_differences_add_up() -> None:
@@ -200,41 +219,47 @@ def test_per_class_differences_add_up() -> None:
 def test_distance_equals_scipy() -> None:
     student, teacher = random_scores(1), random_scores(2)
     distance = comparison.student_teacher_distance(student, teacher)
-    ours, theirs = (special.softmax(s.logits.astype(float), axis=1) for s in (student, teacher))
+    ours, theirs = (special.softmax(whole(s).logits.astype(float), axis=1) for s in (student, teacher))
     assert distance.kl == pytest.approx(stats.entropy(theirs, ours, axis=1).mean())
-    assert distance.mse == pytest.approx(reference.mean_squared_error(student.logits, teacher.logits), rel=1e-5)
+    assert distance.mse == pytest.approx(
+        reference.mean_squared_error(whole(student).logits, whole(teacher).logits), rel=1e-5
+    )
     assert distance.agreement == pytest.approx(np.mean(ours.argmax(axis=1) == theirs.argmax(axis=1)))
     assert comparison.student_teacher_distance(teacher, teacher).kl == pytest.approx(0, abs=1e-12)
 
 
-def test_ensemble_is_the_mean_of_softmax() -> None:
+def test_ensemble_is_the_mean_of_softmax(tmp_path: Path) -> None:
     first, second = random_scores(1), random_scores(2)
-    ensemble = combine({"a": first, "b": second}, {"inputs": {}})
-    expected = (special.softmax(first.logits.astype(float), 1) + special.softmax(second.logits.astype(float), 1)) / 2
-    np.testing.assert_allclose(softmax(ensemble.logits), expected, atol=1e-6)
-    assert ensemble.same_clips(first)
-    videos = (Evaluation(first).video_probabilities + Evaluation(second).video_probabilities) / 2
-    np.testing.assert_allclose(Evaluation(ensemble).video_probabilities, videos, atol=1e-6)
+    ensemble = combine({"a": first, "b": second}, tmp_path)
+    expected = np.mean([special.softmax(whole(one).logits.astype(float), 1) for one in (first, second)], axis=0)
+    np.testing.assert_allclose(softmax(whole(ensemble).logits), expected, atol=1e-6)
+    assert same_clips(ensemble, first)
+    videos = (whole(first).video_probabilities + whole(second).video_probabilities) / 2
+    np.testing.assert_allclose(whole(ensemble).video_probabilities, videos, atol=1e-6)
 
 
-def test_ensemble_of_different_clips_and_class_orders() -> None:
+def test_ensemble_of_different_clips_and_class_orders(tmp_path: Path) -> None:
     first, second = random_scores(1, clips=3), random_scores(2, clips=2)
     order = np.argsort([5, 3, 0, 1, 6, 2, 4])
-    shuffled = Scores(
-        second.videos, tuple(second.classes[i] for i in order), second.video, second.starts, second.crops,
-        second.logits[:, order], second.provenance,
-    )  # fmt: skip
-    ensemble = combine({"a": first, "b": shuffled}, {})
-    videos = (Evaluation(first).video_probabilities + Evaluation(second).video_probabilities) / 2
-    np.testing.assert_allclose(Evaluation(ensemble).video_probabilities, videos, atol=1e-6)
-    assert ensemble.starts.tolist() == [-1] * 60
+    classes = tuple(second.classes[i] for i in order)
+    shuffled = replaced(second, classes=classes, logits=whole(second).logits[:, order])
+    ensemble = combine({"a": first, "b": shuffled}, tmp_path)
+    videos = (whole(first).video_probabilities + whole(second).video_probabilities) / 2
+    np.testing.assert_allclose(whole(ensemble).video_probabilities, videos, atol=1e-6)
+    assert whole(ensemble).starts.tolist() == [-1] * 60
 
 
-def test_ensemble_of_sure_members_does_not_underflow() -> None:
+def test_ensemble_of_sure_members_does_not_underflow(tmp_path: Path) -> None:
     first = random_scores(1, num_videos=1, num_classes=2, clips=1)
-    logits = np.array([[500.0, -500.0]], dtype=np.float32)
-    sure = Scores(first.videos, first.classes, first.video, first.starts, first.crops, logits, first.provenance)
-    ensemble = combine({"a": sure, "b": sure}, {})
-    np.testing.assert_allclose(ensemble.logits, [[0, -1000]])
+    sure = replaced(first, logits=np.array([[500.0, -500.0]], dtype=np.float32))
+    ensemble = combine({"a": sure, "b": sure}, tmp_path)
+    np.testing.assert_allclose(whole(ensemble).logits, [[0, -1000]])
     with pytest.raises(UserError, match="at least two"):
-        combine({"a": sure}, {})
+        combine({"a": sure}, tmp_path)
+
+
+def test_an_unknown_label_is_refused() -> None:
+    scores = random_scores(1, num_videos=1)
+    other = replaced(scores, videos=(LabelledVideo("v0000", "validation", ("juggling",)),))
+    with pytest.raises(UserError, match="'juggling'"):
+        Evaluation(other)

@@ -5,22 +5,28 @@ clip predictions"). A video with several labels counts as correct when the predi
 Sports-1M); mean class accuracy and the confusion matrix use each label of such a video.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pipeline_lib.errors import UserError
-from pipeline_lib.evaluation.scores import Scores
+from pipeline_lib.tasks.classification.scores import (
+    CLIPS_AT_A_TIME,
+    ScoreFile,
+    Scores,
+    manifest_digest,
+    pieces,
+    targets,
+    video_pieces,
+)
 
 # Bins of the expected calibration error: 15 of equal width (Guo et al., On Calibration of Modern Neural Networks,
 # ICML 2017, section 5).
 NUM_CALIBRATION_BINS = 15
-
-# Clips are taken in pieces of this many, so that 100 clips of 20,000 videos need no more memory than their logits.
-ROWS_AT_A_TIME = 1 << 14
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
@@ -53,8 +59,8 @@ def hits(probabilities: np.ndarray, targets: Sequence[Sequence[int]], k: int) ->
     indices = np.array([label for labels in targets for label in labels], dtype=np.int64)
     columns = np.arange(probabilities.shape[1])
     found = np.zeros(len(targets), dtype=bool)
-    for first in range(0, len(rows), ROWS_AT_A_TIME):
-        row, label = rows[first : first + ROWS_AT_A_TIME], indices[first : first + ROWS_AT_A_TIME]
+    for first in range(0, len(rows), CLIPS_AT_A_TIME):
+        row, label = rows[first : first + CLIPS_AT_A_TIME], indices[first : first + CLIPS_AT_A_TIME]
         scores = probabilities[row]
         own = scores[np.arange(len(row)), label][:, None]
         ahead = (scores > own) | ((scores == own) & (columns < label[:, None]))
@@ -102,52 +108,83 @@ class ClassAccuracy:
         return self.num_correct / self.num_videos if self.num_videos else None
 
 
-class Evaluation:
-    """The figures of one score file, computed when asked for.
+def mean_probabilities(scores: Scores) -> Iterator[tuple[slice, np.ndarray]]:
+    """Softmax averaged over each video's clips and crops, float64 (N, num_classes), some videos at a time.
 
-    Args:
-        scores: the score file.
+    Yields:
+        The rows of the videos, and their probabilities.
+    """
+    for rows, clips in video_pieces(scores):
+        total = np.zeros((rows.stop - rows.start, len(scores.classes)))
+        np.add.at(total, clips.video - rows.start, softmax(clips.logits))
+        total /= scores.counts[rows, None]
+        yield rows, total
+
+
+def figures(predictions: Path) -> dict[str, Any]:
+    """What ``metrics.json`` says of a score file: accuracies of clips, videos and classes, calibration, counts.
 
     Raises:
-        UserError: the file holds no video, or a video has no label.
+        UserError: the file cannot be read, or holds no video.
+    """
+    scores = ScoreFile(predictions)
+    evaluation = Evaluation(scores)
+    return {
+        "manifest": manifest_digest(scores),
+        "num_videos": len(scores.videos),
+        "num_clips": int(scores.counts.sum()),
+        "num_classes": len(scores.classes),
+        "metrics": evaluation.summary(),
+        "per_class": evaluation.class_table(),
+        "provenance": dict(scores.record),
+    }
+
+
+class Evaluation:
+    """The figures of some scores. One pass over the clips keeps a few numbers of each video.
+
+    Args:
+        scores: of at least one video.
+
+    Attributes:
+        predictions: int64 (num_videos,), the most probable class of each video; the first of equals.
+        correct: bool (num_videos,), whether that is one of the video's labels.
+        among_five: bool (num_videos,), whether a label is among the five most probable classes.
+        confidence: float64 (num_videos,), probability of the prediction, in [0, 1].
+        losses: float64 (num_videos,), negative log likelihood of the label (nats; of the best one of several).
+
+    Raises:
+        UserError: there is no video, or a video has no label.
     """
 
     def __init__(self, scores: Scores) -> None:
-        self.scores = scores
+        self.scores, self.targets = scores, targets(scores)
         if not scores.videos:
             raise UserError("a score file without videos has no figures: no video of the subset was usable.")
-        unlabelled = [video.id for video, labels in zip(scores.videos, scores.targets, strict=True) if not labels]
+        unlabelled = [video.id for video, labels in zip(scores.videos, self.targets, strict=True) if not labels]
         if unlabelled:
             raise UserError(f"{len(unlabelled)} evaluated videos have no label, the first of them {unlabelled[0]}.")
-
-    @cached_property
-    def video_probabilities(self) -> np.ndarray:
-        """Softmax averaged over each video's clips and crops, float64 (num_videos, num_classes)."""
-        logits, video = self.scores.logits, self.scores.video
-        total = np.zeros((len(self.scores.videos), len(self.scores.classes)))
-        for first in range(0, len(video), ROWS_AT_A_TIME):
-            piece = slice(first, first + ROWS_AT_A_TIME)
-            np.add.at(total, video[piece], softmax(logits[piece]))
-        counts = np.bincount(video, minlength=len(self.scores.videos))
-        result: np.ndarray = total / counts[:, None]
-        return result
-
-    @cached_property
-    def predictions(self) -> np.ndarray:
-        """The most probable class of each video, int64 (num_videos,); the first of equals."""
-        result: np.ndarray = self.video_probabilities.argmax(axis=1)
-        return result
-
-    @cached_property
-    def correct(self) -> np.ndarray:
-        """Whether each video's prediction is one of its labels, bool (num_videos,)."""
-        return hits(self.video_probabilities, self.scores.targets, 1)
+        num_videos = len(scores.videos)
+        self.predictions = np.zeros(num_videos, dtype=np.int64)
+        self.correct, self.among_five = np.zeros((2, num_videos), dtype=bool)
+        self.confidence, self.losses = np.zeros((2, num_videos))
+        tiny = np.finfo(np.float64).tiny
+        for rows, probabilities in mean_probabilities(scores):
+            own = self.targets[rows]
+            self.predictions[rows] = probabilities.argmax(axis=1)
+            self.correct[rows], self.among_five[rows] = hits(probabilities, own, 1), hits(probabilities, own, 5)
+            self.confidence[rows] = np.minimum(probabilities.max(axis=1), 1.0)
+            best = [max(row[labels].max(), tiny) for row, labels in zip(probabilities, own, strict=True)]
+            self.losses[rows] = -np.log(best)
 
     @property
     def clip_top1(self) -> float:
         """Clip@1: share of clips whose own prediction is a label of their video."""
-        targets = [self.scores.targets[row] for row in self.scores.video]
-        return float(hits(self.scores.logits, targets, 1).mean())
+        found = sum(
+            int(hits(clips.logits, [self.targets[row] for row in clips.video.tolist()], 1).sum())
+            for clips in pieces(self.scores)
+        )
+        return found / int(self.scores.counts.sum())
 
     @property
     def video_top1(self) -> float:
@@ -157,14 +194,14 @@ class Evaluation:
     @property
     def video_top5(self) -> float:
         """Video@5: share of videos with a label among the five most probable classes."""
-        return float(hits(self.video_probabilities, self.scores.targets, 5).mean())
+        return float(self.among_five.mean())
 
     @cached_property
     def per_class(self) -> list[ClassAccuracy]:
         """One entry per class, in the order of the logits."""
         num_videos = np.zeros(len(self.scores.classes), dtype=int)
         num_correct = np.zeros(len(self.scores.classes), dtype=int)
-        for labels, prediction in zip(self.scores.targets, self.predictions, strict=True):
+        for labels, prediction in zip(self.targets, self.predictions, strict=True):
             for label in labels:
                 num_videos[label] += 1
                 num_correct[label] += int(label == prediction)
@@ -181,23 +218,20 @@ class Evaluation:
         """Counts int64 (num_classes, num_classes): row = label, column = prediction."""
         from sklearn.metrics import confusion_matrix
 
-        labels = np.concatenate(self.scores.targets)
-        predictions = np.repeat(self.predictions, [len(targets) for targets in self.scores.targets])
+        labels = np.concatenate(self.targets)
+        predictions = np.repeat(self.predictions, [len(targets) for targets in self.targets])
         matrix: np.ndarray = confusion_matrix(labels, predictions, labels=range(len(self.scores.classes)))
         return matrix
 
     @property
     def calibration_error(self) -> float:
         """Expected calibration error of the videos' most probable class, in [0, 1]."""
-        confidence = np.minimum(self.video_probabilities.max(axis=1), 1.0)
-        return expected_calibration_error(confidence, self.correct, NUM_CALIBRATION_BINS)
+        return expected_calibration_error(self.confidence, self.correct, NUM_CALIBRATION_BINS)
 
     @property
     def log_likelihood(self) -> float:
         """Mean negative log likelihood of the labels (nats; the best label where there are several)."""
-        rows = zip(self.video_probabilities, self.scores.targets, strict=True)
-        tiny = np.finfo(np.float64).tiny
-        return float(np.mean([-np.log(max(row[labels].max(), tiny)) for row, labels in rows]))
+        return float(np.mean(self.losses))
 
     def summary(self) -> dict[str, Any]:
         """The figures as plain data for ``metrics.json``: shares in [0, 1], rounded to 6 decimals."""

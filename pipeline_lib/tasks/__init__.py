@@ -1,0 +1,2 @@
+TASKS = ("classification",)
+"""Every task: the folders beside this file."""

@@ -1,0 +1,92 @@
+"""A task: what is predicted of a sample, how it is kept, and how it is judged.
+
+The trainer, the loader, the stage `evaluate` and the report know this seam alone. Everything that belongs to one task
+stands in its folder: ``task.py`` predicts, ``metrics.py`` judges a file of predictions, ``combination.py`` makes an
+ensemble of several, ``presentation.py`` is what people see.
+"""
+
+import importlib
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import nn
+
+from pipeline_lib.artefacts.records import Record
+from pipeline_lib.clips.index import ClipIndex
+from pipeline_lib.clips.protocol_clips import ProtocolClips
+from pipeline_lib.tasks.outputs import Forward, VideoOutputs
+
+
+class PredictionPart(AbstractContextManager["PredictionPart"], Protocol):
+    """The file of predictions in the making; it goes on from the videos that an interrupted run had finished.
+
+    Attributes:
+        done: ids of the videos that it holds.
+        resumed: how many an interrupted run had finished.
+    """
+
+    done: set[str]
+    resumed: int
+
+    def append(self, id: str, found: VideoOutputs) -> None:
+        """Keep what was predicted of one video; when this returns, a kill of the process does not lose it."""
+        ...
+
+    def finish(self, index: ClipIndex, subset: str, record: Record) -> None:
+        """Write the final file atomically, with the targets of the index's videos; remove the part."""
+        ...
+
+
+class Task(Protocol):
+    """One task."""
+
+    name: str
+
+    def modalities(self, seen: str) -> tuple[str, ...]:
+        """What a batch must hold of a clip, beside what the network sees: the target may be another modality."""
+        ...
+
+    def clips(self, index: ClipIndex, *arguments: Any, **options: Any) -> ProtocolClips:
+        """The samples of some videos; the arguments are those of ``ProtocolClips``."""
+        ...
+
+    def forward(self, network: nn.Module, seen: str) -> Forward:
+        """From a batch of clips to one prediction a clip, on the CPU.
+
+        Args:
+            network: in evaluation mode.
+            seen: the modality that it sees.
+        """
+        ...
+
+    def check(self, known: Sequence[str], index: ClipIndex, origin: str) -> None:
+        """Refuse videos that a network cannot be judged on.
+
+        Args:
+            known: the classes that the network was trained on.
+            index: the videos.
+            origin: the weights and the data set, for the message.
+
+        Raises:
+            UserError: the targets are not what the network was trained for.
+        """
+        ...
+
+    def open_part(self, final: Path, origin: str, classes: Sequence[str]) -> PredictionPart:
+        """The file of predictions in the making; ``origin`` is the digest of what it is made from."""
+        ...
+
+    def sums(self, index: ClipIndex, found: Iterable[VideoOutputs]) -> dict[str, float]:
+        """Figures of a validation during training, summed over videos, by the code that judges a file.
+
+        ``loss`` is the one that the best checkpoint is chosen by.
+        """
+        ...
+
+
+def load_task(name: str) -> Task:
+    """A task by its name: that of a folder of ``pipeline_lib/tasks``."""
+    task: Task = importlib.import_module(f"pipeline_lib.tasks.{name}.task").TASK
+    return task

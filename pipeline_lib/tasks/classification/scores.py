@@ -1,0 +1,326 @@
+"""Score files: the logits of every evaluated clip and the videos' labels, written and read as streams.
+
+Layout of ``scores.h5``: ``clips/video`` int32 (row of the video), ``clips/start`` int64 (first frame), ``clips/crop``
+int8, ``clips/logits`` float32 (num_clips, num_classes), sorted by video, start and crop; ``videos/id``,
+``videos/subset`` and the labels as ``videos/label_offsets`` and ``videos/label_indices``; ``classes`` and
+``provenance`` as JSON. Sports-1M's logits (100 clips of 226,000 videos) are 44 GB: nothing here holds those of more
+than some thousand clips.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, Self
+
+import h5py
+import numpy as np
+
+from pipeline_lib.artefacts.atomic import atomic_path
+from pipeline_lib.artefacts.digest import canonical_json
+from pipeline_lib.artefacts.journal import Journal
+from pipeline_lib.artefacts.records import ContentDigest, Record
+from pipeline_lib.errors import UserError
+
+CLIPS_AT_A_TIME = 1 << 14
+
+
+@dataclass(frozen=True)
+class LabelledVideo:
+    """A video as the evaluation sees it: its id, the subset it belongs to, and the names of its classes."""
+
+    id: str
+    subset: str
+    labels: tuple[str, ...]
+
+
+class Clips(NamedTuple):
+    """Some clips, in the order of a score file.
+
+    ``video`` int32 (N,) row of each clip's video, ``starts`` int64 (N,) first frames (−1 where a row stands for a whole
+    video), ``crops`` int8 (N,), ``logits`` float32 (N, num_classes).
+    """
+
+    video: np.ndarray
+    starts: np.ndarray
+    crops: np.ndarray
+    logits: np.ndarray
+
+
+class Scores(Protocol):
+    """The scores of some videos, wherever they lie.
+
+    Attributes:
+        videos: the evaluated videos, sorted by id.
+        classes: class names in the order of the logits.
+        counts: int64 (num_videos,), clips of each video.
+        record: what the scores were made from (``artefacts.records``).
+    """
+
+    videos: tuple[LabelledVideo, ...]
+    classes: tuple[str, ...]
+    counts: np.ndarray
+    record: Record
+
+    def read(self, first: int, last: int) -> Clips:
+        """Clips ``first`` … ``last − 1`` of all."""
+        ...
+
+
+def pieces(scores: Scores) -> Iterator[Clips]:
+    """All clips, some thousand at a time."""
+    num_clips = int(scores.counts.sum())
+    for first in range(0, num_clips, CLIPS_AT_A_TIME):
+        yield scores.read(first, min(first + CLIPS_AT_A_TIME, num_clips))
+
+
+def video_pieces(scores: Scores) -> Iterator[tuple[slice, Clips]]:
+    """All clips, those of as many whole videos at a time as make some thousand clips, with the rows of these videos."""
+    ends = np.cumsum(scores.counts)
+    first = clip = 0
+    while first < len(ends):
+        last = max(first + 1, int(np.searchsorted(ends, clip + CLIPS_AT_A_TIME, side="right")))
+        yield slice(first, last), scores.read(clip, int(ends[last - 1]))
+        first, clip = last, int(ends[last - 1])
+
+
+def targets(scores: Scores) -> list[list[int]]:
+    """Class indices of each video's labels.
+
+    Raises:
+        UserError: a label is none of the network's classes.
+    """
+    index = {name: position for position, name in enumerate(scores.classes)}
+    try:
+        return [[index[label] for label in video.labels] for video in scores.videos]
+    except KeyError as error:
+        raise UserError(
+            f"the label {error.args[0]!r} of an evaluated video is none of the network's {len(scores.classes)} "
+            "classes: it was trained on another data set or another version of its annotations."
+        ) from error
+
+
+def manifest_of(scores: Scores) -> dict[str, str]:
+    """The manifest's summary as the record names it, with its digest; empty when unknown."""
+    named = {**scores.record.get("inputs", {}), **scores.record.get("beside", {})}
+    return {name: value for name, value in named.items() if name.startswith("manifests/")}
+
+
+def manifest_digest(scores: Scores) -> str:
+    """Digest of the manifest whose videos were evaluated (empty when unknown)."""
+    return next(iter(manifest_of(scores).values()), "")
+
+
+def same_clips(first: Scores, second: Scores) -> bool:
+    """Whether both hold the same clips (video, start and crop) in the same order."""
+    if [video.id for video in first.videos] != [video.id for video in second.videos]:
+        return False
+    if not np.array_equal(first.counts, second.counts):
+        return False
+    return all(
+        np.array_equal(a.starts, b.starts) and np.array_equal(a.crops, b.crops)
+        for a, b in zip(pieces(first), pieces(second), strict=True)
+    )
+
+
+class MemoryScores:
+    """Scores in memory: of a validation during training, or made by hand.
+
+    Args:
+        videos: sorted by id.
+        classes: class names in the order of the logits.
+        clips: sorted by video.
+        record: what they were made from.
+
+    Raises:
+        ValueError: shapes disagree, a video has no clip, or the videos are not sorted by id.
+    """
+
+    def __init__(self, videos: Iterable[LabelledVideo], classes: Sequence[str], clips: Clips, record: Record) -> None:
+        self.videos, self.classes, self.record = tuple(videos), tuple(classes), record
+        num_clips, num_classes = clips.logits.shape
+        if num_classes != len(self.classes) or not len(clips.video) == len(clips.starts) == num_clips:
+            raise ValueError(
+                f"logits {clips.logits.shape} for {len(self.classes)} classes and {len(clips.video)} clips"
+            )
+        # Already sorted, as an evaluation is, the logits are not copied.
+        order: Any = np.lexsort((clips.crops, clips.starts, clips.video))
+        order = slice(None) if np.array_equal(order, np.arange(num_clips)) else order
+        self._clips = Clips(*(column[order] for column in clips))
+        self.counts = np.bincount(clips.video, minlength=len(self.videos)).astype(np.int64)
+        if len(self.counts) != len(self.videos) or not self.counts.all():
+            raise ValueError("every video of a score file has at least one clip")
+
+    def read(self, first: int, last: int) -> Clips:
+        """Clips ``first`` … ``last − 1`` of all."""
+        return Clips(*(column[first:last] for column in self._clips))
+
+
+class ScoreFile:
+    """A score file, whose logits stay on the disk.
+
+    Raises:
+        UserError: the file is missing or is no score file; the message says which stage makes it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            with h5py.File(path, "r") as file:
+                table = file["videos"]
+                self.classes = tuple(json.loads(file["classes"].asstr()[()]))
+                self.record: Record = json.loads(file["provenance"].asstr()[()])
+                offsets, indices = table["label_offsets"][:].tolist(), table["label_indices"][:].tolist()
+                self.videos = tuple(
+                    LabelledVideo(id, subset, tuple(self.classes[label] for label in indices[first:last]))
+                    for id, subset, first, last in zip(
+                        table["id"].asstr()[:], table["subset"].asstr()[:], offsets[:-1], offsets[1:], strict=True
+                    )
+                )
+                self.counts = np.bincount(file["clips/video"][:], minlength=len(self.videos)).astype(np.int64)
+                if len(file["clips/logits"]) != self.counts.sum():
+                    raise ValueError("logits and clips differ in number")
+        except (OSError, KeyError, ValueError, IndexError) as error:
+            raise UserError(
+                f"{path} cannot be read as a score file ({error}). The rules evaluate_run and ensemble make it: delete "
+                "it if it is there, and run the same target again."
+            ) from error
+
+    def read(self, first: int, last: int) -> Clips:
+        """Clips ``first`` … ``last − 1`` of all."""
+        with h5py.File(self.path, "r") as file:
+            clips = file["clips"]
+            return Clips(*(clips[name][first:last] for name in ("video", "start", "crop", "logits")))
+
+
+def write_scores(
+    path: Path,
+    videos: Sequence[LabelledVideo],
+    classes: Sequence[str],
+    counts: np.ndarray,
+    clips: Iterable[Clips],
+    record: Record,
+) -> None:
+    """Write a score file atomically.
+
+    Args:
+        path: of the file.
+        videos: sorted by id.
+        classes: class names in the order of the logits.
+        counts: (num_videos,), clips of each video, at least one.
+        clips: all of them in order, in pieces of any size; ``video`` follows from ``counts`` and is not read.
+        record: stored with the digest of the file's content.
+
+    Raises:
+        ValueError: the videos are not unique and sorted, or a video has no clip.
+    """
+    ids = [video.id for video in videos]
+    if ids != sorted(set(ids)):
+        raise ValueError("the videos of a score file are unique and sorted by id")
+    if len(counts) != len(ids) or not np.all(counts):
+        raise ValueError("every video of a score file has at least one clip")
+    num_clips, text = int(counts.sum()), h5py.string_dtype()
+    index = {name: position for position, name in enumerate(classes)}
+    labels = [[index[label] for label in video.labels] for video in videos]
+    offsets = np.concatenate([[0], np.cumsum([len(own) for own in labels], dtype=np.int64)]).astype(np.int64)
+    content = ContentDigest()
+    content.add("videos", canonical_json([[video.id, video.subset, video.labels] for video in videos]).encode())
+    content.add("classes", canonical_json(list(classes)).encode())
+    with atomic_path(path) as temporary:
+        with h5py.File(temporary, "w") as file:
+            group = file.create_group("clips")
+            group.create_dataset("video", data=np.repeat(np.arange(len(ids), dtype=np.int32), counts))
+            starts = group.create_dataset("start", (num_clips,), np.int64)
+            crops = group.create_dataset("crop", (num_clips,), np.int8)
+            logits = group.create_dataset("logits", (num_clips, len(classes)), np.float32)
+            position = 0
+            for piece in clips:
+                rows = slice(position, position + len(piece.starts))
+                starts[rows], crops[rows], logits[rows] = piece.starts, piece.crops, piece.logits
+                for column, kind in ((piece.starts, "<i8"), (piece.crops, "i1"), (piece.logits, "<f4")):
+                    content.add("", np.ascontiguousarray(column, kind).tobytes())
+                position = rows.stop
+            if position != num_clips:
+                raise ValueError(f"{position} clips came for {num_clips}")
+            group = file.create_group("videos")
+            group.create_dataset("id", data=np.array(ids, dtype=object), dtype=text)
+            subsets = np.array([video.subset for video in videos], dtype=object)
+            group.create_dataset("subset", data=subsets, dtype=text)
+            group.create_dataset("label_offsets", data=offsets)
+            group.create_dataset("label_indices", data=np.array([one for own in labels for one in own], np.int32))
+            # Data sets, not attributes: HDF5 limits an attribute to 64 kB, which a long list of classes exceeds.
+            stored = {**record, "content": content.hexdigest()}
+            for name, value in (("classes", list(classes)), ("provenance", stored)):
+                file.create_dataset(name, data=json.dumps(value, sort_keys=True, ensure_ascii=False), dtype=text)
+
+
+class ScoresPart:
+    """A score file in the making, which goes on from the videos that an interrupted run had finished.
+
+    Use under ``artefact_lock(final)``.
+
+    Args:
+        final: path of the finished file.
+        origin: digest of what the scores are made from; see ``Journal``.
+        num_classes: columns of the logits.
+    """
+
+    def __init__(self, final: Path, origin: str, num_classes: int) -> None:
+        self.final, self.num_classes = final, num_classes
+        self._journal = Journal(final, origin)
+        self.resumed = self._journal.num_resumed
+        self.done = {entry.item["id"] for entry in self._journal.entries}
+
+    def append(self, id: str, starts: np.ndarray, crops: np.ndarray, logits: np.ndarray) -> None:
+        """Store one video's clips; when this returns, a kill of the process does not lose them.
+
+        Raises:
+            ValueError: the logits have another number of classes or of clips.
+        """
+        if logits.shape != (len(starts), self.num_classes):
+            raise ValueError(f"{id}: logits {logits.shape} for {len(starts)} clips")
+        columns = ((starts, "<i8"), (crops, "i1"), (logits, "<f4"))
+        data = [np.ascontiguousarray(column, kind).tobytes() for column, kind in columns]
+        self._journal.append({"id": id, "clips": len(starts)}, data)
+        self.done.add(id)
+
+    def _read(self, ids: Sequence[str]) -> Iterator[Clips]:
+        """The clips of the videos in this order, those of one at a time."""
+        places, position = {}, 0
+        for entry in self._journal.entries:
+            places[entry.item["id"]] = (position, entry.item["clips"])
+            position += entry.num_bytes
+        with open(self._journal.blob, "rb") as blob:
+            for id in ids:
+                position, count = places[id]
+                blob.seek(position)
+                starts = np.frombuffer(blob.read(8 * count), "<i8")
+                crops = np.frombuffer(blob.read(count), "i1")
+                logits = np.frombuffer(blob.read(4 * count * self.num_classes), "<f4").reshape(count, -1)
+                order = np.lexsort((crops, starts))
+                yield Clips(np.zeros(count, np.int32), starts[order], crops[order], logits[order])
+
+    def finish(self, videos: Iterable[LabelledVideo], classes: Sequence[str], record: Record) -> ScoreFile:
+        """Write the final file atomically and remove the part; return what was written.
+
+        Args:
+            videos: the videos of the file; each has been appended.
+            classes: class names in the order of the logits.
+            record: see ``artefacts.records``.
+        """
+        ordered = sorted(videos, key=lambda video: video.id)
+        clips = {entry.item["id"]: entry.item["clips"] for entry in self._journal.entries}
+        counts = np.array([clips[video.id] for video in ordered], dtype=np.int64)
+        write_scores(self.final, ordered, classes, counts, self._read([video.id for video in ordered]), record)
+        self._journal.remove()
+        return ScoreFile(self.final)
+
+    def close(self) -> None:
+        """Close the part's files; the part stays for a later run."""
+        self._journal.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,42 @@
+"""The modules of a task by its name, and what it does with files of predictions alone, without network or clip."""
+
+import importlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline_lib.artefacts.records import Record
+
+
+def task_module(task: str) -> str:
+    """The module that predicts a task's targets."""
+    return f"pipeline_lib.tasks.{task}.task"
+
+
+def metrics_module(task: str) -> str:
+    """The module that judges a task's predictions."""
+    return f"pipeline_lib.tasks.{task}.metrics"
+
+
+def combination_module(task: str) -> str:
+    """The module that combines a task's predictions."""
+    return f"pipeline_lib.tasks.{task}.combination"
+
+
+def figures_of(task: str, predictions: Path) -> dict[str, Any]:
+    """What ``metrics.json`` says of a file of predictions: ``metrics`` (name → number), counts, and the rest.
+
+    Raises:
+        UserError: the file cannot be read, or holds nothing to judge.
+    """
+    figures: Callable[[Path], dict[str, Any]] = importlib.import_module(metrics_module(task)).figures
+    return figures(predictions)
+
+
+def combine(task: str, members: Mapping[str, Path], output: Path, record: Record) -> None:
+    """Write the predictions of an ensemble from its members' files.
+
+    Raises:
+        UserError: the members do not fit together.
+    """
+    importlib.import_module(combination_module(task)).combine(members, output, record)

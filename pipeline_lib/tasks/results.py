@@ -1,0 +1,185 @@
+"""What people see of a task: results over runs, and what a task says and draws of them."""
+
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from markupsafe import Markup
+
+from pipeline_lib.configuration.specification import ReportedExperiment
+
+NUM_RESAMPLES = 10_000
+
+
+@dataclass(frozen=True)
+class EvaluatedRun:
+    """One evaluated run of an experiment under one protocol: ``metrics.json``, and the file of its predictions."""
+
+    split: int
+    seed: int
+    metrics: Mapping[str, Any]
+    predictions: Path
+
+    def figure(self, name: str) -> float:
+        """A figure of ``metrics.json``."""
+        return float(self.metrics["metrics"][name])
+
+
+@dataclass
+class Result:
+    """An experiment under one protocol, over its runs."""
+
+    experiment: ReportedExperiment
+    protocol: str
+    runs: list[EvaluatedRun]
+
+    @property
+    def name(self) -> str:
+        """The experiment's name."""
+        return self.experiment.name
+
+    @property
+    def task(self) -> str:
+        """What the networks were judged by."""
+        return str(self.runs[0].metrics["task"])
+
+    def mean(self, figure: str) -> float:
+        """Mean of a figure over the runs."""
+        return float(np.mean([run.figure(figure) for run in self.runs]))
+
+    def spread(self, figure: str) -> float | None:
+        """Sample standard deviation over the runs; None for a single one."""
+        values = [run.figure(figure) for run in self.runs]
+        return float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+    @property
+    def manifest(self) -> str:
+        """Digest of the manifest behind the first run."""
+        return str(self.runs[0].metrics["manifest"])
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """What became of the listed videos, of the first run."""
+        return dict(self.runs[0].metrics.get("counts", {}))
+
+
+@dataclass(frozen=True)
+class Column:
+    """A figure of ``metrics.json`` as a column of the result table.
+
+    Attributes:
+        name: in ``metrics.json``; a share in [0, 1], shown in per cent.
+        label: as the papers call it.
+        interval: names of the figures that bound it in one run, or None.
+        printed: whether a paper prints it, so that ours can stand beside.
+    """
+
+    name: str
+    label: str
+    interval: tuple[str, str] | None = None
+    printed: bool = True
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A mean paired difference (first − second) with its bootstrap interval; shares in [−1, 1]."""
+
+    mean: float
+    low: float
+    high: float
+    num_videos: int
+    num_runs: int = 1
+
+    def as_data(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the report: the anchor and the words of its link, and its HTML."""
+
+    anchor: str
+    title: str
+    html: Markup
+
+
+class Presentation(Protocol):
+    """What people see of one task.
+
+    Attributes:
+        columns: of the result table. By the first one rows are ranked, compared and put on top of the page.
+        legend: what the columns mean, in a few sentences.
+    """
+
+    columns: tuple[Column, ...]
+    legend: str
+
+    def describe(self, metrics: Mapping[str, Any]) -> str:
+        """The figures of one evaluation in a line, for a log."""
+        ...
+
+    def difference(self, first: Sequence[Path], second: Sequence[Path], names: tuple[str, str]) -> Difference:
+        """The paired difference of the first column between two experiments, one file of predictions a run.
+
+        Raises:
+            UserError: the files do not judge the same videos.
+        """
+        ...
+
+    def distance(self, student: Path, teacher: Path) -> dict[str, float]:
+        """How far a student's predictions are from its teacher's: name → number, in the order of a table's columns.
+
+        Raises:
+            UserError: the files cannot be compared.
+        """
+        ...
+
+    def sections(self, results: Sequence[Result], pairs: Sequence[tuple[Result, Result]]) -> list[Section]:
+        """What the report shows beside the table.
+
+        Args:
+            results: of this task, in the order of the report.
+            pairs: whose differences the report shows; both judge the same videos.
+        """
+        ...
+
+
+def load_presentation(task: str) -> Presentation:
+    """What people see of a task, by its name."""
+    presentation: Presentation = importlib.import_module(presentation_module(task)).PRESENTATION
+    return presentation
+
+
+def presentation_module(task: str) -> str:
+    """The module of a task's presentation, for the fingerprint of the report."""
+    return f"pipeline_lib.tasks.{task}.presentation"
+
+
+def signed(value: float) -> str:
+    """A difference with one decimal, its sign as typeset (−, not a hyphen)."""
+    return f"{value:+.1f}".replace("-", "−")
+
+
+def bootstrap_mean(
+    values: np.ndarray, num_resamples: int = NUM_RESAMPLES, confidence: float = 0.95, seed: int = 0
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of a mean (Efron & Tibshirani 1993, section 13.3).
+
+    Drawing N values with replacement is the same as drawing how often each distinct value comes (a multinomial),
+    which needs memory for the distinct values only.
+
+    Args:
+        values: (N,) paired differences, one a video.
+        num_resamples: bootstrap samples.
+        confidence: level of the interval, in (0, 1).
+        seed: of the generator; equal input gives an equal interval.
+    """
+    distinct, counts = np.unique(values, return_counts=True)
+    draws = np.random.default_rng(seed).multinomial(len(values), counts / counts.sum(), size=num_resamples)
+    means = draws @ distinct / len(values)
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
