@@ -12,7 +12,7 @@ import torch
 
 from pipeline_lib.artefacts.digest import digest
 from pipeline_lib.artefacts.layout import Layout, shard_names
-from pipeline_lib.artefacts.records import content_digest, digest_below
+from pipeline_lib.artefacts.records import content_digest, contents_digest
 from pipeline_lib.configuration.objectives import Classification, Distillation, Model, Objective
 from pipeline_lib.configuration.root import Hardware
 from pipeline_lib.configuration.specification import TrainingSpecification
@@ -160,9 +160,11 @@ def make_run(layout: Layout, specification: TrainingSpecification, classes: Sequ
     shards = layout.frames("tiny", "small", "*")
     if specification.modality == "flow":
         shards = layout.motion("tiny", "small", "tvl1", "*")
-    keys = [layout.key(shards)]
+    summary = layout.summary("tiny")
+    inputs = {layout.key(shards): contents_digest(sorted(shards.parent.glob(shards.name)))}
     if specification.initialise_from is not None:
-        keys.append(layout.key(source_path(layout, specification.initialise_from)))
+        source = source_path(layout, specification.initialise_from)
+        inputs[layout.key(source)] = content_digest(source)
     save_weights(
         folder / "weights.safetensors",
         network.state_dict(),
@@ -172,8 +174,8 @@ def make_run(layout: Layout, specification: TrainingSpecification, classes: Sequ
             "provenance": {
                 "stage": specification.stage,
                 "digest": "t" * 64,
-                "inputs": {key: digest_below(layout.root, key) for key in keys if key},
-                "beside": {"manifests/tiny/summary.json": digest_below(layout.root, "manifests/tiny/summary.json")},
+                "inputs": inputs,
+                "beside": {layout.key(summary): content_digest(summary)},
                 "library": "0.1.0",
                 "versions": {"torch": torch.__version__},
             },

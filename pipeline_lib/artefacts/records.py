@@ -183,20 +183,6 @@ def contents_digest(paths: Iterable[Path]) -> str:
     return digest({path.name: content_digest(path) for path in paths})
 
 
-def digest_below(root: Path, key: str) -> str | None:
-    """Digest of what an input's key names now; None if it does not exist.
-
-    Args:
-        root: the output root.
-        key: of a record's ``inputs``: a path below the root, or a pattern whose last part has a ``*``.
-    """
-    if "*" in key:
-        paths = sorted(root.glob(key))
-        return contents_digest(paths) if paths else None
-    path = root / key
-    return content_digest(path) if path.is_file() else None
-
-
 class ContentDigest:
     """SHA-256 over an artefact's parts as they are written: names and bytes, each with its length."""
 

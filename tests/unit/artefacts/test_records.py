@@ -14,7 +14,6 @@ from pipeline_lib.artefacts.records import (
     ContentDigest,
     content_digest,
     contents_digest,
-    digest_below,
     make_record,
     read_record,
     torch_versions,
@@ -108,18 +107,15 @@ def test_the_content_of_weights_is_their_tensors_and_what_a_follower_reads(tmp_p
         assert content(name, tensor, **metadata) != first, name
 
 
-def test_a_key_finds_what_lies_below_a_root_now(tmp_path: Path) -> None:
-    folder = tmp_path / "frames/tiny/small"
-    folder.mkdir(parents=True)
-    for number in range(2):
-        _write(folder / f"00{number}.h5", {"content": str(number)})
-    assert digest_below(tmp_path, "frames/tiny/small/001.h5") == "1"
-    both = digest_below(tmp_path, "frames/tiny/small/*.h5")
-    assert both == contents_digest([folder / "001.h5", folder / "000.h5"])
-    _write(folder / "001.h5", {"content": "2"})
-    assert digest_below(tmp_path, "frames/tiny/small/*.h5") not in (both, None)
-    assert digest_below(tmp_path, "frames/tiny/small/002.h5") is None
-    assert digest_below(tmp_path, "frames/tiny/large/*.h5") is None
+def test_several_artefacts_have_the_digest_of_their_contents_by_name(tmp_path: Path) -> None:
+    paths = [tmp_path / "000.h5", tmp_path / "001.h5"]
+    for number, path in enumerate(paths):
+        _write(path, {"content": str(number)})
+    assert content_digest(paths[1]) == "1"
+    both = contents_digest(paths)
+    assert both == contents_digest(paths[::-1])
+    _write(paths[1], {"content": "2"})
+    assert contents_digest(paths) != both
 
 
 def test_a_content_digest_tells_names_and_borders_apart() -> None:
