@@ -1,4 +1,4 @@
-"""Every network by name: which module builds it, and with which options. Plain data; nothing is imported."""
+"""Every network by name: which module builds it, with which options. This is plain data; no network is imported."""
 
 import re
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ PREDICTED_FLOW = "pipeline_lib.models.predicted_flow"
 MVIT = "pipeline_lib.models.mvit"
 SWIN = "pipeline_lib.models.swin3d"
 
-# I3D's stem spans seven frames; the released S3D code's three (TF-slim s3dg.py).
+# I3D's stem spans seven frames, that of the released S3D code three (TF-slim s3dg.py).
 _I3D: dict[str, Any] = {"convolution": "full", "stem_kernel": 7}
 _S3D: dict[str, Any] = {"convolution": "separable", "stem_kernel": 3, "temporal_branches": 4}
 _I2D: dict[str, Any] = {"first_temporal_layer": 11, "last_temporal_layer": -1}
@@ -24,7 +24,7 @@ _S3DG: dict[str, Any] = {"convolution": "separable", "stem_kernel": 3, "gating":
 _INCEPTIONS: dict[str, dict[str, Any]] = {
     "i3d": _I3D,
     "i2d": _I3D | _I2D,
-    # The network whose public weights users have.
+    # The network of the public weights.
     "s3d": {"convolution": "separable", "stem_kernel": 7, "variant": "torchvision"},
     "s3d_slim": _S3D | {"temporal_branches": 2},
     "s3d_four_branches": _S3D,
@@ -95,7 +95,7 @@ def resolve(name: str) -> tuple[str, dict[str, Any]]:
     always is 3D. ``fast_s3d`` is the top-heavy S3D with its top two layers in 3D (section 4.4), so K = 9.
 
     Raises:
-        UserError: no such network; the message names those that sound alike.
+        UserError: there is no such network; the message names similar ones.
     """
     try:
         module, options = _NETWORKS[name]

@@ -38,10 +38,10 @@ class Row:
         side: height and width of the clip, in pixels.
         options: options beyond the name's.
         in_channels: channels of a frame.
-        counting: what the figure that it stands beside counted.
+        counting: what the published figure counts.
         paper: ``parameters_m`` (10⁶), ``parameters``, ``gmacs``: the published figures.
-        source: where they are printed.
-        note: what a reader must know of the comparison.
+        source: paper and table of these figures.
+        note: what a reader must know about the comparison.
     """
 
     name: str
@@ -110,7 +110,7 @@ _COMPARED: tuple[Row, ...] = (
 
 
 def rows() -> list[Row]:
-    """Every row of the table: the comparisons, then each other network once at its family's usual input."""
+    """Every row of the table: first the comparisons, then every other network at its family's usual input."""
     table = list(_COMPARED)
     table += [
         Row(name, 8, 112, counting="weights", paper={"parameters_m": millions}, source="R(2+1)D, Table 2")
@@ -153,7 +153,7 @@ def count(
         options: options beyond the name's.
 
     Raises:
-        UserError: no such network, or one that does not take such a clip.
+        UserError: there is no such network, or it does not take such a clip.
     """
     module, defaults = catalogue.resolve(name)
     with torch.device("meta"), torch.no_grad():

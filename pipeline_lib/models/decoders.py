@@ -2,7 +2,7 @@
 
 D3D, section 3.1 and Figure 3; its supplement, Figure 4.
 
-No decoder has a temporal kernel: what it finds about motion is in the features already.
+No decoder has a temporal kernel, so all that it finds about motion must be in the features.
 """
 
 from typing import Literal
@@ -62,7 +62,7 @@ class FlowDecoder(nn.Module):
 
 
 def flow_to_polar(flow_B2THW: Tensor) -> Tensor:
-    """(u, v) → (magnitude, sin θ, cos θ), θ the angle from u to v; where there is no motion all three are 0."""
+    """(u, v) → (magnitude, sin θ, cos θ), θ the angle from u to v; without motion all three are 0."""
     u, v = flow_B2THW.unbind(1)
     magnitude = torch.hypot(u, v)
     safe = magnitude.clamp_min(torch.finfo(flow_B2THW.dtype).tiny)

@@ -1,6 +1,6 @@
 """The Inception-3D family of S3D-G's paper and the non-local S3D-G of D3D's supplement, from one table.
 
-Layer K of Fig. 2 counts the eleven spatio-temporal layers from the pixels up: 0 is the stem, 1 is ``Conv2d_2c_3x3``,
+Layer K of Figure 2 counts the eleven spatio-temporal layers from the pixels up: 0 is the stem, 1 is ``Conv2d_2c_3x3``,
 2 … 10 are the nine Mixed blocks. ``first_temporal_layer`` and ``last_temporal_layer`` are both inclusive: a layer
 between them convolves over time, every other layer is 2D.
 
@@ -46,7 +46,7 @@ LAST_LAYER = len(TEMPORAL_LAYERS) - 1
 
 @dataclass(frozen=True)
 class Convention:
-    """How one implementation builds its layers: slim's or torchvision's."""
+    """How an implementation builds its layers: slim's or torchvision's."""
 
     padding: Padding
     separable_stem: bool
@@ -181,7 +181,7 @@ class Mixed(nn.Module):
 class InceptionHead(nn.Module):
     """Average pool (t×7×7, stride 1), dropout, 1×1×1 convolution, mean over what remains (slim ``s3dg.py``).
 
-    The window shrinks to inputs smaller than it, so that small clips work.
+    If the input is smaller than the window, the window shrinks, so that small clips work.
     """
 
     def __init__(self, in_channels: int, num_classes: int, dropout: float, temporal_kernel: int) -> None:
@@ -255,7 +255,7 @@ def build(
         variant: ``torchvision`` has a separable 7-tap stem, temporal normalisation with scale, and symmetric padding.
         padding: overrides the variant's: ``same`` is TensorFlow's, which slim's released weights need.
         norm_scale: overrides whether normalisation has a scale; torchvision's 2D Inception v1 needs it.
-        temporal_stride: False removes temporal strides and temporal pooling: what makes an I2D blind to order.
+        temporal_stride: False removes temporal strides and temporal pooling, so that an I2D does not see the order.
         depth_multiplier: scales every width, > 0.
         minimum_depth: least number of channels of a layer, as slim's ``min_depth``.
         dropout: probability of dropping a feature before the classifier, in [0, 1).

@@ -1,4 +1,4 @@
-"""Convolution, normalisation and pooling as the networks share them, with TensorFlow's 'SAME' padding if asked."""
+"""Convolution, normalisation and pooling of all networks, with TensorFlow's 'SAME' padding if wanted."""
 
 from typing import Literal
 
@@ -33,7 +33,7 @@ class PaddedConv3d(nn.Conv3d):
     """A 3D convolution whose padding is symmetric (kernel // 2) or TensorFlow's 'SAME'.
 
     On the CPU, a convolution over time alone (k×1×1, 1×1×1) runs as a 2D one over (T, H·W), and one over space alone
-    (1×k×k) as a 2D one over the frames: the same sums, for which oneDNN's 2D kernels are up to three times as fast as
+    (1×k×k) as a 2D one over the frames. The sums are the same, and oneDNN's 2D kernels are up to three times as fast as
     its 3D ones (benchmarks/training_step.py).
     """
 
@@ -49,10 +49,10 @@ class PaddedConv3d(nn.Conv3d):
     ) -> None:
         half = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
         super().__init__(in_channels, out_channels, kernel, stride, half, bias=bias)
-        # With stride 1 and an odd kernel both conventions agree, and the convolution pads without a copy.
+        # With stride 1 and an odd kernel both conventions agree, and the convolution itself pads without a copy.
         self._explicit = padding == "same" and any(s != 1 or k % 2 == 0 for k, s in zip(kernel, stride, strict=True))
-        # Strided ones too, though that is no faster: oneDNN 3.x writes past its buffers in the backward pass of a
-        # 7×1×1 convolution of stride 2 over five frames in channels_last_3d.
+        # Strided ones too, though that is not faster: in the backward pass of a 7×1×1 convolution of stride 2 over five
+        # frames in channels_last_3d oneDNN 3.x writes past its buffers.
         self._over_time = kernel[1:] == (1, 1) and stride[1:] == (1, 1) and kernel[0] % 2 == 1 and not self._explicit
         self._over_space = kernel[0] == 1 and stride[0] == 1 and not self._explicit
 
@@ -62,7 +62,7 @@ class PaddedConv3d(nn.Conv3d):
         if input.device.type == "cpu" and input.dtype == torch.float32:
             if self._over_time:
                 return self._convolve_time(input)
-            # In another memory format the frames would have to be copied.
+            # In another memory format this would copy the frames.
             if self._over_space and input.is_contiguous(memory_format=torch.channels_last_3d):
                 return self._convolve_frames(input)
         if not self._explicit:
@@ -91,9 +91,9 @@ class PaddedConv3d(nn.Conv3d):
 class PaddedMaxPool3d(nn.Module):
     """Max pooling over (T, H, W) with symmetric padding or TensorFlow's 'SAME', without a padded copy.
 
-    'SAME' pads ``before`` explicitly and leaves the rest to windows that run over the end (``ceil_mode``), which is
-    the same since padding never wins a maximum. Symmetric padding follows torchvision's ``s3d``: kernel // 2 for
-    odd kernels, none for even ones; an axis shorter than its unpadded kernel is pooled whole rather than refused.
+    'SAME' pads only ``before``; at the end windows run over the edge (``ceil_mode``), which gives the same, because
+    padding is never the maximum. Symmetric padding follows torchvision's ``s3d``: kernel // 2 for odd kernels, none for
+    even ones. An axis that is shorter than its unpadded kernel is pooled as a whole.
     """
 
     def __init__(self, kernel: Triple, stride: Triple, padding: Padding = "symmetric") -> None:
@@ -162,7 +162,7 @@ class ConvNorm(nn.Module):
 def batch_norm(channels: int, *, eps: float, momentum: float, scale: bool = True) -> nn.BatchNorm3d:
     """A batch normalisation; without ``scale`` its weight is the constant 1 (TF-slim's default).
 
-    The constant stays a buffer that is not saved, so that the fused kernels, which want a weight, still run.
+    The constant is a buffer that is not saved, because the fused kernels need a weight.
     """
     norm = nn.BatchNorm3d(channels, eps=eps, momentum=momentum)
     if not scale:

@@ -1,4 +1,4 @@
-"""MViTv2, torchvision's network as it is (Li et al., "MViTv2: Improved Multiscale Vision Transformers", CVPR 2022).
+"""MViTv2, torchvision's own network (Li et al., "MViTv2: Improved Multiscale Vision Transformers", CVPR 2022).
 
 Table 1 of that paper by rule: stage s has ``depths[s]`` blocks and 2ˢ times the width and the heads of the first
 stage; its first block pools the queries by 2 over space; keys and values are pooled to the last stage's grid.
@@ -12,7 +12,7 @@ from torchvision.models.video.mvit import MSBlockConfig, MViT
 from pipeline_lib.errors import UserError
 from pipeline_lib.models.network import ClipInput, HookedNetwork, PooledHead
 
-# Pixels per token over H and W behind the first convolution.
+# Pixels per token over H and W after the first convolution.
 PATCH_STRIDE = 4
 KERNEL = [3, 3, 3]
 
@@ -110,7 +110,7 @@ def build(
         body.conv_proj = nn.Conv3d(
             in_channels, patches.out_channels, patches.kernel_size, patches.stride, patches.padding
         )
-    # The trunk ends in the class token behind the last normalisation.
+    # The trunk ends in the class token after the last normalisation.
     body.head = nn.Identity()  # type: ignore[assignment]
     endpoints = {"conv_proj": patch_grid} | {f"blocks.{at}": token_grid for at in range(len(settings))}
     head = PooledHead(settings[-1].output_channels, num_classes, dropout, std=0.02)

@@ -59,7 +59,7 @@ class ClipInput:
 
 
 class VideoNetwork(nn.Module):
-    """A network from clips to logits, whose named activations can be read. A subclass says how it computes them.
+    """A network from clips to logits with named activations. A subclass computes them.
 
     Args:
         endpoints: names of the activations in order; ``logits`` is added as the last.
@@ -67,10 +67,10 @@ class VideoNetwork(nn.Module):
         num_classes: width of the logits.
 
     Attributes:
-        head: from what the trunk ends in to logits; a training that keeps features alone replaces it. The subclass
-            sets it behind the trunk: weights are drawn in the order of the modules.
+        head: from the trunk's output to logits; a training without a classifier replaces it. The subclass sets it after
+            the trunk, because weights are drawn in the order of the modules.
         input_scale, input_shift: (C,) buffers; a clip is first mapped to clip · scale + shift. They are 1 and 0 except
-            for imported weights that were trained on another normalisation than [-1, 1]; they are saved with those.
+            for imported weights that were trained with another normalisation than [-1, 1], which are saved with them.
         added_parts: prefixes of tensor names. The network may start from the weights of a smaller network that lacks
             these tensors; they then keep their random values.
     """
@@ -90,7 +90,7 @@ class VideoNetwork(nn.Module):
         self._rescales = False
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
-        # Weights that say nothing of their normalisation (a plain state dictionary) take clips as they come.
+        # Weights without these buffers (a plain state dictionary) take clips in [-1, 1].
         ours = dict(self.named_buffers(recurse=False))
         for name, identity in (("input_scale", torch.ones), ("input_shift", torch.zeros)):
             state_dict.setdefault(prefix + name, identity(self.input.channels, dtype=ours[name].dtype))
@@ -99,9 +99,9 @@ class VideoNetwork(nn.Module):
         self._rescales = not scale.is_meta and bool((scale != 1).any() or (shift != 0).any())
 
     def compute(self, clip_BCTHW: Tensor, names: Collection[str]) -> dict[str, Tensor]:
-        """Activations of a clip that was checked and normalised; ``forward_features`` says which.
+        """Activations of a clip that is checked and normalised; see ``forward_features``.
 
-        Nothing that lies behind the deepest of the named endpoints is computed.
+        Nothing after the deepest of the named endpoints is computed.
         """
         raise NotImplementedError
 
@@ -115,7 +115,7 @@ class VideoNetwork(nn.Module):
         """Logits (B, num_classes) of float clips (B, C, T, H, W).
 
         Raises:
-            UserError: the clip's shape does not suit the network.
+            UserError: the network does not take clips of this shape.
         """
         return self.compute(self._prepare(clip_BCTHW), (LOGITS,))[LOGITS]
 
@@ -123,7 +123,7 @@ class VideoNetwork(nn.Module):
         """The names as a list.
 
         Raises:
-            UserError: one of them is no endpoint of this network; the message lists those that are.
+            UserError: one of them is not an endpoint of this network; the message lists the endpoints.
         """
         wanted = list(names)
         unknown = sorted(set(wanted) - set(self.endpoints))
@@ -132,7 +132,7 @@ class VideoNetwork(nn.Module):
         return wanted
 
     def forward_features(self, clip_BCTHW: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
-        """The named endpoints; nothing that lies behind the deepest of them is computed.
+        """The named endpoints; nothing after the deepest of them is computed.
 
         Args:
             clip_BCTHW: float clips.
@@ -148,13 +148,13 @@ class VideoNetwork(nn.Module):
         return self.compute(self._prepare(clip_BCTHW), wanted)
 
     def forward_endpoints(self, clip_BCTHW: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
-        """The named endpoints and, always, ``logits``; see ``forward_features`` for what stops early."""
+        """The named endpoints and ``logits``."""
         return self.forward_features(clip_BCTHW, [*names, LOGITS])
 
     def endpoint_shapes(
         self, names: Iterable[str] | None = None, num_frames: int | None = None, side: int | None = None
     ) -> dict[str, tuple[int, ...]]:
-        """Shapes of endpoints for one clip, without the batch axis; found without data, on the device ``meta``.
+        """Shapes of endpoints for one clip, without the batch axis, computed without data on the device ``meta``.
 
         Args:
             names: endpoints; None is all.
@@ -220,17 +220,17 @@ class StagedNetwork(VideoNetwork):
 
 
 class _DeepestReached(Exception):  # noqa: N818
-    """Every wanted activation is there: what lies behind them need not run."""
+    """Raised when every wanted activation is computed, so that the rest does not run."""
 
 
 class HookedNetwork(VideoNetwork):
-    """Any module that ends in pooled features (B, C), read at its submodules through forward hooks, and a head.
+    """Any module that ends in pooled features (B, C), and a head; forward hooks read its submodules.
 
     Args:
-        body: the module; its own classifier is taken off.
+        body: the module, without its own classifier.
         head: from (B, C) to logits.
-        endpoints: name of a submodule of ``body`` → what makes an activation (B, C', T', H', W') of its output. They
-            run in this order, each once.
+        endpoints: name of a submodule of ``body`` → function from its output to an activation (B, C', T', H', W'). The
+            submodules run in this order, each once.
         input: which clips it takes.
         num_classes: width of the logits.
     """
@@ -263,7 +263,7 @@ class HookedNetwork(VideoNetwork):
 
             return hook
 
-        # The hooks live for one pass: a copied, saved or exported network has none.
+        # The hooks exist for one pass only, so that a copied, saved or exported network has none.
         handles = [self.body.get_submodule(name).register_forward_hook(keep(name)) for name in hooked]
         try:
             found[LOGITS] = self.head(self.body(clip_BCTHW))
@@ -276,12 +276,12 @@ class HookedNetwork(VideoNetwork):
 
 
 def pooled(x: Tensor) -> Tensor:
-    """Mean over time and space (B, C) of (B, C, T, H, W); features that are pooled already stay as they are."""
+    """Mean over time and space (B, C) of (B, C, T, H, W); pooled features stay as they are."""
     return x if x.dim() == 2 else F.adaptive_avg_pool3d(x, 1).flatten(1)
 
 
 class FeatureHead(nn.Module):
-    """Global average over time and space: what is left of a head when the classifier is taken off."""
+    """Global average over time and space: a head without its classifier."""
 
     def forward(self, x_BCTHW: Tensor) -> Tensor:
         """Features (B, C) of (B, C, T, H, W), or of features that the trunk has pooled itself."""
@@ -295,15 +295,15 @@ class ProjectionHead(nn.Module):
         in_features: channels of the features.
         num_outputs: width of the embedding.
         num_hidden: hidden layers, each as wide as the features.
-        normalised: a batch normalisation behind every layer, the last one without scale and shift, as SimCLR's heads
-            have (Chen et al. 2020): embeddings are then centred, and no pathway keeps to a cone of its own.
+        normalised: a batch normalisation after every layer, the last one without scale and shift, as in SimCLR's heads
+            (Chen et al. 2020). It centres embeddings, so that the pathways do not stay in separate cones.
     """
 
     def __init__(self, in_features: int, num_outputs: int, num_hidden: int, normalised: bool = False) -> None:
         super().__init__()
         widths = [in_features] * (num_hidden + 1) + [num_outputs]
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
-        # Of the kind that is synchronised over processes, on features as 1×1×1 maps.
+        # A 3D normalisation on 1×1×1 maps, because that kind is synchronised over processes.
         norms = [nn.BatchNorm3d(c, affine=at < num_hidden) for at, c in enumerate(widths[1:])] if normalised else []
         self.norms = nn.ModuleList(norms)
 

@@ -1,4 +1,4 @@
-"""The non-local block, as D3D's supplement (section 4) puts it into S3D-G."""
+"""The non-local block that D3D's supplement (section 4) adds to S3D-G."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn

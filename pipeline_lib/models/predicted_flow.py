@@ -15,7 +15,7 @@ from pipeline_lib.models.decoders import FlowDecoder
 from pipeline_lib.models.network import LOGITS, ClipInput, StagedNetwork
 
 PREDICTION, RESAMPLED = "predicted_flow", "resampled_flow"
-# Below this length of (sin θ, cos θ) the direction means little, and the flow fades instead of jumping.
+# If (sin θ, cos θ) is shorter than this, the direction is uncertain, and the flow fades to 0.
 SHORTEST = 1e-2
 
 
@@ -23,7 +23,7 @@ class FlowFromFirstLayers(nn.Module):
     """The layers of a network up to an endpoint, and a decoder on it.
 
     Args:
-        network: the layers behind the endpoint are left out.
+        network: the layers after the endpoint are left out.
         endpoint: "3A" in the paper.
         kind: of the decoder: the "Simple" one in section 4.1, the "PWC" one in section 5.6.
 
@@ -50,7 +50,7 @@ class FlowFromFirstLayers(nn.Module):
 
 
 class Resampling(nn.Module):
-    """(magnitude, sin θ, cos θ) on a coarse grid → (u, v) on the clip's, as the temporal stream was trained on.
+    """(magnitude, sin θ, cos θ) on a coarse grid → (u, v) on the clip's grid, which the temporal stream expects.
 
     Args:
         factors: how much finer the clip's grid is, over (T, H, W).
@@ -90,8 +90,8 @@ def build(
 ) -> StagedNetwork:
     """Build S3D-G's temporal stream on flow that another S3D-G's first layers predict.
 
-    Its stages are ``predicted_flow`` (what a flow loss attaches to), ``resampled_flow``, and the temporal stream's own
-    under their own names, so that it starts from a trained temporal stream.
+    Its stages are ``predicted_flow`` (for a flow loss), ``resampled_flow``, and those of the temporal stream under
+    their own names, so that it can start from a trained temporal stream.
 
     Args:
         num_classes: width of the logits, ≥ 1.
@@ -131,6 +131,6 @@ def build(
         ClipInput(in_channels),
         num_classes,
     )
-    # The temporal stream that it starts from saw flow: its normalisation is not the one of these RGB clips.
+    # The temporal stream that it starts from saw flow, so its normalisation does not apply to these RGB clips.
     network.added_parts = (f"stages.{PREDICTION}.", "input_scale", "input_shift")
     return network

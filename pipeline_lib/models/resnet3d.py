@@ -1,6 +1,6 @@
 """The ResNet-3D family of R(2+1)D's paper: R2D, f-R2D, MCx, rMCx, R3D, R(2+1)D at 18 and 34 layers, from one table.
 
-What varies is the kind of the convolutions per group (Fig. 1). Blocks, widths and strides are Table 1's: the stem
+What varies is the kind of the convolutions per group (Figure 1). Blocks, widths and strides are Table 1's: the stem
 strides over space only; conv3_1, conv4_1 and conv5_1 stride over space, and over time where the group convolves
 over time (section 4.1: with 2D convolutions "downsampling becomes only spatial").
 """
@@ -162,7 +162,7 @@ def build(
         in_channels: 3 for RGB, 2 for flow.
         kinds: ``2d``, ``3d`` or ``2plus1d`` for conv1, conv2_x … conv5_x.
         depth: 18 or 34 layers.
-        fold_time: R2D (section 3.1): the frames are the first layer's channels and no time is left behind it.
+        fold_time: R2D (section 3.1): the frames are channels of the first layer, after which there is no time axis.
         num_frames: frames of a clip, for R2D only: its first layer is as wide as the clip is long.
         width_rule: M of the (2+1)D pairs, per block as in torchvision or per convolution as in section 3.5.
         width: channels of the stem and conv2_x; the later groups double it. Less than 64 is for demonstrations.

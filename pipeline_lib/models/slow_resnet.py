@@ -91,7 +91,7 @@ def build(
     """Build a visual or a motion pathway.
 
     Args:
-        num_classes: width of the logits, or of the embedding where ``num_hidden`` makes the head a projection; ≥ 1.
+        num_classes: width of the logits, or of the embedding if ``num_hidden`` makes the head a projection; ≥ 1.
         in_channels: channels of a frame.
         depth: 18 (basic blocks) or 50 (bottlenecks).
         stem_kernel: temporal kernel of conv1, odd: 5 in MoDist (section 3.3), 1 in PySlowFast.

@@ -1,4 +1,4 @@
-"""Video Swin Transformer, torchvision's network as it is (Liu et al., "Video Swin Transformer", CVPR 2022)."""
+"""Video Swin Transformer, torchvision's own network (Liu et al., "Video Swin Transformer", CVPR 2022)."""
 
 from collections.abc import Sequence
 from functools import partial

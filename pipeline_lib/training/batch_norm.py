@@ -1,4 +1,4 @@
-"""Batch normalisation in short trainings: momentum, and statistics computed anew at the end."""
+"""Batch normalisation: its momentum, statistics computed again at the end, and several processes."""
 
 from collections.abc import Callable, Iterable
 from typing import TypeVar
@@ -20,7 +20,7 @@ def batch_norms(network: nn.Module) -> list[_BatchNorm]:
 def set_momentum(network: nn.Module, momentum: float) -> None:
     """Set the share that a new batch has in the running statistics.
 
-    S3D-G's 0.001 (decay 0.999, TF-slim) needs thousands of steps before the running statistics mean anything; a short
+    S3D-G's 0.001 (decay 0.999, TF-slim) needs thousands of steps until the running statistics are right, so a short
     recipe overrides it.
     """
     for module in batch_norms(network):
@@ -29,9 +29,9 @@ def set_momentum(network: nn.Module, momentum: float) -> None:
 
 @torch.no_grad()
 def reestimate(network: nn.Module, forward: Callable[[Batch], None], batches: Iterable[Batch]) -> None:
-    """Compute the running statistics anew, as the plain mean over training batches with the final weights.
+    """Compute the running statistics again, as the plain mean over training batches with the final weights.
 
-    One process does it without the others, so that its normalisations must not be synchronised (``separate``).
+    One process does this alone, so its normalisations must not be synchronised (``separate``).
 
     Wu & Johnson, "Rethinking 'Batch' in BatchNorm" (2021), section 3.2 ("PreciseBN").
 
@@ -62,8 +62,8 @@ def _sum_over_ranks(values: torch.Tensor) -> torch.Tensor:
 class SynchronisedBatchNorm3d(nn.BatchNorm3d):
     """Batch normalisation over the micro-batches of all processes, all of one size, on the CPU.
 
-    torch's own ``SyncBatchNorm`` refuses CPU tensors; this one is made of differentiable all-reduces, which gloo has.
-    Two passes (mean, then squared distances from it), as one process computes them.
+    torch's own ``SyncBatchNorm`` refuses CPU tensors; this one uses differentiable all-reduces, which gloo has. It
+    computes the mean and then the squared distances from it, as one process does.
     """
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
@@ -104,7 +104,7 @@ def synchronise(network: nn.Module, device: torch.device) -> None:
 
 
 def separate(network: nn.Module) -> None:
-    """Undo ``synchronise``, for what one process does while the others would never answer."""
+    """Undo ``synchronise``, for work that one process does alone."""
     for kind in (nn.SyncBatchNorm, SynchronisedBatchNorm3d):
         _replace(network, kind, nn.BatchNorm3d)
 
@@ -116,7 +116,7 @@ def _replace(network: nn.Module, old: type[_BatchNorm], new: type[_BatchNorm]) -
                 replacement = new(
                     child.num_features, child.eps, child.momentum, child.affine, child.track_running_stats
                 )
-                # The same tensors, not copies: an optimiser may hold them already.
+                # The same tensors and not copies, because an optimiser may hold them already.
                 replacement.__dict__["_parameters"] = child._parameters
                 replacement.__dict__["_buffers"] = child._buffers
                 replacement.train(child.training)

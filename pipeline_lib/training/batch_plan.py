@@ -1,4 +1,4 @@
-"""How a recipe's global batch is made up on the devices that are there."""
+"""How a recipe's global batch is divided over the devices."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ class BatchPlan:
     num_accumulated: int
 
     def arithmetic(self) -> str:
-        """The plan as a line for people."""
+        """The plan as a line of text."""
         return (
             f"global batch {self.global_batch} = {self.micro_batch} clips per forward pass × {self.num_ranks} "
             f"process{'es' if self.num_ranks > 1 else ''} × {self.num_accumulated} accumulated passes; "
@@ -25,7 +25,7 @@ class BatchPlan:
 
 
 def plan_batches(recipe: Recipe, num_ranks: int, synchronised: bool = False) -> BatchPlan:
-    """Work out the gradient accumulation.
+    """Compute how many passes are accumulated for one step.
 
     Args:
         recipe: names the global batch, and the batch that batch normalisation sees (6 in S3D-G and D3D: 56 and 64

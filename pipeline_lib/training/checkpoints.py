@@ -18,14 +18,14 @@ from pipeline_lib.artefacts.atomic import atomic_path, write_bytes
 class Checkpoints:
     """The checkpoints of one run, in one folder.
 
-    A file is one line of JSON (step, digest, SHA-256 and size of the rest) and the state behind it, so that a
-    half-written or damaged one is known before anything of it is used.
+    A file is one line of JSON (step, digest, SHA-256 and size of the rest), then the state. So a half-written or
+    damaged file is noticed before any of it is used.
 
     Args:
-        folder: where they lie; made if need be.
-        digest: of specification, code and inputs. Checkpoints of another digest are set aside, not resumed: a
-            changed λ would otherwise "finish" at once from an old checkpoint.
-        keep: how many of the last ones stay; the best one stays besides.
+        folder: where they lie; it is made if it does not exist.
+        digest: of specification, code and inputs. A training does not continue from checkpoints of another digest,
+            because with a changed λ it would "finish" at once from an old one; they are set aside.
+        keep: how many of the last ones are kept; the best one is kept as well.
     """
 
     def __init__(self, folder: Path, digest: str, keep: int) -> None:
@@ -46,7 +46,7 @@ class Checkpoints:
 
     @property
     def best_path(self) -> Path:
-        """File of the best checkpoint so far: one more name of a checkpoint that may have gone under its first."""
+        """File of the best checkpoint so far: a second name, which stays when the first is removed."""
         return self.folder / "best.pt"
 
     def save(self, step: int, state: dict[str, Any], best: bool = False) -> Path:
@@ -55,7 +55,7 @@ class Checkpoints:
         Args:
             step: steps done.
             state: what ``torch.save`` takes.
-            best: whether it is the best so far, and so kept when it is no longer among the last.
+            best: whether it is the best so far, which is kept even if it is not among the last.
 
         Raises:
             OSError: the disk is full; the earlier checkpoints are untouched.
@@ -74,7 +74,8 @@ class Checkpoints:
             file.write(content)
             file.flush()
             if best:
-                # First: were the process killed between the two, the step would be done again and judged the same.
+                # The best goes first: if the process is killed between the two, the step is done again with the same
+                # result.
                 self._keep_best(temporary)
         for old in self.paths()[: -self.keep]:
             old.unlink()
@@ -102,7 +103,7 @@ class Checkpoints:
             shutil.rmtree(aside, ignore_errors=True)
             self.folder.rename(aside)
             print(f"specification, code or inputs changed: earlier checkpoints set aside in {aside}", file=sys.stderr)
-        # Written once and whole: a marker that a kill left half-written would read as another origin.
+        # Written atomically, because a half-written marker would look like another origin.
         if not marker.is_file():
             write_bytes(marker, self.digest.encode())
 

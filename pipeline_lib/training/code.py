@@ -1,4 +1,4 @@
-"""Which modules a training runs: imports no torch, so that a workflow can ask while it is parsed."""
+"""Which modules a training runs. This module imports no torch, so that a workflow can ask while it is parsed."""
 
 from pipeline_lib.configuration.specification import TrainingSpecification
 from pipeline_lib.models.catalogue import resolve
@@ -8,9 +8,9 @@ RUN = "pipeline_lib.training.run"
 
 
 def training_modules(specification: TrainingSpecification) -> list[str]:
-    """Roots of the fingerprint of one training: the trainer, its objective, its networks and its teacher's.
+    """The modules that a training's fingerprint covers: the trainer, its objective, its networks and its teacher's.
 
-    The trainer imports all but the first by name, so that an edit to one network does not retrain the others.
+    The trainer imports objective and networks by name, so that an edit to one network does not retrain the others.
     """
     networks = [specification.model, *specification.objective.networks.values()]
     if specification.teacher is not None:

@@ -5,10 +5,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 EMPTY = -1
-"""Video index of a bank's row that has not been filled yet."""
+"""Video index of a bank's empty row."""
 
 NUM_NEIGHBOURS, VOTE_TEMPERATURE = 20, 0.07
-"""Of the k-NN monitor; the weighting is that of Wu et al. 2018 (Instance Discrimination, section 3.4)."""
+"""Constants of the k-NN monitor; the weighting is that of Wu et al. 2018 (Instance Discrimination, section 3.4)."""
 
 
 def info_nce(
@@ -20,7 +20,7 @@ def info_nce(
         queries: (B, D) float, L2-normalised; gradients flow here.
         keys: (B, D) float, L2-normalised; the positive of each query. No gradient flows into them.
         negatives: (N, D) float, L2-normalised rows of a memory bank.
-        allowed: (B, N) bool, False where a negative must not count (its own video, a row not filled yet).
+        allowed: (B, N) bool, False where a negative must not count (the query's own video, an empty row).
         temperature: τ > 0; the paper's value is 0.1.
         weights: optional (B,) float ≥ 0, weight of each query in the mean.
 
@@ -39,8 +39,8 @@ def info_nce(
 class MemoryBank(nn.Module):
     """A ring of momentum embeddings with the index of the video that each came from.
 
-    Rows not filled yet are masked rather than waited for: a data set smaller than the bank (any trial run)
-    would never fill it, and the first steps lose nothing but negatives.
+    Empty rows are masked. Waiting until the bank is full would never end for a data set that is smaller than the bank,
+    as in every trial; the first steps only have fewer negatives.
 
     Args:
         size: number of rows; the paper keeps 65,536.
@@ -71,10 +71,10 @@ class MemoryBank(nn.Module):
     def enqueue(self, keys: Tensor, video_index: Tensor, labels: Tensor | None = None) -> None:
         """Overwrite the oldest rows with ``keys`` (B, D) of the videos ``video_index`` (B,) int64.
 
-        ``labels`` (B,) int64 are the videos' classes, which nothing but ``vote`` reads.
+        ``labels`` (B,) int64 are the videos' labels, which only ``vote`` reads.
 
-        The caller gathers keys over all ranks first, so that every rank's bank stays equal. A batch larger than the
-        bank leaves its last rows in it.
+        The caller gathers the keys of all ranks first, so that all banks are equal. Of a batch larger than the bank the
+        last rows remain.
         """
         size = self.embeddings.shape[0]
         keys, video_index = keys[-size:], video_index[-size:]
@@ -87,21 +87,21 @@ class MemoryBank(nn.Module):
 
 @torch.no_grad()
 def vote(bank: MemoryBank, queries: Tensor, video_index: Tensor) -> Tensor:
-    """The class that a bank's rows give each query: the k-NN monitor of a training that learns from no label.
+    """The label that a bank's rows give each query: the k-NN monitor of a training without labels.
 
     The ``NUM_NEIGHBOURS`` most similar rows of other videos vote, each with the weight exp(cosine / 0.07).
 
     Args:
-        bank: whose rows carry labels.
+        bank: its rows carry labels.
         queries: (B, D), L2-normalised.
         video_index: (B,) int64, of the queries.
 
     Returns:
-        (B,) int64; ``EMPTY`` where no row may vote.
+        (B,) int64; ``EMPTY`` if no row may vote.
     """
     similarity = (queries.detach() @ bank.embeddings.T).masked_fill(~bank.allowed(video_index), float("-inf"))
     nearest = similarity.topk(min(NUM_NEIGHBOURS, similarity.shape[1]), dim=1)
-    # Cosines reach 1: weights relative to the largest cannot overflow, and rows that may not vote weigh nothing.
+    # Weights relative to the largest (cosine 1) cannot overflow; rows that may not vote have the weight 0.
     weights = torch.exp((nearest.values - 1.0) / VOTE_TEMPERATURE)
     votes = bank.labels[nearest.indices]
     same = votes[:, :, None] == votes[:, None, :]
@@ -114,14 +114,14 @@ def vote(bank: MemoryBank, queries: Tensor, video_index: Tensor) -> Tensor:
 
 @torch.no_grad()
 def update_momentum(online: nn.Module, momentum: nn.Module, coefficient: float) -> None:
-    """θ′ ← λθ′ + (1 − λ)θ over the parameters.
+    """θ′ ← m θ′ + (1 − m) θ over the parameters; MoDist calls m λ.
 
-    Buffers stay the momentum network's own: its batch normalisation runs on the keys, as MoCo's does.
+    The momentum network keeps its own buffers, because its batch normalisation sees the keys, as in MoCo.
 
     Args:
         online: the network that the optimiser trains.
         momentum: its slow copy, of the same structure.
-        coefficient: λ; the paper's value is 0.999.
+        coefficient: m, the momentum; the paper's value is 0.999.
     """
     slow: list[Tensor] = list(momentum.parameters())
     torch._foreach_lerp_(slow, [p.detach() for p in online.parameters()], 1.0 - coefficient)

@@ -25,7 +25,7 @@ class Ranks:
         return self.rank == 0
 
     def say(self, text: str) -> None:
-        """Print a line for people, once for all processes."""
+        """Print a line, once for all processes."""
         if self.is_first:
             print(text, file=sys.stderr)
 
@@ -63,9 +63,9 @@ def mean_in_rank_order(
 ) -> torch.futures.Future[torch.Tensor]:
     """DDP's hook: the mean of the processes' gradients, always summed from the first process to the last.
 
-    gloo's ring starts another sum order at each place of a bucket, and DDP orders its buckets anew after the first step
-    that it sees, so that a resumed run would round differently from one that was not interrupted. This costs more
-    traffic than the ring: it is for CPUs.
+    gloo's ring sums in another order at each place of a bucket, and DDP changes the order of its buckets after the
+    first step that it sees. So a resumed run would round differently from an uninterrupted one. This needs more traffic
+    than the ring and is for CPUs.
     """
     own = bucket.buffer()
     parts = [torch.empty_like(own) for _ in range(dist.get_world_size())]
@@ -82,7 +82,7 @@ def mean_in_rank_order(
 
 @contextmanager
 def joined(device_type: str) -> Iterator[Ranks]:
-    """Join the processes that torchrun started; a process started without torchrun is alone.
+    """Join the processes that torchrun started; without torchrun there is one process.
 
     Args:
         device_type: ``cuda`` uses nccl, ``cpu`` gloo.

@@ -34,7 +34,7 @@ def open_training_list(
         specification: names data set, split and motion.
         layout: of the output root.
         objective: says whether motion is read.
-        overfit: take the first so many videos alone.
+        overfit: take only the first so many videos.
 
     Raises:
         UserError: the objective needs motion and the experiment names none, or a file is missing or unreadable.
@@ -57,7 +57,7 @@ def open_training_list(
 
 
 def open_validation_list(specification: TrainingSpecification, layout: Layout) -> ClipIndex | None:
-    """The validation videos, where the recipe looks at them during the training.
+    """The validation videos, if the recipe validates during the training.
 
     Raises:
         UserError: a file is missing or unreadable.
@@ -72,12 +72,12 @@ def open_validation_list(specification: TrainingSpecification, layout: Layout) -
 def training_clips(
     index: ClipIndex, objective: TrainingObjective, specification: TrainingSpecification
 ) -> Dataset[Batch]:
-    """Clips by global sample index: one of each video, or two views of it where the objective contrasts them."""
+    """Clips by global sample index: one of each video, or two views of it if the objective contrasts them."""
     reader = ClipReader(index, objective.modalities)
     sampling, seed = specification.recipe.sampling, specification.seed
     flips = specification.horizontal_flip
     if objective.views is not None:
-        # Without labels nobody knows which clips may be mirrored, so where some may not, none are.
+        # Without labels nobody knows which clips may be mirrored; if some may not, none is.
         motion = objective.views if "flow" in objective.modalities else None
         return PairedClips(reader, sampling, seed, flips == "allowed", motion)
     unmirrored = directional_labels(index.classes) if flips == "by_label" else frozenset()
@@ -85,10 +85,10 @@ def training_clips(
 
 
 def loader_workers(asked: int | None, device: torch.device, ranks: Ranks) -> int:
-    """Decoding processes: as asked, else none on the CPU and most of this machine's cores beside a GPU.
+    """Number of decoding processes: as given, else none on the CPU and most of this machine's cores with a GPU.
 
-    A CPU training keeps to the threads that its rule asked the scheduler for; there decoding is a few per cent of a
-    step, and a process that competes for the training's own cores costs more than it decodes.
+    A training on the CPU uses only the threads that its rule reserved. Decoding is a few per cent of a step there, and
+    another process on the same cores would cost more time than it saves.
     """
     if asked is not None:
         return asked
@@ -99,11 +99,11 @@ def loader_workers(asked: int | None, device: torch.device, ranks: Ranks) -> int
 
 @dataclass(frozen=True)
 class MicroBatches:
-    """The clips of a training as its forward passes take them, uint8.
+    """The clips of a training in micro-batches, uint8.
 
     Attributes:
         clips: by global sample index.
-        plan: how many a forward pass takes.
+        plan: how many clips a forward pass takes.
         num_workers: decoding processes; the clips do not depend on it.
         pin_memory: page-locked batches, for a GPU.
     """
@@ -114,7 +114,7 @@ class MicroBatches:
     pin_memory: bool
 
     def of_rank(self, rank: int, first_step: int, last_step: int) -> Iterator[Batch]:
-        """Micro-batches of one process, from a step to one before another."""
+        """Micro-batches of one process, from the first step to the one before the last."""
         plan = self.plan
         return self._load(first_step, last_step, plan.micro_batch, rank, plan.num_ranks)
 

@@ -1,4 +1,4 @@
-"""What a training says about itself: JSON lines that are part of the artefact, TensorBoard events that are not."""
+"""A training's figures: JSON lines that are part of the artefact, and TensorBoard events that are not."""
 
 import json
 import os
@@ -18,14 +18,14 @@ from pipeline_lib.configuration.training import Recipe
 class MetricsLog:
     """``metrics.jsonl`` and TensorBoard events.
 
-    The JSON lines hold no times: two runs of one seed give equal bytes. TensorBoard events carry wall times, and so
-    are not part of the reproducible artefact.
+    The JSON lines hold no times, so that two runs of one seed give equal bytes. TensorBoard events hold wall times, so
+    they are not part of the reproducible artefact.
 
     Args:
         path: the JSON lines.
         tensorboard: folder of the events, or None for none.
-        size: bytes of the log that the resumed checkpoint knows; what a killed run wrote behind is cut.
-        step: the resumed step; later events are hidden by TensorBoard (``purge_step``).
+        size: bytes of the log at the resumed checkpoint; what a killed run wrote after it is cut off.
+        step: the resumed step; TensorBoard hides later events (``purge_step``).
     """
 
     def __init__(self, path: Path, tensorboard: Path | None, size: int, step: int) -> None:
@@ -41,8 +41,8 @@ class MetricsLog:
 
     def write(self, step: int, values: Mapping[str, float], timed: Mapping[str, float]) -> None:
         """Log one line; ``timed`` (rates, memory) goes to TensorBoard only."""
-        # Kept until the next checkpoint: what a killed run wrote behind its checkpoint would be cut anyway, and a disk
-        # that is full for a while loses no line.
+        # Lines are kept until the next checkpoint. What a killed run writes after its checkpoint is cut off anyway, and
+        # so t is full for a while loses no line.
         self._pending += (json.dumps({"step": step, **values}) + "\n").encode()
         try:
             if self._writer is not None:
@@ -53,7 +53,7 @@ class MetricsLog:
             self._writer = None
 
     def flush(self) -> int:
-        """Put all lines on the disk; gives the size of the log, bytes.
+        """Write all lines to the disk; returns the size of the log, bytes.
 
         Raises:
             OSError: the disk is full; the lines are kept for a later call.
@@ -69,7 +69,7 @@ class MetricsLog:
         return self._size
 
     def close(self) -> None:
-        """Close the events; lines behind the last checkpoint are dropped, as a kill would drop them."""
+        """Close the events; lines after the last checkpoint are dropped, as after a kill."""
         if self._writer is not None:
             with suppress(OSError):
                 self._writer.close()
@@ -89,7 +89,7 @@ class Means:
         self.count += 1
 
     def take(self) -> dict[str, float]:
-        """The means, and start anew."""
+        """The means; the sums start again at zero."""
         means = {name: float(value) / self.count for name, value in self.sums.items()}
         self.sums, self.count = {}, 0
         return means
@@ -106,13 +106,13 @@ class Means:
 
 
 class Metrics:
-    """The figures of a training while it runs: means over some steps for the log, and rates for people.
+    """The figures of a training while it runs: means over some steps for the log, and rates for its progress line.
 
     Args:
-        recipe: how many steps there are, and after how many a line is due.
-        label: of the run, for people.
+        recipe: how many steps there are, and how many a line covers.
+        label: of the run, for the progress line.
         device: where the losses are summed.
-        log: the JSON lines; None in all processes but the first, which alone writes.
+        log: the JSON lines; None in all processes but the first, because only that writes.
         tensorboard: folder of the events.
     """
 
@@ -142,10 +142,10 @@ class Metrics:
         self._means.add(losses)
 
     def step_done(self, step: int, rate: float) -> None:
-        """Show that ``step`` steps are done, the last one with this learning rate; where a line is due, write it."""
+        """Show that ``step`` steps are done, the last one with this learning rate; write a line if one is due."""
         note = ""
         if step % self.recipe.log_steps == 0 or step == self.recipe.steps:
-            # In every process, since all of them go on from the first one's checkpoint.
+            # In every process, because all of them continue from the first one's checkpoint.
             values = {"rate": rate, **self._means.take()}
             if self._log is not None:
                 timed = self._rates(step)
@@ -165,12 +165,12 @@ class Metrics:
         return rates
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Log a line of its own."""
+        """Log a line with these figures."""
         if self._log is not None:
             self._log.write(step, values, {})
 
     def state(self) -> dict[str, Any]:
-        """For a checkpoint, in the process that writes; the lines so far are on the disk then.
+        """The state for a checkpoint, in the process that writes; afterwards the lines so far are on the disk.
 
         Raises:
             OSError: the disk is full; the lines are kept for a later call.

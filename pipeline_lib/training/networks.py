@@ -42,7 +42,7 @@ def build_network(model: Model, num_classes: int, modality: str, dropout: float 
 
 
 def build_pathway(model: Model, in_channels: int) -> VideoNetwork:
-    """A motion pathway with random weights, drawn from torch's global generator; its classifier is to be replaced.
+    """A motion pathway with random weights, drawn from torch's global generator; the caller replaces its classifier.
 
     Raises:
         UserError: the name or an option is unknown.
@@ -64,9 +64,9 @@ def source_path(layout: Layout, source: str) -> Path:
 
 
 def initialise(network: nn.Module, path: Path) -> list[str]:
-    """Copy weights from another run; a classifier that the source lacks, or has for other classes, stays random.
+    """Copy weights from another run. A classifier that the source lacks, or has for other classes, stays random.
 
-    So do the parts that the network has more than the source (``added_parts``: a flow predictor before a stream).
+    Parts that only this network has stay random too (``added_parts``, such as a flow predictor before a stream).
 
     Args:
         network: changed in place.
@@ -82,7 +82,7 @@ def initialise(network: nn.Module, path: Path) -> list[str]:
     own = network.state_dict()
     differing = [name for name, tensor in tensors.items() if name in own and own[name].shape != tensor.shape]
     absent = sorted(set(own) - set(tensors))
-    # A network that is another one with more before it starts from that other one.
+    # A network that adds parts to another one starts from that one's weights.
     own_parts = ("head.", *getattr(network, "added_parts", ()))
     wrong = sorted(
         name for name in {*(set(own) ^ set(tensors)), *differing} if not (name in own and name.startswith(own_parts))
@@ -98,9 +98,9 @@ def initialise(network: nn.Module, path: Path) -> list[str]:
 
 
 def grouped(names: Sequence[str], most: int = 6) -> str:
-    """Names of tensors for a line of a log: as they are, or, of many, the parts of the network that hold them.
+    """Names of tensors for a line of a log; if they are many, the parts of the network that hold them.
 
-    The parts are named as deep as ``most`` of them allow, with the number of their tensors.
+    The parts are as small as possible without being more than ``most``; each has the number of its tensors.
     """
     if len(names) <= most:
         return ", ".join(names)

@@ -9,7 +9,7 @@ from pipeline_lib.configuration.training import Optimiser
 
 
 def parameter_groups(network: nn.Module, settings: Optimiser) -> list[dict[str, object]]:
-    """Parameters in one group, or in two where normalisations and biases decay differently."""
+    """Parameters in one group, or in two if normalisations and biases have another decay."""
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     if settings.weight_decay_norm is None or settings.weight_decay_norm == settings.weight_decay:
         return [{"params": trained, "weight_decay": settings.weight_decay}]
@@ -29,10 +29,10 @@ def build_optimiser(network: nn.Module, settings: Optimiser, rate: float, fused:
     """The recipe's optimiser.
 
     Args:
-        network: what is trained.
+        network: the network to train.
         settings: the recipe's ``optimiser`` section.
         rate: learning rate of the first step.
-        fused: one kernel for all parameters, where the device has one.
+        fused: one kernel for all parameters, if the device has one.
     """
     groups = parameter_groups(network, settings)
     if settings.name == "adamw":
@@ -43,14 +43,14 @@ def build_optimiser(network: nn.Module, settings: Optimiser, rate: float, fused:
 def averaged(module: nn.Module, decay: float) -> AveragedModel:
     """A copy of a module whose parameters follow it as an exponential moving average.
 
-    Buffers are taken as they are: statistics of batch normalisation are means over many steps already.
+    Buffers are copied, because statistics of batch normalisation are already means over many steps.
 
     Args:
-        module: what is trained; the average starts from its present weights.
+        module: the trained module; the average starts from its present weights.
         decay: share of the average that a step leaves, in (0, 1).
     """
     moving = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
     average = AveragedModel(module, multi_avg_fn=moving).requires_grad_(False)
-    # torch's first update would forget the weights that the training started from.
+    # torch's first update copies the weights, which would lose those that the training started from.
     average.n_averaged.fill_(1)
     return average

@@ -54,19 +54,19 @@ def train(
     num_workers: int | None = None,
     overfit: int | None = None,
 ) -> int:
-    """Train one network, going on from the last checkpoint of the same origin.
+    """Train one network; continue at the last checkpoint of the same origin.
 
     Args:
         specification: everything that determines the result.
         root: the output root; manifest, shards, teacher and first weights are found through it.
         output: the run's folder. Written: ``weights.safetensors`` (last), ``metrics.jsonl``, ``specification.json``;
             ``tensorboard/`` and, until the end, ``checkpoints/``.
-        num_workers: decoding processes; null chooses. The result does not depend on it.
-        overfit: train on the first so many videos alone, again and again: a network that cannot learn these by heart
-            has a fault. For a trial folder; the workflow never sets it.
+        num_workers: decoding processes; None chooses. The result does not depend on it.
+        overfit: train only on the first so many videos, again and again. A network that cannot memorise them has a
+            fault. It is for trial folders; the workflow never sets it.
 
     Returns:
-        0, or ``EXIT_INTERRUPTED`` after a signal (the state is saved; the same command goes on).
+        0, or ``EXIT_INTERRUPTED`` after a signal (the state is saved; the same command continues).
 
     Raises:
         UserError: an input is missing or does not fit, or the loss is not finite.
@@ -87,7 +87,7 @@ def train(
         if device.type == "cuda":
             device = torch.device("cuda", ranks.local_rank)
 
-        # What is read, and whether all of it has been trained on before.
+        # What is read, and whether this training has been done already.
         objective = build_objective(specification)
         index = open_training_list(specification, layout, objective, overfit)
         validation_index = open_validation_list(specification, layout)
@@ -130,7 +130,7 @@ def train(
         metrics = Metrics(recipe, label, device, log if ranks.is_first else None, output / "tensorboard")
         saving = Saving(recipe, checkpoints, device, writes=ranks.is_first)
 
-        # From here on a signal lets the running step finish; before, there is no state to lose.
+        # From here on the running step is finished after a signal; before, there is no state to lose.
         with stop_requests() as request:
             machine = Machine(device, ranks, specification.hardware.compile, request)
             trainer = Trainer(
@@ -169,7 +169,7 @@ def prepare_torch(hardware: Hardware, device: torch.device) -> None:
         torch.backends.cudnn.benchmark = not hardware.deterministic
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.allow_tf32 = True
-    # Deterministic mode would fill every new tensor, which finds bugs and costs time.
+    # By default deterministic mode fills every new tensor, which finds bugs but costs time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
@@ -187,7 +187,7 @@ def is_finished(
     lists: Mapping[str, ClipIndex],
     device: torch.device,
 ) -> bool:
-    """Describe the training by all that determines its result, and look whether it lies there already.
+    """Describe the training by all that determines its result, and say whether the result exists already.
 
     Raises:
         UserError: the teacher's weights or those that it starts from are missing.
@@ -218,7 +218,7 @@ def start_path(specification: TrainingSpecification, layout: Layout) -> Path | N
 
 
 def first_network(specification: TrainingSpecification, layout: Layout, num_classes: int, ranks: Ranks) -> nn.Module:
-    """The network with its first weights: random, or taken from another run where the specification says so.
+    """The network with its first weights: random, or those of another run if the specification names one.
 
     Raises:
         UserError: the other run's weights are of another network.
@@ -233,7 +233,7 @@ def first_network(specification: TrainingSpecification, layout: Layout, num_clas
 
 
 def prepare_module(module: EndpointForward, recipe: Recipe, device: torch.device, ranks: Ranks) -> EndpointForward:
-    """Bring what is trained to its device, with batch normalisations as the recipe wants them."""
+    """Move the module to its device and set up its batch normalisations as the recipe says."""
     if recipe.synchronise_batch_norm and ranks.num_ranks > 1:
         batch_norm.synchronise(module, device)
     if recipe.batch_norm_momentum is not None:
@@ -255,7 +255,7 @@ def load_teacher(path: Path | None, device: torch.device) -> nn.Module:
 def write_artefacts(
     output: Path, network: nn.Module, log: Path, specification: TrainingSpecification, index: ClipIndex, stage: Stage
 ) -> None:
-    """Write specification, log and weights, the weights last: they say that the training has ended."""
+    """Write specification, log and weights. The weights come last, because they mark the training as finished."""
     write_json(output / SPECIFICATION, specification.model_dump(mode="json"))
     with atomic_path(output / LOG) as temporary:
         shutil.copyfile(log, temporary)
@@ -282,7 +282,7 @@ def write_artefacts(
 
 
 def figures(trainer: Trainer, network: nn.Module) -> dict[str, Any]:
-    """What this run's sidecar says of it."""
+    """Measurements of this run, for its sidecar."""
     return {
         "seconds": trainer.times.summary(),
         "device": str(trainer.machine.device),
@@ -292,6 +292,6 @@ def figures(trainer: Trainer, network: nn.Module) -> dict[str, Any]:
 
 
 def shares(seconds: Mapping[str, float]) -> str:
-    """Shares of the time by phase, for people."""
+    """Shares of the time by phase, as text."""
     whole = sum(seconds.values()) or 1.0
     return ", ".join(f"{name} {value / whole:.1%}" for name, value in seconds.items())

@@ -1,4 +1,4 @@
-"""When a training is saved, which checkpoint is the best, and what is never kept."""
+"""When a training is saved, and which checkpoint is the best."""
 
 import errno
 import math
@@ -19,11 +19,11 @@ from pipeline_lib.training.validation import Score
 class Saving:
     """The saving policy of a training.
 
-    All processes follow it, so that each knows the best score; the first one alone writes.
+    All processes follow it, so that each knows the best score; only the first one writes.
 
     Args:
         recipe: how often, how many, and what "best" means.
-        checkpoints: where to.
+        checkpoints: where they are written.
         device: where the losses are summed.
         writes: whether this process writes.
     """
@@ -40,7 +40,7 @@ class Saving:
         self._losses.add({"total": total})
 
     def is_due(self, step: int) -> bool:
-        """Whether to save after ``step`` steps, even if nobody asks for it."""
+        """Whether to save after ``step`` steps, apart from a stop and the end."""
         overdue = time.monotonic() - self._last >= 60.0 * self.recipe.checkpoint_minutes
         return overdue or self._is_fixed(step)
 
@@ -50,7 +50,7 @@ class Saving:
     def save(
         self, step: int, weights: Sequence[torch.Tensor], state: Callable[[], dict[str, Any]], score: Score | None
     ) -> None:
-        """Write a checkpoint. A full disk costs this one and nothing else: the training goes on.
+        """Write a checkpoint. If the disk is full, only this checkpoint is lost, and the training continues.
 
         Args:
             step: steps done.
@@ -80,7 +80,7 @@ class Saving:
             )
 
     def _check_finite(self, step: int, weights: Sequence[torch.Tensor]) -> None:
-        """Never keep weights that a finite loss has thrown to infinity: no later run could go on from them."""
+        """Refuse to keep weights that are not finite, though the loss was: no run could continue from them."""
         largest = torch.stack(list(torch._foreach_norm(list(weights), math.inf)))
         if not bool(largest.isfinite().all()):
             raise UserError(
@@ -92,7 +92,7 @@ class Saving:
     def _is_best(self, step: int, score: Score | None) -> bool:
         """Compare with the best: by the validation, or without one by the training loss.
 
-        The latter at fixed steps only, so that the answer does not depend on when a run was stopped.
+        The training loss is compared only at fixed steps, so that the answer does not depend on when a run was stopped.
         """
         if not self.recipe.validation_steps:
             if not self._is_fixed(step) or not self._losses.count:

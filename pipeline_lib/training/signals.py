@@ -1,4 +1,4 @@
-"""Requests to stop: what a cluster sends before its time limit, and Ctrl-C."""
+"""Requests to stop: signals that a cluster sends before its time limit, and Ctrl-C."""
 
 import signal
 import threading
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 EXIT_INTERRUPTED = 75
-"""Exit status after a stop that was asked for: sysexits' EX_TEMPFAIL, "try again later"; a job manager reruns it."""
+"""Exit status after a requested stop: sysexits' EX_TEMPFAIL, "try again later"; a job manager runs the job again."""
 
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
@@ -25,7 +25,7 @@ class StopRequest:
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """Catch SIGTERM, SIGINT and SIGUSR1 while the block runs; the handlers before are restored."""
+    """Catch SIGTERM, SIGINT and SIGUSR1 while the block runs; then restore the earlier handlers."""
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request

@@ -1,21 +1,21 @@
-"""Steps with a non-finite loss, which a recipe may allow to be left out."""
+"""Steps with a non-finite loss, which are skipped if the recipe allows it."""
 
 import torch
 from torch import nn
 
 
 class SkippedSteps:
-    """Leaves a step out without a trace, as often as is allowed.
+    """Skips a step without any effect, as often as the recipe allows.
 
-    The optimiser has not run yet when a loss is seen to be not finite; what the forward passes changed are buffers
+    When a loss turns out not to be finite, the optimiser has not run yet. The forward passes have changed only buffers
     (statistics of batch normalisation), so these are copied before each step.
 
     Args:
-        module: what is trained.
-        allowed: steps that may be left out; with 0 nothing is copied.
+        module: the trained module.
+        allowed: steps that may be skipped; with 0 nothing is copied.
 
     Attributes:
-        count: steps left out so far.
+        count: steps skipped so far.
     """
 
     def __init__(self, module: nn.Module, allowed: int) -> None:
@@ -24,12 +24,12 @@ class SkippedSteps:
         self._copies = [buffer.clone() for buffer in self._buffers]
 
     def remember(self) -> None:
-        """Copy what the next forward passes change."""
+        """Copy the buffers, which the next forward passes change."""
         if self._buffers:
             torch._foreach_copy_(self._copies, self._buffers)
 
     def undo(self) -> bool:
-        """Take the forward passes since ``remember`` back; False if no more steps may be left out."""
+        """Restore the buffers of ``remember``; False if no more steps may be skipped."""
         self.count += 1
         if self.count > self.allowed:
             return False

@@ -1,4 +1,4 @@
-"""How a training's time goes, by phase, without stopping the device."""
+"""How long each phase of a training takes, measured without stopping the device."""
 
 import time
 from collections.abc import Iterator
@@ -12,9 +12,9 @@ PHASES = ("data", "forward", "backward", "optimiser", "communication", "checkpoi
 class PhaseTimes:
     """Seconds per phase.
 
-    On the CPU wall time. On a GPU the work is asynchronous: pairs of CUDA events are noted and read when a later call
-    finds them finished, so that timing never waits for the device; ``data``, ``communication``, ``checkpoint`` and
-    ``validation`` are what the host waits for, always wall time.
+    On the CPU these are wall times. On a GPU work is asynchronous: pairs of CUDA events are recorded and read when a
+    later call finds them finished, so that timing never waits for the device. ``data``, ``communication``,
+    ``checkpoint`` and ``validation`` are always wall times, because the host waits for them.
 
     Args:
         device: where the network runs.

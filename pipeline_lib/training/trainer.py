@@ -34,7 +34,7 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def place(module: Module, device: torch.device) -> Module:
-    """Move a network to a device, its 3D convolutions channels last: the layout that clips arrive in."""
+    """Move a network to a device, with its 3D convolutions channels last, as clips are."""
     placed: Module = module.to(device=device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     return placed
 
@@ -48,16 +48,16 @@ class Losses(Protocol):
 
 
 class Validation(Protocol):
-    """A look at the validation list now and then; it changes nothing of the training.
+    """Judges the network on the validation list now and then; it changes nothing of the training.
 
     Attributes:
-        score: of the last look.
+        score: of the last time.
     """
 
     score: Score | None
 
     def is_due(self, step: int, num_steps: int) -> bool:
-        """Whether the list is looked at after ``step`` of ``num_steps`` steps."""
+        """Whether the network is judged after ``step`` of ``num_steps`` steps."""
         ...
 
     def run(self, module: nn.Module, step: int, device: torch.device) -> dict[str, float]:
@@ -92,24 +92,24 @@ class Trainer:
     """Trains one module.
 
     Everything random is a function of (seed, step, micro-batch): the clips, their augmentation, and torch's generator,
-    which is seeded anew before each forward pass. So a checkpoint needs no generator state, and a run that was
-    killed, or that goes on with another number of processes, draws what an uninterrupted one draws.
+    which is seeded before each forward pass. So a checkpoint needs no generator state. A run that was killed, or that
+    continues with another number of processes, draws the same numbers as an uninterrupted one.
 
     Args:
         module: the network with what the objective adds, on its device.
-        losses: what is minimised.
+        losses: the objective with its teacher.
         batches: the clips.
-        index: the videos that the clips are of, to name them.
-        recipe: how it is trained.
+        index: the videos of the clips, to name them in messages.
+        recipe: how the module is trained.
         seed: the run's.
-        machine: what it runs on.
-        metrics: takes the losses.
-        saving: keeps the state.
-        validation: None where the recipe never looks at the validation list.
+        machine: what the training runs on.
+        metrics: logs the losses.
+        saving: saves the state.
+        validation: None if the recipe does not validate.
 
     Attributes:
         step: steps done.
-        average: moving average of the module, where the recipe wants one.
+        average: moving average of the module, if the recipe wants one.
         times: seconds per phase in this process.
     """
 
@@ -137,7 +137,7 @@ class Trainer:
         self.times = PhaseTimes(machine.device)
 
     def run(self) -> bool:
-        """Train to the recipe's last step; False if a signal asked for a stop before it. The state is saved then.
+        """Train to the recipe's last step; after a signal save the state and return False.
 
         Raises:
             UserError: too many steps had a non-finite loss, or the weights are not finite.
@@ -160,7 +160,7 @@ class Trainer:
         return True
 
     def _one_step(self, model: Any, batches: Iterator[Batch], rate: float) -> bool:
-        """One step of the optimiser, over the global batch; True if some process was asked to stop."""
+        """One step of the optimiser on the global batch; True if a process got a signal to stop."""
         plan = self.batches.plan
         for group in self.optimiser.param_groups:
             group["lr"] = rate
@@ -203,9 +203,9 @@ class Trainer:
             return self.losses(model, batch)
 
     def _mean_over_ranks(self, sums: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], bool, bool]:
-        """The mean of each loss over the global batch; whether all are finite; whether some process was asked to stop.
+        """The mean of each loss over the global batch; whether all are finite; whether a process got a signal to stop.
 
-        One exchange for all of it: waiting for the other processes is what costs time.
+        One exchange carries all three, because the time goes into waiting for the other processes.
         """
         plan, machine, names = self.batches.plan, self.machine, sorted(sums)
         asked = torch.tensor(float(machine.request.signal > 0), dtype=torch.float64, device=machine.device)
@@ -215,7 +215,7 @@ class Trainer:
         return dict(zip(names, means, strict=True)), all(map(math.isfinite, losses)), num_asked > 0.0
 
     def _update(self, means: dict[str, torch.Tensor]) -> None:
-        """Move the weights along the gradients, and all that follows them."""
+        """Update the weights, then what the objective and the average do after a step; count the losses."""
         if self.recipe.optimiser.clip_gradient_norm is not None:
             nn.utils.clip_grad_norm_(self.weights, self.recipe.optimiser.clip_gradient_norm)
         self.optimiser.step()
@@ -235,11 +235,11 @@ class Trainer:
         )
 
     def _validate(self) -> bool:
-        """Look at the validation list if it is time to."""
+        """Judge the network on the validation list if it is due."""
         if self.validation is None or not self.validation.is_due(self.step, self.recipe.steps):
             return False
         module = self.kept
-        # Of the whole module: it knows which of its parts stay in eval mode while the others are trained.
+        # Set the mode of the whole module: it knows which of its parts stay in eval mode during training.
         was_training = module.training
         module.eval()
         with self.times.phase("validation"):
@@ -254,7 +254,7 @@ class Trainer:
             self.saving.save(self.step, self.weights, self.state, score)
 
     def _wrapped(self) -> Any:
-        """The module, compiled if so wished, its gradients averaged over the processes if there are several."""
+        """The module, compiled if configured; with several processes its gradients are averaged over them."""
         machine = self.machine
         model: Any = torch.compile(self.module) if machine.compile else self.module
         if machine.ranks.num_ranks == 1:
@@ -266,7 +266,7 @@ class Trainer:
         return distributed
 
     def state(self) -> dict[str, Any]:
-        """Everything that the next step depends on, but the scores, which ``saving`` keeps."""
+        """Everything that the next step depends on, except the scores, which ``saving`` keeps."""
         return {
             "module": self.module.state_dict(),
             "optimiser": self.optimiser.state_dict(),
@@ -276,7 +276,7 @@ class Trainer:
         }
 
     def resume(self) -> None:
-        """Go on from the last good checkpoint, if there is one."""
+        """Continue at the last good checkpoint, if there is one."""
         found = self.saving.checkpoints.latest()
         if found is None:
             return
@@ -294,13 +294,13 @@ class Trainer:
 
     @property
     def kept(self) -> EndpointForward:
-        """The module whose network is validated and kept: the average, where there is one."""
+        """The module whose network is validated and kept: the average, if there is one."""
         return self.module if self.average is None else cast(EndpointForward, self.average.module)
 
     def final_network(self) -> nn.Module:
-        """The network to keep, after the last step: what the recipe says, of the best weights or of the last ones.
+        """The network to keep after the last step, with the best or the last weights as the recipe says.
 
-        One process calls it, while the others have ended their training.
+        Only one process calls it, after the others have ended.
         """
         if self.recipe.final_weights == "best":
             self._return_to_best()
@@ -319,10 +319,10 @@ class Trainer:
 
     def _reestimate_batch_norm(self) -> None:
         recipe, plan, module = self.recipe, self.batches.plan, self.kept
-        # This process is alone now: what the processes normalised together comes as one batch.
+        # This process is alone now, so a batch holds all that the processes normalised together.
         batch_norm.separate(module)
         num_clips = plan.micro_batch * (plan.num_ranks if recipe.synchronise_batch_norm else 1)
-        # Clips behind the last step, so that none of them was in the last running statistics.
+        # Clips after the last step, so that none of them is in the running statistics already.
         batches = self.batches.of_all_ranks(recipe.steps, num_clips, recipe.reestimate_batch_norm)
 
         def forward(batch: Batch) -> None:

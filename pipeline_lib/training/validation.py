@@ -1,4 +1,4 @@
-"""How a network does on the validation list while it trains: one central clip of each video."""
+"""Judges a network on the validation list while it trains, on one central clip of each video."""
 
 from typing import NamedTuple
 
@@ -25,16 +25,16 @@ class Score(NamedTuple):
 
 
 class Validation:
-    """Looks at the validation list now and then. It changes nothing of the training, its random numbers included.
+    """Judges the network now and then. It changes nothing of the training, not even its random numbers.
 
     Args:
         index: the videos of the list.
-        recipe: how often, how many videos, and which frames and pixels; those of a clip are its centre's, not mirrored.
-        task: what the network predicts, and how that is judged: as the stage ``evaluate`` does it.
+        recipe: how often, how many videos, and the clips' frames and pixels; clips are central and not mirrored.
+        task: what the network predicts, and how that is judged, as in the stage ``evaluate``.
         modality: what the network sees.
-        seed: the run's; which videos are looked at where ``recipe.validation_videos`` is less than all.
+        seed: the run's; it chooses the videos if ``recipe.validation_videos`` is less than all.
         batch: clips per forward pass.
-        ranks: every process takes its share.
+        ranks: each process judges its share.
         num_workers: decoding processes.
     """
 
@@ -59,12 +59,12 @@ class Validation:
         self.clips = task.clips(index, CENTRAL_CLIP, recipe.sampling, task.modalities(modality), own, batch)
 
     def is_due(self, step: int, num_steps: int) -> bool:
-        """Whether the list is looked at after ``step`` steps: at every so many, and at the end."""
+        """Whether the network is judged after ``step`` steps: every ``validation_steps`` and at the end."""
         return step % self.steps == 0 or step == num_steps
 
     @torch.no_grad()
     def run(self, module: nn.Module, step: int, device: torch.device) -> dict[str, float]:
-        """Look at the list; keeps the score of this step.
+        """Judge the network; keeps the score of this step.
 
         Args:
             module: in eval mode; the task judges its ``network``.

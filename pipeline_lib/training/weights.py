@@ -1,4 +1,4 @@
-"""Weight files: safetensors whose bytes depend on their content alone."""
+"""Weight files: safetensors whose bytes depend only on their content."""
 
 import json
 from collections.abc import Mapping
@@ -26,12 +26,12 @@ def save_weights(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapp
     """
     plain = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
     content = safetensors.torch.save(plain)
-    # The library writes metadata in the order of a hash map, another one in each process: the header is written here.
+    # The library writes metadata in an order that differs between processes, so the header is written here.
     length = int.from_bytes(content[:8], "little")
     header, data = json.loads(content[8 : 8 + length]), memoryview(content)[8 + length :]
     stored = dict(metadata)
     if "provenance" in stored:
-        # What a follower reads: the tensors, and which network they are of.
+        # The content that later stages read: the tensors, and which network they belong to.
         read = {name: value for name, value in stored.items() if name not in ("provenance", "specification")}
         read["model"] = stored.get("specification", {}).get("model")
         digest = ContentDigest()
@@ -54,7 +54,7 @@ def load_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
 
 
 def load_metadata(path: Path) -> dict[str, Any]:
-    """Read the metadata alone: specification, provenance, classes, input, as plain data.
+    """Read only the metadata: specification, provenance, classes and input, as plain data.
 
     Raises:
         UserError: the file is missing or damaged.

@@ -1,7 +1,7 @@
-"""Public checkpoints as plain arrays, whatever their container, without running anything that they carry.
+"""Public checkpoints as plain arrays, from several kinds of files, without running any code in them.
 
 PyTorch files are read with ``weights_only=True``; PySlowFast's Caffe2 files are bare pickles, read by an unpickler
-that admits arrays and containers only; npz files without objects; safetensors carry no code at all.
+that accepts only arrays and containers. npz files are read without objects. safetensors hold no code.
 """
 
 import collections
@@ -32,7 +32,7 @@ EXPORT_TO_NPZ = (
 
 
 def _latin1(text: str, encoding: str = "latin1") -> bytes:
-    """What Python 2 pickles call to make bytes; other codecs could run code or unpack bombs."""
+    """The function by which Python 2 pickles make bytes; other codecs could run code or fill the memory."""
     if encoding not in ("latin1", "latin-1"):
         raise pickle.UnpicklingError(f"codec {encoding}")
     return text.encode("latin1")
@@ -63,11 +63,13 @@ class ArraysUnpickler(pickle.Unpickler):
     """Unpickles numbers, text, containers and numpy arrays; anything else is an ``UnpicklingError``."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """The admitted class or function of that name."""
+        """The accepted class or function of that name."""
         try:
             return _ADMITTED[module, name]
         except KeyError:
-            raise pickle.UnpicklingError(f"it names {module}.{name}, which is neither array nor container") from None
+            raise pickle.UnpicklingError(
+                f"it names {module}.{name}, which is neither an array nor a container"
+            ) from None
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
@@ -77,7 +79,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         path: a PyTorch file (zip or the older stream), a bare pickle of arrays, an npz or a safetensors file.
 
     Returns:
-        Name → tensor on the CPU, as the file has them; entries that are no numeric arrays are left out.
+        Name → tensor on the CPU, as in the file; entries that are not numeric arrays are left out.
 
     Raises:
         UserError: no such file, not a checkpoint, truncated, or carrying code.
@@ -98,7 +100,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         elif path.suffix == ".ckpt":
             raise UserError(f"{path}: {EXPORT_TO_NPZ}")
         else:
-            raise UserError(f"{path} is no checkpoint: it starts with {start[:8]!r}")
+            raise UserError(f"{path} is not a checkpoint: it starts with {start[:8]!r}")
     except UserError:
         raise
     except pickle.UnpicklingError as error:
@@ -116,7 +118,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     ) as e:
         reason = str(e).splitlines()[0] if str(e) else type(e).__name__
         raise UserError(f"{path} cannot be read as a checkpoint; it may be truncated ({reason})") from e
-    # Whatever a damaged pickle raises (AttributeError, TypeError, struct.error …) is the file's fault too.
+    # A damaged pickle can raise any error (AttributeError, TypeError, struct.error …).
     except Exception as error:
         raise UserError(f"{path} cannot be read as a checkpoint ({type(error).__name__}: {error})") from error
     tensors = _flatten(loaded)

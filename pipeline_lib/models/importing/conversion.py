@@ -1,4 +1,4 @@
-"""A public checkpoint's tensors as the state dictionary of one of our networks; inflation from 2D to 3D."""
+"""From a public checkpoint's tensors to the state dictionary of a network here; inflation from 2D to 3D."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from pipeline_lib.errors import UserError
 from pipeline_lib.models.network import VideoNetwork
 
 NameMap = Callable[[str], str | None]
-# Entries that a checkpoint may lack: counters that nothing reads, and our own normalisation of the input.
+# Entries that a checkpoint may lack: counters that nothing reads, and the normalisation of the input.
 OPTIONAL = ("num_batches_tracked", "input_scale", "input_shift")
 
 
@@ -26,7 +26,7 @@ class Mismatch:
         return bool(self.missing or self.unexpected or self.misshaped)
 
     def message(self) -> str:
-        """Every key, one a line, under what is wrong with it."""
+        """Every key on a line, under what is wrong with it."""
         lines: list[str] = []
         for title, keys in (
             ("missing (the network has them, the file does not)", self.missing),
@@ -39,7 +39,7 @@ class Mismatch:
 
 
 def rename(tensors: Mapping[str, Tensor], name_map: NameMap) -> tuple[dict[str, Tensor], list[str]]:
-    """Tensors under our names, and the names that the map does not know.
+    """Tensors under the names here, and the names that the map does not know.
 
     TensorFlow's kernels (…, in, out) are told by the leaf ``weights`` and transposed to PyTorch's (out, in, …).
     """
@@ -77,8 +77,8 @@ def fit(
 
     Args:
         tensors: name → tensor; the dtype becomes the network's.
-        network: what shall be filled; it is not changed.
-        unknown: names that no map knew, reported with the rest.
+        network: the network to fill; it is not changed.
+        unknown: names that the map does not know, reported with the rest.
         needs_head: False leaves the head out of the result and of the comparison.
 
     Raises:
@@ -113,16 +113,16 @@ def inflate(tensors: Mapping[str, Tensor], network: VideoNetwork) -> dict[str, T
 
     A k×k kernel is repeated over the t frames of its 3D kernel and divided by t, so that a clip of equal frames gives
     the image's features away from the clip's ends. Temporal convolutions become the identity (slim's centre
-    initialisation); their normalisations, gates, non-local blocks and the head stay as the network was built. Where
-    a (2+1)D pair has another width than the 2D layer, as many filters as fit are copied and the identity joins
-    them: since a ReLU lies in between, this is a starting point and not the same function.
+    initialisation). Their normalisations, gates, non-local blocks and the head stay as the network was built. If a
+    (2+1)D pair has another width than the 2D layer, as many filters as fit are copied, and the identity joins them. A
+    ReLU lies in between, so this is a starting point and not the same function.
 
     Args:
         tensors: 4-D kernels, vectors of normalisations; names as ``network.state_dict()`` has them.
         network: the 3D network, as built; it is not changed.
 
     Returns:
-        A complete state dictionary but for the head.
+        A complete state dictionary, except for the head.
 
     Raises:
         UserError: keys are missing, unexpected or mis-shaped.
@@ -167,7 +167,7 @@ def average_stem(state: Mapping[str, Tensor], in_channels: int, stem: str) -> di
     """A stem for another modality: the mean over the input channels, for each new one (TSN; flow: D3D, section 5.3).
 
     Args:
-        state: state dictionary or tensors under our names.
+        state: state dictionary or tensors under the names here.
         in_channels: channels of the new modality.
         stem: name of the stem's kernel.
     """

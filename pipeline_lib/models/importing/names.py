@@ -1,7 +1,7 @@
 """From the tensor names of public code to this library's: pure functions on names, one per source.
 
-A function returns the name here, ``None`` for an entry that is no weight of the network (an optimiser's state, an
-auxiliary classifier), or raises ``KeyError`` for one that it does not know.
+A function returns the name here, or ``None`` for an entry that is not a weight of the network (an optimiser's state, an
+auxiliary classifier). It raises ``KeyError`` for a name that it does not know.
 """
 
 import re

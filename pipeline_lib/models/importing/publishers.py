@@ -34,7 +34,7 @@ class Source:
         model: the network that it fills by default.
         name_maps: module of a family → the map of tensor names into it.
         normalisation: mean and standard deviation of its input on [0, 1].
-        about: where the file comes from, for people.
+        about: where the file comes from, as text.
         torchvision: name of torchvision's weights, which know their address and classes; None for other sources.
         two_dimensional: whether it is an image network, to be inflated.
         options: options of the network that this source needs.
@@ -125,10 +125,10 @@ for _depth, _model in ((18, "r3d_18"), (34, "r3d_34"), (50, "slow_r50")):
 
 
 def variant(name: str) -> tuple[str, str | None, str | None]:
-    """Split ``SOURCE-NETWORK-flow`` (both parts behind a dash may be left out) into source, network and modality.
+    """Split ``SOURCE-NETWORK-flow`` (both parts after a dash may be left out) into source, network and modality.
 
-    So that an experiment can name public weights for a network that is not the source's own, or for flow:
-    ``torchvision/googlenet-s3dg-flow``.
+    By such a name an experiment can start another network than the source's own from public weights, or a network that
+    sees flow: ``torchvision/googlenet-s3dg-flow``.
     """
     source, *parts = name.split("-")
     modality = parts.pop() if parts and parts[-1] in ("rgb", "flow") else None
@@ -149,17 +149,17 @@ def find_source(name: str) -> Source:
 
 
 def address(source: Source) -> str | None:
-    """Where the file lies on the network, or None where only a page leads to it."""
+    """The file's URL, or None if only a web page leads to it."""
     if source.torchvision is None:
         return source.url
-    # Imported here: the table itself needs neither torchvision nor its seconds.
+    # Imported here, because the table needs no torchvision, whose import takes seconds.
     from torchvision.models import get_model_weights
 
     return str(next(iter(get_model_weights(source.torchvision))).url)
 
 
 def classes(source: Source) -> list[str] | None:
-    """Names of the classes, where the source is known to have been trained on them."""
+    """Names of the classes, if it is known on which the source was trained."""
     if source.torchvision is None or source.two_dimensional:
         return None
     from torchvision.models import get_model_weights
@@ -192,7 +192,7 @@ def convert(
     options: Mapping[str, Any] | None = None,
     in_channels: int = 3,
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """A checkpoint's tensors as the state dictionary of one of our networks.
+    """A checkpoint's tensors as the state dictionary of a network here.
 
     Args:
         source: what the tensors are.
@@ -202,7 +202,7 @@ def convert(
         in_channels: 3, or 2 to average the stem for flow.
 
     Returns:
-        The state dictionary (without a head where the source has none that fits), and what it is: ``model`` (name,
+        The state dictionary (without a head if the source has none that fits), and what it is for: ``model`` (name,
         options), ``num_classes`` (None without a head), ``in_channels``.
 
     Raises:
@@ -234,7 +234,7 @@ def convert(
     else:
         state = fit(renamed, network, unknown, needs_head=has_head)
     mean, std = (torch.tensor(values) for values in source.normalisation)
-    # Our clips lie in [-1, 1]: ((x + 1) / 2 − mean) / std = x · 1/(2 std) + (1/2 − mean) / std.
+    # Clips here lie in [-1, 1]: ((x + 1) / 2 − mean) / std = x · 1/(2 std) + (1/2 − mean) / std.
     state["input_scale"], state["input_shift"] = 0.5 / std, (0.5 - mean) / std
     if in_channels != 3:
         stem = next(n for n, tensor in state.items() if tensor.dim() == 5)

@@ -1,4 +1,4 @@
-"""What an objective is: it names the modalities it needs, and turns a batch into named losses."""
+"""What an objective is: it names the modalities that it needs, and computes named losses from a batch."""
 
 from collections.abc import Callable
 from typing import Protocol, TypeAlias
@@ -15,7 +15,7 @@ Forward: TypeAlias = Callable[[torch.Tensor, tuple[str, ...]], Outputs]
 
 
 class EndpointForward(nn.Module):
-    """Makes ``forward_endpoints`` the forward pass, so that wrappers (DDP, compile) see it."""
+    """Makes ``forward_endpoints`` the forward pass, because wrappers (DDP, compile) wrap only that."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class EndpointForward(nn.Module):
         return self.network
 
     def end_step(self, ranks: Ranks) -> None:
-        """Called after the optimiser has stepped; not after a step that was skipped."""
+        """Called after a step of the optimiser, but not after a skipped step."""
 
 
 class TrainingObjective(Protocol):
@@ -45,7 +45,7 @@ class TrainingObjective(Protocol):
     modalities: tuple[str, ...]
     """What a batch must hold: ``rgb``, ``flow``."""
     views: MotionViews | None
-    """Two views of each video instead of one clip, as ``PairedClips`` gives them: how those of the motion are taken."""
+    """How the motion clips of two views are taken (``PairedClips``); None if a video gives one clip."""
 
     def attach(self, network: nn.Module) -> EndpointForward:
         """The module that is trained: the network as an ``EndpointForward``, with whatever this objective adds."""
@@ -57,7 +57,7 @@ class TrainingObjective(Protocol):
         Args:
             student: the trained module.
             batch: clips by modality, float32 (B, C, T, H, W) in [-1, 1]; ``labels`` int64 (B,).
-            teacher: the frozen network in eval mode, under no gradient.
+            teacher: the frozen network in eval mode, without gradients.
         """
         ...
 

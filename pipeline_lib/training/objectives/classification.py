@@ -14,7 +14,7 @@ from pipeline_lib.training.objectives.base import EndpointForward, Forward, Outp
 
 
 class FrozenForward(EndpointForward):
-    """A trunk that stays as it is, in eval mode, under a classifier that is trained (the linear protocol)."""
+    """A frozen trunk in eval mode and a trained classifier: the linear protocol."""
 
     def __init__(self, network: nn.Module, standardised: bool) -> None:
         super().__init__(network)
@@ -29,14 +29,14 @@ class FrozenForward(EndpointForward):
             head.fc = nn.Sequential(nn.BatchNorm1d(head.fc.in_features, affine=False), head.fc)  # type: ignore[assignment]
 
     def train(self, mode: bool = True) -> Self:
-        """As any module; the trunk stays in eval mode, or its batch-norm statistics would move."""
+        """As for any module, but the trunk stays in eval mode, because training mode would change its statistics."""
         super().train(mode)
         self.network.eval()
         self.network.head.train(mode)  # type: ignore[operator, union-attr]
         return self
 
     def finished(self) -> nn.Module:
-        """The network, the standardisation taken into the classifier's weights: W′ = W / σ, b′ = b − W′μ."""
+        """The network, with the standardisation inside the classifier's weights: W′ = W / σ, b′ = b − W′μ."""
         fc = getattr(self.network.head, "fc", None)
         if isinstance(fc, nn.Sequential):
             norm, linear = fc
@@ -59,7 +59,7 @@ class ClassificationObjective:
         self.modalities: tuple[str, ...] = (modality,)
 
     def attach(self, network: nn.Module) -> EndpointForward:
-        """The network alone; frozen, all but its classifier."""
+        """The network; if ``frozen``, all but its classifier is frozen."""
         if not self.settings.frozen:
             return EndpointForward(network)
         return FrozenForward(network, self.settings.standardised)

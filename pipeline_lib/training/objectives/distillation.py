@@ -23,8 +23,8 @@ def distance(kind: str, student: torch.Tensor, teacher: torch.Tensor, temperatur
     Args:
         kind: ``mse``: mean of squared differences over all elements. ``mse_literal``: equation 2 to the letter, the
             squared differences summed over each clip's elements and over the clips, divided by N − 1 (N clips; one
-            clip divides by 1). Only with ``mse`` does the paper's λ = 100 at a convolutional endpoint make the two
-            losses comparable, as section 3.2 says λ is for. ``kl``: Hinton et al. (2015), equation 1 and section 2:
+            clip divides by 1). λ is there to make the two losses comparable (section 3.2); the paper's λ = 100 at a
+            convolutional endpoint does so only with ``mse``. ``kl``: Hinton et al. (2015), equation 1 and section 2:
             T² · KL(teacher ‖ student) of the softmax at temperature T over dimension 1, mean over the rest.
         student: (B, C, …), the gradient flows here.
         teacher: the same shape.
@@ -42,7 +42,7 @@ def distance(kind: str, student: torch.Tensor, teacher: torch.Tensor, temperatur
 
 
 def resampling(size: int, target: int) -> torch.Tensor:
-    """A matrix (target, size) that resamples one axis: means where it gets shorter, linear where it gets longer."""
+    """A matrix (target, size) that resamples one axis: by means if it gets shorter, linearly if it gets longer."""
     identity = torch.eye(size)[None]
     if target < size:
         return F.adaptive_avg_pool1d(identity, target)[0].T
@@ -52,8 +52,8 @@ def resampling(size: int, target: int) -> torch.Tensor:
 class Adapter(nn.Module):
     """A 1×1×1 convolution from the student's channels to the teacher's, then a resampling to the teacher's T×H×W.
 
-    The axes are resampled one after the other by matrices, whose gradients have the same bits in every run, on GPUs
-    too, where those of torch's own trilinear interpolation have not.
+    Matrices resample one axis after the other. Their gradients have the same bits in every run; on a GPU those of
+    torch's own trilinear interpolation do not.
 
     Args:
         shape: (C, T, H, W) of the student's endpoint.
@@ -78,14 +78,14 @@ class Adapter(nn.Module):
 
 
 class AdaptedForward(EndpointForward):
-    """The network and an adapter on one endpoint, trained along. The final weights leave the adapter out."""
+    """The network and an adapter on one endpoint, which is trained too. The final weights leave the adapter out."""
 
     def __init__(self, network: nn.Module, endpoint: str, adapter: Adapter) -> None:
         super().__init__(network)
         self.endpoint, self.adapter = endpoint, adapter
 
     def forward(self, clip: torch.Tensor, names: tuple[str, ...]) -> Outputs:
-        """Tensors by endpoint; the adapter's is of the teacher's shape."""
+        """Tensors by endpoint; the adapted one has the teacher's shape."""
         outputs = super().forward(clip, names)
         return {name: self.adapter(x) if name == self.endpoint else x for name, x in outputs.items()}
 
@@ -117,7 +117,7 @@ class DistillationObjective:
         self.clip, self.target = clip, target
 
     def attach(self, network: nn.Module) -> EndpointForward:
-        """The network, with an adapter where its endpoint has another shape than the teacher's.
+        """The network, with an adapter if its endpoint has another shape than the teacher's.
 
         Raises:
             UserError: the network has no such endpoint, or the shapes differ and the settings want no adapter.
@@ -128,7 +128,7 @@ class DistillationObjective:
             return EndpointForward(network)
         assert isinstance(network, VideoNetwork)
         shape = network.endpoint_shapes([settings.endpoint], *self.clip)[settings.endpoint]
-        # What is averaged over its grid needs no other grid.
+        # With ``pooled`` both are averaged over their grids, so the grids may differ.
         target = (self.target[0], *shape[1:]) if settings.pooled else self.target
         if shape == target:
             return EndpointForward(network)

@@ -1,4 +1,4 @@
-"""The flow of a clip from a network's hidden features, beside or instead of its classes (D3D, section 3.1)."""
+"""A network's hidden features predict the flow of a clip, beside or instead of its class (D3D, section 3.1)."""
 
 from typing import Self
 
@@ -21,7 +21,7 @@ class DecodedForward(EndpointForward):
     """The network and a flow decoder on one endpoint. The final weights leave the decoder out.
 
     Args:
-        network: trained along, unless ``freeze``.
+        network: trained too, unless ``freeze``.
         settings: endpoint and decoder.
     """
 
@@ -35,7 +35,7 @@ class DecodedForward(EndpointForward):
             network.requires_grad_(False)
 
     def train(self, mode: bool = True) -> Self:
-        """As any module; a frozen network stays in eval mode, or its batch-norm statistics would move."""
+        """As for any module, but a frozen network stays in eval mode, because training changes its statistics."""
         super().train(mode)
         if self.freeze:
             self.network.eval()
@@ -75,14 +75,15 @@ class FlowRegressionObjective:
 
     def __init__(self, settings: FlowRegression, modality: str = "rgb") -> None:
         self.settings, self.modality = settings, modality
-        # A network may also see the flow that it decodes: what its layers keep of it (D3D, Table 1, row "Flow").
+        # A network may also see the flow that it decodes: D3D measures what its layers keep of it (Table 1, row
+        # "Flow").
         self.modalities: tuple[str, ...] = tuple(dict.fromkeys((modality, "flow")))
 
     def attach(self, network: nn.Module) -> EndpointForward:
         """The network with a decoder.
 
         Raises:
-            UserError: the network has no such endpoint, or without a decoder it is no flow.
+            UserError: the network has no such endpoint, or there is no decoder and the endpoint is not flow.
         """
         check_endpoint(network, self.settings.endpoint, "network")
         assert isinstance(network, VideoNetwork)

@@ -1,4 +1,4 @@
-"""MoDist: a visual pathway learns by contrast, from itself and from a motion pathway, without labels.
+"""MoDist: a visual pathway learns by contrast with itself and with a motion pathway, without labels.
 
 Xiao, Tighe, Modolo, "MoDist: Motion Distillation for Self-supervised Video Representation Learning", section 3.1,
 equations 1 to 3. Only the visual pathway is kept.
@@ -24,15 +24,15 @@ VISUAL, MOTION = "visual", "motion"
 
 
 class ContrastForward(EndpointForward):
-    """The pathways, their momentum versions and the banks: two views of a batch in, named losses out.
+    """The pathways, their momentum networks and the banks. Input are two views of a batch, output are named losses.
 
     Attributes:
         network: the visual trunk, which ends in pooled features; what is exported.
         projections: of the online pathways, by modality.
         motion: the motion trunk, or None without a motion pathway.
-        momentum: the slow copies: trunks and projections by modality. No gradient reaches them.
-        banks: by modality. Their rows change after a step only, so that neither the number of processes nor that of
-            accumulated passes changes what a query is compared with.
+        momentum: the momentum networks, trunks and projections, by modality. No gradient reaches them.
+        banks: by modality. Their rows change only after a step, so that the numbers of processes and of accumulated
+            passes do not change what a query is compared with.
     """
 
     def __init__(self, network: VideoNetwork, settings: MotionDistillation, motion: VideoNetwork | None) -> None:
@@ -59,7 +59,7 @@ class ContrastForward(EndpointForward):
         )
         self.banks = nn.ModuleDict({name: MemoryBank(settings.bank_size, settings.dimension) for name in trunks})
         self._pending: list[dict[str, Tensor]] = []
-        # Every process fills its banks with the same rows: sending them along before each pass would be idle traffic.
+        # Every process fills its banks with the same rows, so DDP need not send them before each pass.
         self._ddp_params_and_buffers_to_ignore = [name for name, _ in self.named_buffers() if name.startswith("banks.")]
 
     def _online(self, name: str, clips: Tensor) -> Tensor:
@@ -78,7 +78,7 @@ class ContrastForward(EndpointForward):
         Returns:
             ``total`` and its terms (``visual``, ``motion``, ``cross``); ``positive``, the mean cosine of a visual
             query and its visual key; ``knn_top1``, the share of visual queries whose class the bank's other videos
-            vote for. Scalars; the labels reach nothing but the last one, which nothing learns from.
+            vote for. All are scalars. Labels are used only for the last one, which is no part of the loss.
         """
         assert isinstance(batch, dict) and not names
         videos, clips = batch["videos"], {VISUAL: batch["rgb"]}
@@ -97,7 +97,7 @@ class ContrastForward(EndpointForward):
 
     def _losses(self, queries: Outputs, keys: Outputs, videos: Tensor) -> Outputs:
         def contrast(query: str, key: str) -> Tensor:
-            # Equation 2: whatever the key's pathway, the negatives are of the query's.
+            # Equation 2: the negatives come from the query's pathway, also if the key comes from the other.
             bank = self.banks[query]
             assert isinstance(bank, MemoryBank)
             allowed = bank.allowed(videos)
@@ -115,7 +115,7 @@ class ContrastForward(EndpointForward):
         return {"total": total, **{name: term.detach() for name, term in terms.items()}, "positive": positive}
 
     def begin_step(self) -> None:
-        """Move the momentum networks towards the online ones, once a step and before any of its keys."""
+        """Move the momentum networks towards the trained ones, once a step and before its keys are computed."""
         self._pending.clear()
         update_momentum(self.network, self.momentum[VISUAL]["trunk"], self.settings.momentum)  # type: ignore[index]
         if self.motion is not None:
@@ -126,7 +126,7 @@ class ContrastForward(EndpointForward):
 
     @torch.no_grad()
     def end_step(self, ranks: Ranks) -> None:
-        """Enqueue the step's keys of all processes, in the order of the global batch."""
+        """Put the step's keys of all processes into the banks, in the order of the global batch."""
         if not self._pending:
             return
         # (passes, B, …) of each process; pass a of rank r is group a · R + r of the global batch.
@@ -151,7 +151,7 @@ class MotionDistillationObjective:
         )
 
     def attach(self, network: nn.Module) -> EndpointForward:
-        """Both pathways with projections, momentum versions and banks; the network's classifier is taken off.
+        """Both pathways with projections, momentum networks and banks; the network's classifier is removed.
 
         Raises:
             UserError: the motion pathway cannot be built.
