@@ -1,4 +1,4 @@
-"""``compare``: two score files side by side."""
+"""``compare``: compares two score files."""
 
 import argparse
 import json

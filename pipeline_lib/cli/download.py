@@ -12,7 +12,9 @@ HELP = "fetch a data set's videos from mirrors, tar archives or YouTube (optiona
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", nargs="?", help="a key under `downloads` of the configuration")
-    parser.add_argument("--configfile", action="append", default=[], type=Path, help="laid over config.yaml")
+    parser.add_argument(
+        "--configfile", action="append", default=[], type=Path, help="its values replace those of config.yaml"
+    )
     parser.add_argument("--specification", help="the resolved specification as JSON, as the rule passes it")
     parser.add_argument("--output", type=Path, help="the summary (default: below the configuration's output root)")
     parser.add_argument("--retry-failed", action="store_true", help="try again what failed in earlier runs")

@@ -1,4 +1,4 @@
-"""A trained network for use elsewhere: safetensors, a card, and ONNX that was checked against torch."""
+"""``export``: a trained network for use elsewhere, as safetensors with a card, and as ONNX checked against torch."""
 
 import argparse
 from pathlib import Path

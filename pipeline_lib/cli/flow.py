@@ -1,4 +1,4 @@
-"""``flow``: the motion of one video as a film or as numbers, and methods compared on it."""
+"""``flow``: the motion of a video as a film or as numbers, or a comparison of methods."""
 
 import argparse
 import json
@@ -32,7 +32,7 @@ def _parameters(text: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except ValueError as error:
-        raise UserError(f"--parameters is no JSON: {error}") from error
+        raise UserError(f"--parameters is not JSON: {error}") from error
     if not isinstance(value, dict):
         raise UserError('--parameters must be a JSON object, for example {"iterations": 30}')
     return value

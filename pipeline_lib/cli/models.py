@@ -1,4 +1,4 @@
-"""The table of all networks: parameters and multiply-adds beside the papers' figures."""
+"""``models``: all networks with parameters and multiply-adds beside the papers' figures."""
 
 import argparse
 import json

@@ -1,4 +1,4 @@
-"""``motion-strength``: the table of how strong the motion of each frame of a shard is."""
+"""``motion-strength``: the table with the strength of each frame's motion in a shard."""
 
 import argparse
 from pathlib import Path

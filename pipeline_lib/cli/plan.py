@@ -1,11 +1,11 @@
-"""``plan``: what a target costs, before anyone starts a month of work."""
+"""``plan``: what a target will cost."""
 
 import argparse
 import json
 from pathlib import Path
 from typing import Any
 
-HELP = "a table of jobs, disk, CPU and GPU hours per stage of a target, and how many days a profile makes of them"
+HELP = "estimate a target's jobs, disk, CPU and GPU hours per stage, and the days that a profile needs"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

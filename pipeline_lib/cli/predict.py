@@ -1,4 +1,4 @@
-"""``predict``: the most probable classes of a video that the pipeline has never seen."""
+"""``predict``: the most probable classes of any video file."""
 
 import argparse
 import os
@@ -32,9 +32,9 @@ def run(options: argparse.Namespace) -> int:
     from pipeline_lib.text_table import text_table
 
     if options.clips != "all_frames" and not (options.clips.isdigit() and int(options.clips) > 0):
-        raise UserError(f"--clips {options.clips}: a positive number or all_frames is wanted.")
+        raise UserError(f"--clips {options.clips}: give a positive number or all_frames.")
     if options.top < 1:
-        raise UserError(f"--top {options.top}: at least 1 is wanted.")
+        raise UserError(f"--top {options.top}: give at least 1.")
     layout = Layout(options.root)
     weights = [find_weights(layout, name, options.split, options.seed) for name in options.experiment]
     formats = []
@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
         stored = stored_frame_format(layout, read_specification(path))
         if stored is None and options.short_side is None:
             raise UserError(
-                f"{name} was trained on frames that are no longer below {options.root / 'frames'}, which would say how "
+                f"{name} was trained on frames that no longer lie below {options.root / 'frames'}, which would say how "
                 "they were scaled: give --short-side (256 for the papers' networks)."
             )
         formats.append(stored or FrameFormat(short_side=options.short_side))

@@ -1,4 +1,4 @@
-"""``train``: one network from a specification, going on where an interrupted run stopped."""
+"""``train``: trains a network by a specification, and continues an interrupted training."""
 
 import argparse
 from pathlib import Path

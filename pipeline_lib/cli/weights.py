@@ -1,4 +1,4 @@
-"""Public weights: which can be imported, and their import."""
+"""``weights``: lists and imports public weights."""
 
 import argparse
 import json
@@ -95,7 +95,7 @@ def _options(pairs: list[str]) -> dict[str, Any]:
 
 
 def _fetched(options: argparse.Namespace, url: str | None, out: Path, about: str) -> Path:
-    """The checkpoint, downloaded beside the imported weights unless it lies there already.
+    """The checkpoint; it is downloaded beside the imported weights unless it is there already.
 
     Raises:
         UserError: it is not there and cannot be fetched; the message names the file and where to put it.

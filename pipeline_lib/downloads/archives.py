@@ -1,4 +1,4 @@
-"""Tar archives from strangers: read to their end first, so that only a sound one leaves files, and only inside."""
+"""Tar archives from unknown sources: only an undamaged one is extracted, and only below the destination."""
 
 import bz2
 import gzip
@@ -12,7 +12,7 @@ from pipeline_lib.artefacts.atomic import publish
 from pipeline_lib.downloads.session import FailedError, OutcomeError, Session, relative_path
 
 COMPRESSIONS: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
-# Members that describe the next one (a long name, PAX): tarfile reads each of them whole into memory.
+# Members that describe the next one (a long name, PAX), which tarfile reads into memory as a whole.
 DESCRIPTIONS = b"LKxgX"
 LARGEST_DESCRIPTION_BYTES, LARGEST_FILE_BYTES = 1 << 20, 1 << 40
 
@@ -30,7 +30,7 @@ class _Member(tarfile.TarInfo):
 def _read_to_end(
     tar: tarfile.TarFile, stream: IO[bytes], session: Session
 ) -> list[tuple[PurePosixPath, tarfile.TarInfo]]:
-    """The files of an archive that is sound up to its last byte, where gzip, bzip2 and xz keep their checksums."""
+    """The files of an archive that is undamaged up to its last byte, where gzip, bzip2 and xz keep their checksums."""
     files = []
     for member in tar:
         session.wait()
@@ -39,7 +39,7 @@ def _read_to_end(
             raise FailedError(f"refused: the archive's member {member.name!r} is {kind}; only plain files are taken")
         if member.isreg():
             files.append((relative_path(member.name), member))
-    # tarfile takes a header that is cut or damaged for the end, which is two blocks of zeros.
+    # tarfile takes a damaged header for the end. The true end is two blocks of zeros.
     stream.seek(tar.offset)
     if stream.read(2 * tarfile.BLOCKSIZE) != bytes(2 * tarfile.BLOCKSIZE) or not files:
         raise tarfile.ReadError("a header or the end is missing, cut or damaged")
@@ -54,13 +54,13 @@ def extract(archive: Path, session: Session) -> int:
     """Extract a tar archive (plain, gzip, bzip2 or xz) below the destination; return how many files it held.
 
     It is read twice, so that damage, a false size or a refused member is found before anything is written. A member
-    keeps neither its owner nor its permissions, and has its final name when it is whole.
+    loses its owner and its permissions, and gets its final name when it is complete.
 
     Raises:
-        FailedError: it is no tar archive, is damaged, or holds a link, a device, or a name that leads outside;
+        FailedError: it is not a tar archive, is damaged, or holds a link, a device, or a name that leads outside;
             nothing of it is kept.
         NotNowError: the disk has no room for it now.
-        StoppedError: the stage ends; whole members stay.
+        StoppedError: the stage ends; complete members stay.
         OSError: a member cannot be written.
     """
     part = archive.with_name(f".{archive.name}.member")
@@ -73,7 +73,7 @@ def extract(archive: Path, session: Session) -> int:
             files = _read_to_end(tar, stream, session)
         except OutcomeError:
             raise
-        except Exception as error:  # nobody foresees what a stranger's bytes do to the parsers
+        except Exception as error:  # an unknown file may raise any error in the parsers
             raise FailedError(f"no sound tar archive: {error}") from error
         session.require_room(sum(member.size for _, member in files))
         try:

@@ -11,7 +11,7 @@ from pipeline_lib.configuration.download import Download
 from pipeline_lib.downloads.session import FailedError, relative_path
 from pipeline_lib.errors import UserError
 
-# The name of a clip in CVDF's copies of Kinetics and in the crawlers' trees.
+# A video's file name in CVDF's copies of Kinetics and in the crawlers' folders.
 CLIP_PATH = "{id}_{start:06d}_{end:06d}.mp4"
 WATCH_PAGE = "https://www.youtube.com/watch?v={id}"
 
@@ -21,10 +21,10 @@ class Item:
     """One thing to fetch.
 
     Attributes:
-        path: where it goes below the destination; its key in the ledger.
-        url: where it is.
-        times: ``start`` and ``end`` of the annotated interval in seconds, as far as they are known.
-        expected: ``sha256`` and ``md5`` (hexadecimal) and ``size`` (bytes), as far as the list tells.
+        path: its place below the destination; also its key in the ledger.
+        url: its address.
+        times: ``start`` and ``end`` of the annotated interval in seconds, if they are known.
+        expected: ``sha256`` and ``md5`` (hexadecimal) and ``size`` (bytes), if the list has them.
     """
 
     path: PurePosixPath
@@ -55,7 +55,7 @@ def _annotated(row: dict[str, str], split: str, download: Download) -> Item:
     for name in ("start", "end"):
         if text := row.get(f"time_{name}"):
             times[name] = int(float(text)) if float(text).is_integer() else float(text)
-    # Ids and labels go into the URL as data: a space or a slash in them does not change its structure.
+    # Ids and labels are quoted, so that a space or a slash in them does not change the URL's structure.
     quoted = {name: quote(text, safe="") for name, text in texts.items()}
     path = download.path or (CLIP_PATH if len(times) == 2 else "{id}.mp4")
     template, fields = path, texts | times
@@ -68,7 +68,7 @@ def _annotated(row: dict[str, str], split: str, download: Download) -> Item:
 
 
 def read_items(download: Download, read_text: Callable[[str], str]) -> dict[str, Item]:
-    """Everything that a download consists of by its path, in the order of its lists.
+    """All items of a download by their paths, in the order of the lists.
 
     Args:
         download: what to fetch.

@@ -1,4 +1,4 @@
-"""What the workers of a download share: settings, connections, pace, room on the disk; and how an item fails."""
+"""What the workers of a download share (settings, connections, rates, disk space), and how an item fails."""
 
 import os
 import shutil
@@ -12,29 +12,29 @@ from pipeline_lib.configuration.download import Download
 
 
 class OutcomeError(Exception):
-    """Why an item is not there; ``status`` says what that means for it."""
+    """Why an item was not fetched; ``status`` says what that means for it."""
 
     status = "failed"
 
 
 class FailedError(OutcomeError):
-    """This item cannot be had; the message is the listed cause. Later runs try it on request only."""
+    """This item cannot be fetched; the message is the listed cause. Later runs try it only on request."""
 
 
 class NotNowError(OutcomeError):
-    """No verdict on the item (it does not fit on the disk now): the others go on, and the next run tries it again."""
+    """The item could not be fetched now (it does not fit on the disk). The others continue; a later run tries again."""
 
     status = "left"
 
 
 class RefusedError(OutcomeError):
-    """The site refuses this client (too many requests, a check for robots): no verdict on the item either."""
+    """The site refuses this client (too many requests, a check for robots); that says nothing about the item."""
 
     status = "refused"
 
 
 class StoppedError(OutcomeError):
-    """The stage ends: a signal, a full disk. What is partly there stays for the next run."""
+    """The stage ends because of a signal or a full disk. Incomplete files stay for the next run."""
 
     status = "stopped"
 
@@ -43,7 +43,7 @@ class Session:
     """One run of a download.
 
     Args:
-        settings: what to fetch and how gently.
+        settings: what to fetch, and at which rates.
         stop: ends every wait and every transfer when it is set.
 
     Attributes:
@@ -74,11 +74,11 @@ class Session:
         self.wait(begin - now)
 
     def require_room(self, num_bytes: int = 0) -> None:
-        """Check that ``num_bytes`` more fit beside the reserve.
+        """Check that ``num_bytes`` more fit on the disk without using its reserve.
 
         Raises:
             StoppedError: the disk is full already.
-            FailedError: the whole disk could not hold as much: the claim is wrong.
+            FailedError: not even the whole disk could hold so much, so the claimed size is wrong.
             NotNowError: there is no room now.
         """
         disk, reserve = shutil.disk_usage(self.root), int(self.settings.minimum_free_gigabytes * 1e9)
@@ -91,10 +91,10 @@ class Session:
             raise NotNowError(f"{num_bytes / 1e9:.2f} GB are needed, {room}. Make room")
 
     def place(self, path: PurePosixPath) -> Path:
-        """Where an item or an archive's member goes; its folder is made.
+        """The final path of an item or an archive's member; its folder is made.
 
         Raises:
-            FailedError: ``path`` leads through a link (which a stranger may have laid).
+            FailedError: ``path`` leads through a link, which an archive may have made.
         """
         folder = Path(os.path.realpath(self.root)) / path.parent
         if os.path.realpath(folder) != str(folder):

@@ -30,7 +30,7 @@ def _fetch(item: Item, session: Session, ffmpeg: Callable[[], str]) -> dict[str,
     settings, target = session.settings, session.place(item.path)
     if settings.kind == "youtube":
         return {"bytes": fetch_clip(item, target, session, ffmpeg())}
-    # A file that is here already is an archive that an earlier run had no time or room to extract.
+    # If the file exists already, it is an archive that an earlier run could not extract.
     size = target.stat().st_size if target.is_file() else fetch(item, target, session)
     if settings.kind == "files":
         return {"bytes": size}
@@ -45,7 +45,7 @@ def _fetch(item: Item, session: Session, ffmpeg: Callable[[], str]) -> dict[str,
 
 
 def _settle(item: Item, session: Session, ffmpeg: Callable[[], str]) -> dict[str, Any]:
-    """Fetch an item; return its line of the ledger, or why it has none (``left``, ``refused``, ``stopped``)."""
+    """Fetch an item; return its line for the ledger, or why it gets none (``left``, ``refused``, ``stopped``)."""
     status, details = "done", {}
     try:
         session.wait()
@@ -95,16 +95,16 @@ def run_download(
 
     Raises:
         UserError: a list is malformed, the disk is full, items do not fit on it, the site refuses, or the stage was
-            stopped; what is there stays, and the same command goes on from it. The summary is not written then.
+            stopped. What was fetched stays, and the same command continues. The summary is not written then.
     """
     session = Session(download, stop or threading.Event())
     with artefact_lock(output), open(output.with_name("outcomes.jsonl"), "a+", encoding="utf-8") as ledger:
         items = read_items(download, lambda source: _text_of(source, session, output.with_name("urls.txt")))
-        # What the destination cannot show: archives that are extracted, and failures with their causes.
+        # The ledger holds what the destination does not show: extracted archives, and failures with their causes.
         known: dict[str, dict[str, Any]] = {}
         ledger.seek(0)
         for line in ledger:
-            with suppress(ValueError, KeyError, TypeError):  # a killed run leaves a torn last line
+            with suppress(ValueError, KeyError, TypeError):  # a killed run leaves an incomplete last line
                 known[json.loads(line)["key"]] = json.loads(line)
 
         def is_there(key: str) -> bool:
@@ -123,14 +123,14 @@ def run_download(
                     outcome = future.result()
                     if outcome["status"] in ("done", "failed"):
                         known[outcome["key"]] = outcome
-                        ledger.write(f"\n{json.dumps(outcome)}\n")  # never on a torn line
+                        ledger.write(f"\n{json.dumps(outcome)}\n")  # begin a new line after an incomplete one
                         ledger.flush()
                         os.fsync(ledger.fileno())
                     else:
                         left.append(f"{outcome['key']}: {outcome['cause']}")
                     progress.advance()
             finally:
-                session.stop.set()  # after an error of ours the other workers end at their next chunk
+                session.stop.set()  # after an error the other workers end at their next chunk
         num_done = sum(map(is_there, items))
         if left:
             raise UserError(

@@ -1,7 +1,8 @@
-"""One file over HTTP(S): resumed by range requests, checked, and named when it is whole.
+"""One file over HTTP(S): resumed by range requests, checked, and named when it is complete.
 
-No downloader library does this. pooch and parfive cannot resume; pypdl resumes what it cut into parallel segments, but
-joins two versions of a file, retries without a pause, and does not say why a file failed. So: urllib3 and ``Range``.
+This uses urllib3 and ``Range``, because no downloader library does all of it. pooch and parfive cannot resume. pypdl
+resumes its own parallel segments, but joins two versions of a file, retries without a pause, and does not say why a
+file failed.
 """
 
 import hashlib
@@ -18,9 +19,9 @@ from pipeline_lib.downloads.session import FailedError, RefusedError, Session
 
 CHUNK_BYTES = 1 << 16
 LONGEST_WAIT_SECONDS = 120.0
-# RFC 9110 and RFC 6585: the server may do better later.
+# Statuses after which the server may answer better later (RFC 9110, RFC 6585).
 TRANSIENT_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
-# What else is tried again is decided in `fetch`, which knows the part.
+# `fetch` decides what else is tried again, because it knows the part.
 REDIRECTS_ONLY = urllib3.Retry(total=None, connect=0, read=0, status=0, other=0, redirect=5)
 
 
@@ -54,8 +55,8 @@ def fetch(item: Item, target: Path, session: Session) -> int:
     """Fetch a file to ``target``, with retries; return its size in bytes.
 
     Raises:
-        FailedError: the server does not give it, or what came is not what the list says.
-        NotNowError: the server goes on answering that there are too many requests, or the disk has no room now.
+        FailedError: the server does not send it, or the file is not what the list says.
+        NotNowError: the server keeps answering that there are too many requests, or the disk has no room now.
         StoppedError: the stage ends; the part stays.
         OSError: the file cannot be written.
     """
@@ -70,7 +71,7 @@ def fetch(item: Item, target: Path, session: Session) -> int:
             part.discard()
             return size
         except _TransientError as error:
-            # A file of many gigabytes may drop often; as long as each attempt brings it further it goes on.
+            # The connection may drop often in a file of many gigabytes; attempts that bring new bytes do not count.
             fruitless = 1 if part.size() > furthest else fruitless + 1
             furthest = max(furthest, part.size())
             if fruitless > settings.retries:
@@ -120,13 +121,13 @@ def _receive(response: urllib3.BaseHTTPResponse, item: Item, part: _Part, have: 
     if remaining is not None and expected is not None and total != int(expected):
         raise FailedError(f"the server has {total} bytes, the list says {expected}")
     session.require_room(total - have)
-    etag = headers.get("ETag", "W/")  # a weak one does not promise equal bytes
+    etag = headers.get("ETag", "W/")  # a weak ETag does not promise equal bytes
     version = headers.get("Last-Modified", "") if etag.startswith("W/") else etag
     with open(part.path, "r+b" if have else "wb") as file:
-        # After the part is emptied: a new note must never describe bytes of an old version.
+        # The part is emptied first, because a new note must never describe bytes of an old version.
         part.note.write_text(f"{item.url}\n{version}")
         file.seek(have)
-        # read1 hands on what has come; read would lose up to a chunk when the connection is reset.
+        # read1 returns what has arrived; read would lose up to a chunk if the connection is reset.
         while chunk := response.read1(CHUNK_BYTES, decode_content=False):
             file.write(chunk)
             session.spend("bytes", len(chunk))

@@ -1,4 +1,4 @@
-"""Clips of YouTube videos: yt-dlp fetches the video, ffmpeg cuts the annotated interval."""
+"""Parts of YouTube videos: yt-dlp fetches the source, ffmpeg cuts out the annotated interval."""
 
 import re
 import shutil
@@ -11,18 +11,18 @@ from pipeline_lib.downloads.session import FailedError, RefusedError, Session
 from pipeline_lib.downloads.transfer import LONGEST_WAIT_SECONDS
 from pipeline_lib.errors import UserError
 
-# What the site says to a client that it takes for a robot, as yt-dlp hands it on.
+# What the site tells a client that it takes for a robot, in yt-dlp's messages.
 REFUSALS = re.compile(r"HTTP Error 429|not a bot|rate-limited|unusual traffic", re.IGNORECASE)
 
 
 def trim(ffmpeg: str, source: Path, target: Path, start: float, end: float) -> None:
     """Cut [start, end) seconds of ``source`` into ``target`` (an mp4).
 
-    The picture is encoded again, as ActivityNet's crawler for Kinetics does it (Crawler/Kinetics/download.py):
-    copying could only cut at key frames, seconds away from the annotated times.
+    The picture is encoded again, as in ActivityNet's crawler for Kinetics (Crawler/Kinetics/download.py), because a
+    copy could be cut only at key frames, seconds away from the annotated times.
 
     Raises:
-        FailedError: the interval is empty or lies behind the end, or ffmpeg cannot read the video.
+        FailedError: the interval is empty or lies after the end, or ffmpeg cannot read the video.
     """
     if end <= start:
         raise FailedError(f"the interval {start}-{end} s is empty")
@@ -36,15 +36,15 @@ def trim(ffmpeg: str, source: Path, target: Path, start: float, end: float) -> N
         raise FailedError(
             f"ffmpeg cannot cut {start}-{end} s: {(result.stderr.strip() or 'no message').splitlines()[-1]}"
         )
-    # Behind the end ffmpeg writes a file without a picture, and calls it a success.
+    # After the end ffmpeg writes a file without a picture and reports success.
     if not re.search(r"^frame=0*[1-9]", result.stdout, re.MULTILINE):
         raise FailedError(f"the video ends before {start} s")
 
 
 def arguments(folder: Path, session: Session, ffmpeg: str) -> list[str]:
-    """What yt-dlp is asked for, and how gently: each worker has a client of its own, together they keep the rates.
+    """Options of yt-dlp: what to fetch, and each worker's share of the configured rates.
 
-    Not `--download-archive`: it knows videos, and two clips may be of one video.
+    `--download-archive` is not used, because it remembers sources, and two items may be parts of one source.
     """
     settings, rates, workers = session.settings, session.rates, session.settings.workers
     height = f"[height<={settings.maximum_height}]"
@@ -52,7 +52,7 @@ def arguments(folder: Path, session: Session, ffmpeg: str) -> list[str]:
     return [
         *("--ignore-config", "--abort-on-error", "--no-playlist", "--no-cache-dir"),
         *("--quiet", "--no-warnings", "--no-progress", "--ffmpeg-location", ffmpeg),
-        # The format is in the name, so that a part that an earlier run left is only continued in its own format.
+        # The format is in the name, so that a part from an earlier run is continued only in its own format.
         *("--paths", str(folder), "--output", "video.%(format_id)s.%(ext)s"),
         *("--format", f"bestvideo{height}+bestaudio/best{height}/best"),
         *("--retries", str(settings.retries), "--extractor-retries", str(settings.retries)),
@@ -64,12 +64,13 @@ def arguments(folder: Path, session: Session, ffmpeg: str) -> list[str]:
 
 
 def fetch_clip(item: Item, target: Path, session: Session, ffmpeg: str) -> int:
-    """Fetch a video by its page and cut the annotated interval; return the clip's bytes.
+    """Fetch a video by its page and cut out the annotated interval; return the number of its bytes.
 
     Args:
         item: its ``url`` is a page that yt-dlp understands; without an interval the whole video is kept.
-        target: where the clip goes; a folder ``.{name}.partial`` beside it keeps what an ended stage has.
-        session: settings and pace.
+        target: the video's final path; a folder ``.{name}.partial`` beside it keeps what an interrupted stage has
+            fetched.
+        session: settings and rates.
         ffmpeg: the executable.
 
     Raises:
@@ -100,7 +101,7 @@ def fetch_clip(item: Item, target: Path, session: Session, ffmpeg: str) -> int:
         return size
     except yt_dlp.utils.YoutubeDLError as error:
         message = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).removeprefix("ERROR: ").split("\n")[0]
-        session.require_room()  # a full disk is no verdict on the video
+        session.require_room()  # a full disk says nothing about the video
         raise (RefusedError if REFUSALS.search(message) else FailedError)(message) from error
     finally:
         if not session.stop.is_set():

@@ -1,14 +1,14 @@
-"""Which modules compute a motion kind: imports no torch, so that a workflow can ask while it is parsed."""
+"""Which modules compute a motion kind. This module imports no torch, so that a workflow can ask while it is parsed."""
 
 from pipeline_lib.configuration.data import Motion
 
-# Names alone: a stage's fingerprint covers the methods that these name.
+# Only names: the fingerprint of a stage covers the method that it uses.
 SHAPES_NO_ARTEFACT = True
 
 STAGE = "pipeline_lib.flow.motion_stage"
 
 STRENGTH = ("pipeline_lib.flow.strength_stage",)
-"""The modules that measure how strong the motion of each frame is."""
+"""The modules that measure the strength of each frame's motion."""
 
 METHODS = {
     "tvl1": "pipeline_lib.flow.tvl1.method",
@@ -21,9 +21,9 @@ METHODS = {
 
 
 def motion_modules(kind: Motion) -> list[str]:
-    """Of a motion kind: the stage, its method, and the method of the flow that flow edges are made from."""
+    """The modules of a motion kind: the stage, its method, and for flow edges the method of the flow."""
     methods = [kind.method]
     if kind.method == "flow_edges":
         methods.append(kind.parameters.get("source", "raft"))
-    # The method itself refuses a source that does not exist.
+    # The method itself refuses an unknown source.
     return [STAGE, *(METHODS[method] for method in methods if method in METHODS)]

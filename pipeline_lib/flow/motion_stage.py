@@ -1,8 +1,7 @@
-"""The motion stage: a shard of frames in, a shard of motion with the same ids, order and rows out.
+"""The motion stage: makes from a shard of frames a shard of motion with the same ids, order and rows.
 
-Frames are decoded by threads while the device computes, and JPEGs are encoded by threads while it computes the next
-pairs. A row whose partner lies outside the video repeats its nearest neighbour; which rows these are is in the shard's
-parameters (``boundary``).
+Threads decode frames and encode JPEGs while the device computes. If the other frame of a row lies outside the video,
+the row repeats its nearest neighbour; the record's parameters say which rows do (``boundary``).
 """
 
 import sys
@@ -37,7 +36,7 @@ _VIDEOS_BEHIND = 4
 
 @dataclass
 class _Chunk:
-    """Consecutive decoded frames of one video: all that ``stop − start`` pairs need."""
+    """Consecutive decoded frames of one video, and whether they are its last."""
 
     video: ShardVideo
     frames: np.ndarray
@@ -47,7 +46,7 @@ class _Chunk:
 
 @dataclass
 class _Pending:
-    """A video on its way out: futures of its encoded rows."""
+    """A video whose rows are being encoded."""
 
     video: ShardVideo
     rows: list[Future[bytes]] = field(default_factory=list)
@@ -56,7 +55,7 @@ class _Pending:
 
 @dataclass
 class StageFigures:
-    """Where a stage's time went, seconds of the thread that feeds the device."""
+    """How the time of the thread that feeds the device was spent, seconds."""
 
     pairs: int = 0
     seconds: float = 0.0
@@ -114,7 +113,7 @@ def _chunks(
 
 
 def _ahead(chunks: Iterator[_Chunk], stop: Event) -> Iterator[_Chunk]:
-    """Run a generator of chunks in a thread of its own, a few chunks ahead of its consumer."""
+    """Run a generator of chunks in another thread, a few chunks ahead of its consumer."""
     queue: Queue[_Chunk | BaseException | None] = Queue(_CHUNKS_AHEAD)
 
     def produce() -> None:
@@ -124,7 +123,7 @@ def _ahead(chunks: Iterator[_Chunk], stop: Event) -> Iterator[_Chunk]:
                 if stop.is_set():
                     return
             queue.put(None)
-        except BaseException as error:  # handed to the consumer, which raises it
+        except BaseException as error:  # the consumer raises it
             queue.put(error)
 
     Thread(target=produce, daemon=True).start()
@@ -135,7 +134,7 @@ def _ahead(chunks: Iterator[_Chunk], stop: Event) -> Iterator[_Chunk]:
 
 
 def motion_images(method: MotionMethod, frames: np.ndarray, gap: int) -> np.ndarray:
-    """Quantised motion of consecutive frames as grey images, halving the call when device memory runs out.
+    """Quantised motion of consecutive frames as grey images; if device memory runs out, the call is halved.
 
     Args:
         method: computes the motion.
@@ -155,7 +154,7 @@ def motion_images(method: MotionMethod, frames: np.ndarray, gap: int) -> np.ndar
         num_pairs = len(frames) - abs(gap)
         if num_pairs == 1:
             raise
-    # Outside the handler: the exception's frames would keep the failed call's tensors alive.
+    # This is outside the handler, because the exception's frames keep the failed call's tensors alive.
     torch.cuda.empty_cache()
     half = num_pairs // 2
     print(f"out of device memory with {num_pairs} pairs: going on with {half}", file=sys.stderr, flush=True)
@@ -165,7 +164,7 @@ def motion_images(method: MotionMethod, frames: np.ndarray, gap: int) -> np.ndar
 
 
 def _finish_video(part: ShardPart, pending: _Pending, gap: int, progress: Progress) -> None:
-    """Store a video whose rows are all under way, with its boundary rows repeated; or reject it."""
+    """Store a video, with its boundary rows repeated, or reject it."""
     rows = [row.result() for row in pending.rows]
     video = pending.video
     if pending.error is not None:
@@ -178,7 +177,7 @@ def _finish_video(part: ShardPart, pending: _Pending, gap: int, progress: Progre
 
 
 def _estimate(figures: StageFigures, total_pairs: int, wanted: str, method: str) -> None:
-    """Say once, after the first pairs on a CPU that stands in for a GPU, how long the job will take."""
+    """Say once, after the first pairs on a CPU, how long the job will take."""
     left = (total_pairs - figures.pairs) * figures.device / max(figures.pairs, 1)
     if wanted == "cuda" or left > 600:
         print(
@@ -196,15 +195,15 @@ def extract_motion(
     num_threads: int,
     maximum_reject_share: float = 1.0,
 ) -> dict[str, Any]:
-    """Make the motion shard of a frames shard. Killed and started again, it goes on from the finished videos.
+    """Make the motion shard of a frames shard; continues after the videos that an interrupted run had finished.
 
     Args:
         specification: the motion kind and the device.
         frames: the frames shard.
-        output: where the motion shard shall lie.
+        output: path of the motion shard.
         num_threads: threads for computing on the CPU, and for decoding and encoding.
-        maximum_reject_share: of the shard's videos may fail, in [0, 1]. Not part of the specification: what is
-            tolerated changes no flow.
+        maximum_reject_share: share of the shard's videos that may fail, in [0, 1]. It is not part of the specification,
+            because it changes no flow.
 
     Returns:
         Figures of this run: pairs, pairs per second, what bound it; none if the shard was finished before.
@@ -251,7 +250,7 @@ def _run(
     device: torch.device,
     num_threads: int,
 ) -> dict[str, Any]:
-    """Compute and store what the part does not hold yet."""
+    """Compute and store the videos that the part does not hold yet."""
     kind = specification.motion_kind
     gap = kind.gap
     positions = [index for index, video in enumerate(shard.videos) if video.id not in part.done]

@@ -1,9 +1,9 @@
-"""Motion as 8-bit JPEGs: u stacked over v in one grey image, zero motion exact, and back to physical units.
+"""Motion as 8-bit JPEGs, u stacked over v in one grey image with exact zero motion, and back to physical units.
 
 The Kinetics convention clips flow to ± 20 px and stores 8 bits (released preprocessing of the I3D authors,
-deepmind/kinetics-i3d; S3D-G paper, section 6.1). Tools differ in where zero falls (rounding gives 128, truncation 127):
-here q = round(127 · clip(value / bound, −1, 1)) + 128, so that zero is 128 exactly, negating a value is q → 256 − q,
-and a still frame is a constant JPEG, which decodes to what went in.
+deepmind/kinetics-i3d; S3D-G paper, section 6.1). Tools differ in the byte of zero (rounding gives 128, truncation 127).
+Here q = round(127 · clip(value / bound, −1, 1)) + 128. So zero is exactly 128, negating a value is q → 256 − q, and a
+still frame is a constant JPEG, which decodes to the same values.
 """
 
 from collections.abc import Mapping
@@ -84,7 +84,7 @@ class Quantisation:
 def stack_channels(quantised: torch.Tensor) -> torch.Tensor:
     """(N, C, H, W) uint8 to images (N, C · padded(H), W): channels stacked, the last row repeated into the padding.
 
-    The repetition keeps the padding from ringing into the rows that are kept.
+    Another padding would disturb the rows beside it, because a JPEG block has to show the edge.
     """
     height, width = quantised.shape[-2:]
     extra = padded(height) - height

@@ -1,9 +1,9 @@
-"""How strong the motion of every frame is: a small table beside each motion shard, so that training decodes nothing.
+"""The strength of every frame's motion: a small table beside each motion shard, so that training decodes nothing.
 
 MoDist (section 3.1) takes motion clips only from where the mean of the motion input exceeds a threshold γ: "we compute
 the sum of pixels P_i on the motion input and only sample frames with Σ P_i / K > γ". Its γ of 0.02 (section 4.1) has no
-unit; here a frame's strength is the mean of |value| over its pixels and channels as a share of the kind's bound, in
-[0, 1], which is what a network sees. The table does not depend on γ: another threshold computes nothing anew.
+unit. Here a frame's strength is the mean of |value| over its pixels and channels as a share of the kind's bound, in [0,
+1]: the values that a network sees. The table does not depend on γ, so that another threshold computes nothing again.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Writing a generated data set: H.264 videos, their lists, and a marker that says the folder is complete."""
+"""Writes a generated data set: H.264 videos, their lists, and a marker that the folder is complete."""
 
 import io
 import json
@@ -24,11 +24,11 @@ from pipeline_lib.generation.videos import SUBSETS, Scene, draw_scene, render, t
 from pipeline_lib.media.ffmpeg import ffmpeg_executable, ffmpeg_version
 
 MARKER = "generated.json"
-"""Written last, with the digest of every other file: a folder without it is not complete."""
+"""The file that is written last, with the digest of every other file; without it a folder is not complete."""
 MODULES = ("pipeline_lib.generation.stage",)
-"""What the fingerprint of a generated data set covers."""
+"""The modules that the fingerprint of a generated data set covers."""
 
-# One thread and no version strings: the bytes depend on the frames and on the encoder alone.
+# One thread and no version strings, so that the bytes depend only on the frames and the encoder.
 _ENCODE = (
     *("-an", "-c:v", "libx264", "-preset", "veryfast", "-crf", "18", "-pix_fmt", "yuv420p", "-threads", "1"),
     *("-map_metadata", "-1", "-fflags", "+bitexact", "-flags:v", "+bitexact", "-movflags", "+faststart", "-f", "mp4"),
@@ -53,7 +53,7 @@ def encode(
         frames: (T, H, W, 3) RGB in display orientation, H and W even.
         frames_per_second: rate.
         rotated: store the frames turned, with a rotation flag by which players turn them back.
-        path: where the mp4 shall lie.
+        path: of the mp4.
         executable: the ffmpeg to run.
 
     Raises:
@@ -90,7 +90,7 @@ def write_flow(scene: Scene, path: Path) -> None:
 
 
 def video_path(subset: str, index: int) -> str:
-    """A video's path in the folder; it says nothing of the class."""
+    """A video's path in the folder; it does not tell the class."""
     return f"{subset}/{subset}_{index:06d}.mp4"
 
 
@@ -111,7 +111,7 @@ def generate(name: str, generated: Generated, output: Path, num_threads: int = 1
         The content of ``generated.json``.
 
     Raises:
-        UserError: ffmpeg is missing or cannot encode, or another process is at work on the folder.
+        UserError: ffmpeg is missing or cannot encode, or another process writes the folder.
     """
     executable = ffmpeg_executable()
     sizes = {"train": generated.num_train, "validation": generated.num_validation}
@@ -153,7 +153,7 @@ def generate(name: str, generated: Generated, output: Path, num_threads: int = 1
                     digests |= made
                     progress.advance()
         finally:
-            # Without this, an error or an interrupt would wait for every video that is still queued.
+            # Otherwise an error or an interrupt would wait for every video that is still queued.
             pool.shutdown(cancel_futures=True)
         _remove_strangers(output, digests)
         for subset, listing in lists.items():

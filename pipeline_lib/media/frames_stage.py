@@ -1,4 +1,4 @@
-"""The frames stage: the videos of one shard, decoded once and stored as JPEGs in one packed shard."""
+"""The frames stage: decodes the videos of a shard once and stores their frames as JPEGs in a packed shard."""
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -65,7 +65,7 @@ def _results(
     videos: Sequence[Mapping[str, Any]], specification: FramesSpecification, num_workers: int
 ) -> Iterator[tuple[str, EncodedVideo | DecodingError]]:
     """Extract videos in parallel; yields each as it finishes, with never more than a few in memory."""
-    # Few videos: their decoders share the threads that would idle.
+    # If there are fewer videos than threads, the decoders share the threads.
     num_threads = max(1, num_workers // max(1, len(videos)))
     waiting = iter(videos)
     with ThreadPoolExecutor(num_workers) as executor:
@@ -93,18 +93,18 @@ def extract_frames(
     num_workers: int,
     maximum_reject_share: float = 1.0,
 ) -> None:
-    """Make one frames shard; goes on from the videos that an interrupted run had finished.
+    """Make a frames shard; continues after the videos that an interrupted run had finished.
 
-    A video counts by the digest of its bytes, not by its path, so that moved files keep their frames; where the
-    manifest was built without probing there is no digest and the path stands in for it.
+    The record names a video by the digest of its bytes and not by its path, so that moved files keep their frames. A
+    manifest without probing has no digests; there the path is used.
 
     Args:
         specification: the frame format and what becomes of damaged videos.
         shard_list: ``shards/{shard}.json`` of the manifest.
         output: the ``.h5`` file.
         num_workers: videos decoded at a time.
-        maximum_reject_share: of the shard's videos may be unusable, in [0, 1]. Not part of the specification: what is
-            tolerated changes no frame.
+        maximum_reject_share: share of the shard's videos that may be unusable, in [0, 1]. It is not part of the
+            specification, because it changes no frame.
 
     Raises:
         UserError: too many videos are unusable, the shard list cannot be read, another process is making the shard,

@@ -1,9 +1,9 @@
-"""Packed shards: many videos' encoded frames in one HDF5 file, a clip of which is one contiguous read.
+"""Packed shards: the encoded frames of many videos in one HDF5 file, in which a clip is one contiguous read.
 
 Layout of ``{shard}.h5``: ``blob`` uint8 (bytes of all encoded frames, video after video), ``offsets`` int64
 (num_frames + 1) into it, the tables ``videos`` (id, first_frame, num_frames, height, width, frames_per_second, sha256
-of its frames) and ``rejected`` (id, reason), and the attribute ``provenance`` (JSON). No HDF5 compression (the frames
-are JPEGs), no times in the file: equal content gives equal bytes.
+of its frames) and ``rejected`` (id, reason), and the attribute ``provenance`` (JSON). There is no HDF5 compression
+(the frames are JPEGs) and no time in the file, so that equal content gives equal bytes.
 """
 
 import json
@@ -43,7 +43,7 @@ class ShardVideo:
 
 
 def _allocate_blob(file: h5py.File, num_bytes: int) -> int:
-    """Create the dataset ``blob`` with its space but without its content; returns its place in the file."""
+    """Create the data set ``blob`` with space but without content; returns its place in the file."""
     creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     creation.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     creation.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
@@ -57,12 +57,12 @@ def _allocate_blob(file: h5py.File, num_bytes: int) -> int:
 
 
 def _copy(source: int, source_offset: int, target: int, target_offset: int, length: int) -> None:
-    """Copy bytes between files inside the kernel, where it can; a shard's blob is gigabytes."""
+    """Copy bytes between files inside the kernel if it can, because a shard's blob has gigabytes."""
     while length:
         try:
             count = os.copy_file_range(source, target, length, source_offset, target_offset)
         except OSError:
-            # Not between these file systems (EXDEV, EINVAL, ENOSYS): through this process then.
+            # The kernel cannot copy between these file systems (EXDEV, EINVAL, ENOSYS), so this process does.
             piece = os.pread(source, min(length, _COPY_BYTES), source_offset)
             count = os.pwrite(target, piece, target_offset)
         if count == 0:
@@ -77,7 +77,7 @@ def _write_text(group: h5py.Group, name: str, values: Sequence[str]) -> None:
 
 
 class ShardPart:
-    """A shard in the making, which goes on from the videos that an interrupted run had finished.
+    """An unfinished shard, which continues after the videos that an interrupted run had finished.
 
     Use under ``artefact_lock(final)``.
 
@@ -114,10 +114,10 @@ class ShardPart:
         self.journal.append({"id": id, "reason": reason})
 
     def check_rejects(self, num_listed: int, maximum_share: float, key: str) -> None:
-        """Refuse to finish a shard of which too much is unusable; the videos that are stored stay in the part.
+        """Refuse to finish a shard with too many unusable videos; the stored videos stay in the part.
 
         One bad video never fails a shard, however small it is. The rejected videos are forgotten, so that the next
-        run tries them again: their disk may have been away.
+        run tries them again: their disk may have been absent.
 
         Args:
             num_listed: videos that the shard should hold.
@@ -125,7 +125,7 @@ class ShardPart:
             key: the configuration's key of that share, for the message.
 
         Raises:
-            UserError: with the counts and examples.
+            UserError: too many videos are rejected; the message has counts and examples.
         """
         rejected = self.rejected
         if len(rejected) <= 1 or len(rejected) <= maximum_share * num_listed:
@@ -142,10 +142,10 @@ class ShardPart:
         """Write the final ``.h5`` atomically, its videos in the given order, and remove the part.
 
         Args:
-            record: stored as the attribute ``provenance``, with the digest of the shard's content.
-                What a reader must know of the bytes, their quantisation, counts as content.
-            order: every id of the shard, in the order that the file shall have, so that an interrupted run, or one
-                whose workers finished in another order, gives the same bytes.
+            record: stored as the attribute ``provenance``, with the digest of the shard's content. The quantisation
+                counts as content, because a reader needs it to understand the bytes.
+            order: every id of the shard, in the order of the file, so that an interrupted run, or one whose workers
+                finished in another order, gives the same bytes.
         """
         rank = {id: index for index, id in enumerate(order)}
         entries = [entry for entry in self.journal.entries if "lengths" in entry.item]
@@ -205,13 +205,13 @@ class ShardPart:
 
 
 class Shard:
-    """A finished shard, opened lazily in each process that reads it (an HDF5 handle must not cross a fork).
+    """A finished shard. Each process opens it when it reads, because an HDF5 handle must not cross a fork.
 
     Args:
         path: the ``.h5`` file.
 
     Raises:
-        UserError: the file is missing or is no packed shard; the message says which stage makes it.
+        UserError: the file is missing or is not a packed shard; the message says how to make it again.
     """
 
     def __init__(self, path: Path) -> None:
@@ -292,8 +292,8 @@ class Shard:
     def read_frames(self, first: int, stop: int) -> list[memoryview]:
         """Encoded frames ``first`` … ``stop − 1``, counted from the start of the shard, in one contiguous read.
 
-        For readers that know where their videos lie: neither the table of videos nor the whole of ``offsets`` (8 bytes
-        a frame, half a gigabyte for Kinetics) is loaded.
+        This is for readers that know where their videos lie. It loads neither the table of videos nor all of
+        ``offsets`` (8 bytes a frame, half a gigabyte for Kinetics).
         """
         cached = self.__dict__.get("offsets")
         bounds = self._file["offsets"][first : stop + 1] if cached is None else cached[first : stop + 1]
