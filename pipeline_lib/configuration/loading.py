@@ -1,7 +1,7 @@
 """From files to a checked configuration."""
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from pipeline_lib.configuration.merging import read_sources
 from pipeline_lib.configuration.messages import validation_message
+from pipeline_lib.configuration.networks import NetworkKind
 from pipeline_lib.configuration.references import check_references
 from pipeline_lib.configuration.root import Configuration
 
@@ -19,7 +20,7 @@ def load(
     base: Path = CONFIGURATION_FILE,
     overlays: Iterable[Path] = (),
     changes: Mapping[str, Any] | None = None,
-    networks: Mapping[str, Collection[str]] | None = None,
+    networks: Mapping[str, NetworkKind] | None = None,
 ) -> Configuration:
     """Read, merge and check config.yaml, the files of ``workflow`` beside it, overlays and ``--config`` values.
 
@@ -27,7 +28,7 @@ def load(
         base: config.yaml; ``workflow/`` lies beside it.
         overlays: further files, later over earlier.
         changes: values that go over all files.
-        networks: the options that each network takes; None leaves ``model`` unchecked.
+        networks: the catalogue by name; None leaves ``model`` unchecked.
 
     Raises:
         UserError: the user can fix it; the message has file, key, value and the nearest valid name.

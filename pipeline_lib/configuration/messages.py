@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -11,6 +11,7 @@ from pipeline_lib.configuration.merging import Key, Sources
 from pipeline_lib.errors import UserError
 
 MAXIMUM_SHOWN = 12
+Checked = TypeVar("Checked", bound=BaseModel)
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
@@ -115,6 +116,19 @@ def problem_of(error: Mapping[str, Any], model: type[BaseModel], values: Any) ->
         shown = repr(value)
         problem = f"the value {shown:.80} is not valid: {error['msg'].removeprefix('Value error, ')}."
     return key, problem
+
+
+def parsed(model: type[Checked], values: Mapping[str, Any], where: str) -> Checked:
+    """Plain values as a model; a value that only the type could refuse (a list for a tuple) is converted.
+
+    Raises:
+        UserError: an unknown key (the nearest valid one is named), a wrong type or a value out of its range.
+    """
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        key, problem = problem_of(error.errors(include_url=False)[0], model, values)  # type: ignore[arg-type]
+        raise UserError(f"{'.'.join((where, *key))}: {problem}") from None
 
 
 def describe(error: Mapping[str, Any], model: type[BaseModel], sources: Sources) -> str:

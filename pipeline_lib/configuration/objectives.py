@@ -56,6 +56,11 @@ class ObjectiveSettings(Section):
         return {}
 
     @property
+    def clip_lengths(self) -> dict[str, int]:
+        """Frames of the clips that each of these sees."""
+        return {}
+
+    @property
     def passes(self) -> int:
         """Cost of a training step in forward passes of the network; a backward pass counts as two."""
         return 1 if self.is_frozen else 3
@@ -220,6 +225,11 @@ class MotionDistillation(ObjectiveSettings):
     def networks(self) -> dict[str, Model]:
         """The motion pathway."""
         return {"motion_network": self.motion_network} if self.reads_motion else {}
+
+    @property
+    def clip_lengths(self) -> dict[str, int]:
+        """Of the motion pathway."""
+        return {"motion_network": self.motion_frames}
 
     @property
     def passes(self) -> int:

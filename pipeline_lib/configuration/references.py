@@ -1,18 +1,23 @@
 """What one section of the configuration says of another: names must exist, and no experiment may start from itself."""
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from pydantic import ValidationError
 
 from pipeline_lib.configuration.experiments import Ensemble, Experiment
 from pipeline_lib.configuration.merging import Key, Sources
-from pipeline_lib.configuration.messages import nearest, one_message, problem_of
+from pipeline_lib.configuration.messages import Checked, nearest, one_message, problem_of
+from pipeline_lib.configuration.networks import NetworkKind, NetworkOptions
 from pipeline_lib.configuration.objectives import Model
 from pipeline_lib.configuration.root import Configuration
 from pipeline_lib.configuration.training import Recipe, merged
 
 IMPORTED = "imported/"
+Problem = tuple[Key, str]
+"""A key, and what is wrong with its value."""
+Networks = Mapping[str, NetworkKind]
 
 
 def member_name(member: str) -> tuple[str, int | None]:
@@ -56,180 +61,252 @@ def _cycles(configuration: Configuration) -> list[list[str]]:
     return list(found.values())
 
 
-class _Checks:
-    def __init__(
-        self, configuration: Configuration, sources: Sources, networks: Mapping[str, Collection[str]] | None
-    ) -> None:
-        self.configuration = configuration
-        self.sources = sources
-        self.networks = networks
-        self.problems: list[str] = []
+def _unknown(key: Key, kind: str, name: str, valid: Iterable[str]) -> Iterator[Problem]:
+    names = list(valid)
+    if name not in names:
+        yield key, f"there is no {kind} `{name}`. {nearest(name, names)}"
 
-    def problem(self, key: Key, text: str) -> None:
-        self.problems.append(f"{self.sources.origin(key)}: {'.'.join(key)}: {text}")
 
-    def known(self, key: Key, kind: str, name: str, valid: Iterable[str]) -> bool:
-        names = list(valid)
-        if name not in names:
-            self.problem(key, f"there is no {kind} `{name}`. {nearest(name, names)}")
-        return name in names
+def _validated(model: type[Checked], values: Any) -> tuple[Checked | None, list[Problem]]:
+    """Plain data as a model, strict as the configuration itself, or what is wrong with them."""
+    try:
+        return model.model_validate_json(json.dumps(values), strict=True), []
+    except ValidationError as error:
+        return None, [problem_of(item, model, values) for item in error.errors(include_url=False)]  # type: ignore[arg-type]
 
-    def dataset(self, name: str) -> None:
-        dataset = self.configuration.datasets[name]
-        key = ("datasets", name)
-        if (dataset.format == "generated") != (dataset.generated is not None):
-            self.problem((*key, "generated"), "a data set has this section exactly when its format is `generated`.")
 
-    def experiment(self, name: str, experiment: Experiment) -> None:
-        key = ("experiments", name)
-        configuration, objective = self.configuration, experiment.objective
-        if self.known((*key, "dataset"), "data set", experiment.dataset, configuration.datasets):
-            num_splits = configuration.datasets[experiment.dataset].num_splits
-            for split in experiment.splits:
-                if not 1 <= split <= num_splits:
-                    self.problem(
-                        (*key, "splits"),
-                        f"there is no split {split}: {experiment.dataset} has {num_splits}, counted from 1.",
-                    )
-        self.known((*key, "frame_format"), "frame format", experiment.frame_format, configuration.frame_formats)
-        if self.known((*key, "recipe"), "recipe", experiment.recipe, configuration.recipes):
-            self.recipe((*key, "recipe_changes"), experiment)
-        for below, model in experiment.networks.items():
-            self.network((*key, *below), model)
-        for protocol in experiment.protocols:
-            self.known((*key, "protocols"), "protocol", protocol, configuration.protocols)
-        if experiment.retrieval is not None:
-            self.known((*key, "retrieval"), "protocol", experiment.retrieval, configuration.protocols)
-        if experiment.motion is not None:
-            self.known((*key, "motion"), "motion", experiment.motion, configuration.motions)
-        elif experiment.modality == "flow":
-            self.problem((*key, "motion"), "an experiment with `modality: flow` names the motion kind that it sees.")
-        elif objective.reads_motion:
-            self.problem((*key, "motion"), f"the objective `{objective.name}` names the motion kind that it learns.")
-        if experiment.modality not in objective.modalities:
-            sees = " or ".join(objective.modalities)
-            self.problem((*key, "modality"), f"the network of the objective `{objective.name}` sees {sees}.")
-        if objective.task is None and experiment.protocols:
-            self.problem(
-                (*key, "protocols"), f"the objective `{objective.name}` trains no classifier to evaluate; write []."
-            )
+class _ExperimentChecks:
+    """What an experiment may not say; each method is one check, whose keys lie below the experiment."""
+
+    def __init__(self, experiment: Experiment, configuration: Configuration, networks: Networks | None) -> None:
+        self.experiment, self.objective = experiment, experiment.objective
+        self.configuration, self.networks = configuration, networks
+        self.trained = {name: one for name, one in configuration.experiments.items() if isinstance(one, Experiment)}
+        self.recipe, self.recipe_problems = self._recipe()
+
+    def _recipe(self) -> tuple[Recipe | None, list[Problem]]:
+        base = self.configuration.recipes.get(self.experiment.recipe)
+        if base is None:
+            return None, []
+        return _validated(Recipe, merged(base.model_dump(mode="json"), self.experiment.recipe_changes))
+
+    def _options(self, model: Model) -> tuple[NetworkOptions | None, list[Problem]]:
+        kind = None if self.networks is None else self.networks.get(model.name)
+        return (None, []) if kind is None else _validated(kind.options_model, kind.options | model.options)
+
+    def names_exist(self) -> Iterator[Problem]:
+        one, configuration = self.experiment, self.configuration
+        yield from _unknown(("dataset",), "data set", one.dataset, configuration.datasets)
+        yield from _unknown(("frame_format",), "frame format", one.frame_format, configuration.frame_formats)
+        yield from _unknown(("recipe",), "recipe", one.recipe, configuration.recipes)
+        for protocol in one.protocols:
+            yield from _unknown(("protocols",), "protocol", protocol, configuration.protocols)
+        if one.retrieval is not None:
+            yield from _unknown(("retrieval",), "protocol", one.retrieval, configuration.protocols)
+        if one.motion is not None:
+            yield from _unknown(("motion",), "motion", one.motion, configuration.motions)
+        if one.teacher is not None:
+            yield from _unknown(("teacher",), "experiment", one.teacher, self.trained)
+        for key, model in one.networks.items():
+            if self.networks is not None:
+                yield from _unknown((*key, "name"), "network", model.name, self.networks)
+
+    def the_runs_are_possible(self) -> Iterator[Problem]:
+        one = self.experiment
         for field in ("splits", "seeds", "protocols"):
-            values = getattr(experiment, field)
-            optional = field == "protocols" and objective.task is None
-            if len(set(values)) != len(values) or not (values or optional):
-                self.problem((*key, field), f"{values!r}: at least one, each once.")
-        if any(seed < 0 for seed in experiment.seeds):
-            self.problem((*key, "seeds"), "a seed is not negative.")
-        self.source(key, experiment)
+            values = getattr(one, field)
+            may_be_empty = field == "protocols" and self.objective.task is None
+            if len(set(values)) != len(values) or not (values or may_be_empty):
+                yield (field,), f"{values!r}: at least one, each once."
+        if any(seed < 0 for seed in one.seeds):
+            yield ("seeds",), "a seed is not negative."
+        if one.dataset in self.configuration.datasets:
+            num_splits = self.configuration.datasets[one.dataset].num_splits
+            for split in one.splits:
+                if not 1 <= split <= num_splits:
+                    yield ("splits",), f"there is no split {split}: {one.dataset} has {num_splits}, counted from 1."
 
-    def network(self, key: Key, model: Model) -> None:
-        if self.networks is not None and self.known((*key, "name"), "network", model.name, self.networks):
-            for option in model.options:
-                self.known((*key, "options", option), f"option of {model.name}", option, self.networks[model.name])
+    def the_recipe_is_valid_and_suits_the_objective(self) -> Iterator[Problem]:
+        for key, text in self.recipe_problems:
+            yield ("recipe_changes", *key), text
+        if self.recipe is not None:
+            for name, text in self.objective.recipe_problems(self.recipe):
+                yield ("recipe_changes", name), f"{text}."
 
-    def recipe(self, key: Key, experiment: Experiment) -> None:
-        base = self.configuration.recipes[experiment.recipe]
-        values = merged(base.model_dump(mode="json"), experiment.recipe_changes)
-        try:
-            recipe = Recipe.model_validate_json(json.dumps(values), strict=True)
-            for field, text in experiment.objective.recipe_problems(recipe):
-                self.problem((*key, field), f"{text}.")
-        except ValidationError as error:
-            for item in error.errors(include_url=False):
-                below, text = problem_of(item, Recipe, values)  # type: ignore[arg-type]
-                self.problem((*key, *below), text)
+    def the_networks_take_their_options(self) -> Iterator[Problem]:
+        for key, model in self.experiment.networks.items():
+            for below, text in self._options(model)[1]:
+                yield (*key, "options", *below), f"{model.name}: {text}"
 
-    def source(self, key: Key, experiment: Experiment) -> None:
-        trained = {
-            name: other for name, other in self.configuration.experiments.items() if isinstance(other, Experiment)
-        }
-        objective = experiment.objective
-        if experiment.teacher is None and objective.needs_teacher:
-            self.problem(
-                (*key, "teacher"), f"the objective `{objective.name}` needs a teacher: the name of an experiment."
-            )
-        if experiment.teacher is not None:
-            if not objective.needs_teacher:
-                self.problem((*key, "teacher"), f"the objective `{objective.name}` has no use for a teacher.")
-            self.known((*key, "teacher"), "experiment", experiment.teacher, trained)
-            teacher = trained.get(experiment.teacher)
-            if teacher is not None and experiment.motion not in (None, teacher.motion):
-                self.problem(
-                    (*key, "motion"),
-                    f"`{experiment.motion}` is not what the teacher {experiment.teacher} sees: `{teacher.motion}`.",
-                )
-        start = experiment.initialise_from
-        if start is not None and "/" in start:
-            if not start.startswith(IMPORTED):
-                self.problem(
-                    (*key, "initialise_from"),
-                    f"`{start}` is neither an experiment nor `{IMPORTED}NAME` (weights made by `weights import`).",
-                )
-        elif start is not None:
-            self.known((*key, "initialise_from"), "experiment", start, trained)
-
-    def ensemble(self, name: str, ensemble: Ensemble) -> None:
-        key = ("experiments", name, "members")
-        experiments = self.configuration.experiments
-        trained = {other for other in experiments if isinstance(experiments[other], Experiment)}
-        members: list[Experiment] = []
-        for member in ensemble.members:
-            source, seed = member_name(member)
-            if not self.known(key, "experiment", source, trained):
+    def the_networks_take_the_clips(self) -> Iterator[Problem]:
+        for key, model in self.experiment.networks.items():
+            options, _ = self._options(model)
+            if options is None or self.recipe is None:
                 continue
-            experiment = experiments[source]
-            assert isinstance(experiment, Experiment)
-            members.append(experiment)
-            if "@" in member and seed not in experiment.seeds:
-                self.problem(key, f"`{member}`: {source} has the seeds {experiment.seeds}.")
-            for protocol in ensemble.protocols:
-                if protocol not in experiment.protocols:
-                    self.problem(
-                        (*key[:-1], "protocols"),
-                        f"`{protocol}`: the member {source} is evaluated with {', '.join(experiment.protocols)} only.",
+            sampling = self.recipe.sampling
+            length = self.objective.clip_lengths.get(key[-1], sampling.num_frames)
+            if options.clip_frames not in (None, length):
+                yield (
+                    (*key, "options", "num_frames"),
+                    f"{model.name} takes clips of {options.clip_frames} frames; these have {length}. Set it to that.",
+                )
+            if options.clip_side not in (None, sampling.crop):
+                yield (
+                    (*key, "options", "side"),
+                    f"{model.name} takes clips of {options.clip_side} pixels a side; the recipe's `sampling.crop` is "
+                    f"{sampling.crop}.",
+                )
+
+    def the_network_takes_the_clips_of_its_protocols(self) -> Iterator[Problem]:
+        options, _ = self._options(self.experiment.model)
+        if options is None or options.clip_frames is None:
+            return
+        for field, names in (("protocols", self.experiment.protocols), ("retrieval", [self.experiment.retrieval])):
+            for name in names:
+                protocol = self.configuration.protocols.get(name or "")
+                if protocol is not None and (
+                    protocol.num_clips == "all_frames" or protocol.num_frames not in (None, options.clip_frames)
+                ):
+                    yield (
+                        (field,),
+                        f"`{name}` has clips of another length than {options.clip_frames} frames, the only one that "
+                        f"{self.experiment.model.name} takes.",
                     )
-        if len({experiment.dataset for experiment in members}) > 1:
-            self.problem(key, "the members are evaluated on different data sets; an ensemble needs one.")
-        if len(set(ensemble.members)) != len(ensemble.members):
-            self.problem(key, "a member occurs twice.")
 
-    def all(self) -> list[str]:
-        configuration = self.configuration
-        for name in configuration.datasets:
-            self.dataset(name)
-        for name, entry in configuration.experiments.items():
-            if isinstance(entry, Ensemble):
-                self.ensemble(name, entry)
-            else:
-                self.experiment(name, entry)
-        for name, target in configuration.targets.items():
-            if name in configuration.experiments:
-                self.problem(("targets", name), "an experiment has the same name. Choose another one.")
-            for experiment in target.experiments:
-                self.known(("targets", name, "experiments"), "experiment", experiment, configuration.experiments)
-            for experiment in (one for pair in target.compare for one in pair):
-                self.known(("targets", name, "compare"), "experiment", experiment, target.experiments)
-        for name in configuration.select:
-            self.known(("select",), "experiment or target", name, [*configuration.experiments, *configuration.targets])
-        for ring in _cycles(configuration):
-            arrow = " → ".join([*ring, ring[0]])
-            self.problem(("experiments", ring[0]), f"experiments start from each other in a ring: {arrow}.")
-        return self.problems
+    def the_objective_has_what_it_needs(self) -> Iterator[Problem]:
+        one, objective = self.experiment, self.objective
+        if one.modality not in objective.modalities:
+            sees = " or ".join(objective.modalities)
+            yield ("modality",), f"the network of the objective `{objective.name}` sees {sees}."
+        if objective.task is None and one.protocols:
+            yield ("protocols",), f"the objective `{objective.name}` trains no classifier to evaluate; write []."
+        if objective.needs_teacher and one.teacher is None:
+            yield ("teacher",), f"the objective `{objective.name}` needs a teacher: the name of an experiment."
+        if one.teacher is not None and not objective.needs_teacher:
+            yield ("teacher",), f"the objective `{objective.name}` has no use for a teacher."
+        if one.motion is None and one.modality == "flow":
+            yield ("motion",), "an experiment with `modality: flow` names the motion kind that it sees."
+        elif one.motion is None and objective.reads_motion:
+            yield ("motion",), f"the objective `{objective.name}` names the motion kind that it learns."
+
+    def the_teacher_sees_the_same_motion(self) -> Iterator[Problem]:
+        one, teacher = self.experiment, self.trained.get(self.experiment.teacher or "")
+        if teacher is not None and one.motion not in (None, teacher.motion):
+            yield ("motion",), f"`{one.motion}` is not what the teacher {one.teacher} sees: `{teacher.motion}`."
+
+    def the_start_exists(self) -> Iterator[Problem]:
+        start = self.experiment.initialise_from
+        if start is not None and "/" not in start:
+            yield from _unknown(("initialise_from",), "experiment", start, self.trained)
+        elif start is not None and not start.startswith(IMPORTED):
+            yield (
+                ("initialise_from",),
+                f"`{start}` is neither an experiment nor `{IMPORTED}NAME` (weights made by `weights import`).",
+            )
+
+    def the_weights_of_the_start_fit(self) -> Iterator[Problem]:
+        one, source = self.experiment, self.trained.get(self.experiment.initialise_from or "")
+        own, start = (None if each is None else self._options(each.model)[0] for each in (one, source))
+        if source is None or own is None or start is None:
+            return
+        places = [(own, one.modality), *([] if own.trunk is None else [own.trunk])]
+        misfits = [f"{source.model.name} is of another family than {one.model.name}"]
+        for options, modality in places:
+            if type(options) is type(start):
+                misfits = [
+                    f"{name} is {getattr(start, name)} there and {getattr(options, name)} here"
+                    for name, shape in options.shapes.items()
+                    if start.shapes[name] != shape
+                ]
+                if source.modality != modality:
+                    misfits.append(f"it sees {source.modality}, not {modality}")
+        if misfits:
+            yield (
+                ("initialise_from",),
+                f"the weights of `{one.initialise_from}` do not fit: {'; '.join(misfits)}. Only the number of classes "
+                "may differ.",
+            )
+
+    CHECKS = (
+        names_exist,
+        the_runs_are_possible,
+        the_recipe_is_valid_and_suits_the_objective,
+        the_networks_take_their_options,
+        the_networks_take_the_clips,
+        the_network_takes_the_clips_of_its_protocols,
+        the_objective_has_what_it_needs,
+        the_teacher_sees_the_same_motion,
+        the_start_exists,
+        the_weights_of_the_start_fit,
+    )
 
 
-def check_references(
-    configuration: Configuration, sources: Sources, networks: Mapping[str, Collection[str]] | None = None
-) -> None:
-    """Check what pydantic cannot see: names across sections, changed recipes, ensembles, rings.
+def _ensemble_problems(ensemble: Ensemble, configuration: Configuration) -> Iterator[Problem]:
+    trained = {name: one for name, one in configuration.experiments.items() if isinstance(one, Experiment)}
+    datasets: set[str] = set()
+    for member in ensemble.members:
+        source, seed = member_name(member)
+        yield from _unknown(("members",), "experiment", source, trained)
+        if source not in trained:
+            continue
+        experiment = trained[source]
+        datasets.add(experiment.dataset)
+        if "@" in member and seed not in experiment.seeds:
+            yield ("members",), f"`{member}`: {source} has the seeds {experiment.seeds}."
+        for protocol in ensemble.protocols:
+            if protocol not in experiment.protocols:
+                yield (
+                    ("protocols",),
+                    f"`{protocol}`: the member {source} is evaluated with {', '.join(experiment.protocols)} only.",
+                )
+    if len(datasets) > 1:
+        yield ("members",), "the members are evaluated on different data sets; an ensemble needs one."
+    if len(set(ensemble.members)) != len(ensemble.members):
+        yield ("members",), "a member occurs twice."
+
+
+def _problems(configuration: Configuration, networks: Networks | None) -> Iterator[Problem]:
+    for name, dataset in configuration.datasets.items():
+        if (dataset.format == "generated") != (dataset.generated is not None):
+            yield (
+                ("datasets", name, "generated"),
+                "a data set has this section exactly when its format is `generated`.",
+            )
+    for name, entry in configuration.experiments.items():
+        if isinstance(entry, Ensemble):
+            found = _ensemble_problems(entry, configuration)
+        else:
+            checks = _ExperimentChecks(entry, configuration, networks)
+            found = (problem for check in checks.CHECKS for problem in check(checks))
+        for key, text in found:
+            yield ("experiments", name, *key), text
+    for name, target in configuration.targets.items():
+        if name in configuration.experiments:
+            yield ("targets", name), "an experiment has the same name. Choose another one."
+        for experiment in target.experiments:
+            yield from _unknown(("targets", name, "experiments"), "experiment", experiment, configuration.experiments)
+        for experiment in (one for pair in target.compare for one in pair):
+            yield from _unknown(("targets", name, "compare"), "experiment", experiment, target.experiments)
+    for name in configuration.select:
+        yield from _unknown(
+            ("select",), "experiment or target", name, [*configuration.experiments, *configuration.targets]
+        )
+    for ring in _cycles(configuration):
+        arrow = " → ".join([*ring, ring[0]])
+        yield ("experiments", ring[0]), f"experiments start from each other in a ring: {arrow}."
+
+
+def check_references(configuration: Configuration, sources: Sources, networks: Networks | None = None) -> None:
+    """Check what pydantic cannot see: names across sections, changed recipes, networks, starts, ensembles, rings.
 
     Args:
         configuration: what pydantic found valid.
         sources: which file each value came from, for the messages.
-        networks: the options that each network takes; None leaves ``model`` unchecked.
+        networks: the catalogue by name; None leaves ``model`` unchecked.
 
     Raises:
         UserError: one message with every problem found: file, key, value and the nearest valid name.
     """
-    problems = _Checks(configuration, sources, networks).all()
+    problems = [f"{sources.origin(key)}: {'.'.join(key)}: {text}" for key, text in _problems(configuration, networks)]
     if problems:
         raise one_message(problems)

@@ -4,7 +4,16 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from pipeline_lib.configuration.networks import NetworkKind
 from pipeline_lib.errors import UserError
+from pipeline_lib.models.options import (
+    InceptionOptions,
+    MViTOptions,
+    PredictedFlowOptions,
+    ResNetOptions,
+    SlowOptions,
+    SwinOptions,
+)
 
 SHAPES_NO_ARTEFACT = True
 
@@ -70,25 +79,28 @@ _SLOWS: dict[str, dict[str, Any]] = {
     "modist_motion_r50_stacked": _MOTION | {"frames": "stacked", "num_frames": 16},
 }
 
-_NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
-    name: (module, options)
-    for module, family in ((INCEPTION, _INCEPTIONS), (RESNET, _RESNETS), (SLOW, _SLOWS))
+NETWORKS: dict[str, NetworkKind] = {
+    name: NetworkKind(module, model, options)
+    for module, model, family in (
+        (INCEPTION, InceptionOptions, _INCEPTIONS),
+        (RESNET, ResNetOptions, _RESNETS),
+        (SLOW, SlowOptions, _SLOWS),
+        (PREDICTED_FLOW, PredictedFlowOptions, {"s3dg_predicted_flow": {}}),
+        # torchvision's networks under its names; the options' defaults are theirs.
+        (MVIT, MViTOptions, {"torchvision/mvit_v2_s": {}}),
+        (SWIN, SwinOptions, {"torchvision/swin3d_t": {}}),
+    )
     for name, options in family.items()
-} | {
-    "s3dg_predicted_flow": (PREDICTED_FLOW, {"stem_kernel": 3, "endpoint": "MaxPool_3a_3x3", "decoder": "pwc"}),
-    # torchvision's networks under its names.
-    "torchvision/mvit_v2_s": (MVIT, {"depths": [1, 2, 11, 2], "width": 96, "num_heads": 1}),
-    "torchvision/swin3d_t": (SWIN, {"depths": [2, 2, 6, 2], "width": 96, "num_heads": [3, 6, 12, 24]}),
 }
 
 
 def names() -> Iterator[str]:
     """Every name that ``resolve`` knows, family by family."""
-    yield from _NETWORKS
+    yield from NETWORKS
 
 
 def resolve(name: str) -> tuple[str, dict[str, Any]]:
-    """The module whose ``build(num_classes, in_channels, **options)`` makes the network, and the options.
+    """The module whose ``build(num_classes, in_channels, **options)`` makes the network, and all its options.
 
     Top- and bottom-heavy networks (S3D-G, Figure 2): K counts the layers from the pixels, 0 (stem) … 10
     (``Mixed_5c``). ``top_heavy_*_kK`` has layers K … 10 in 3D, ``bottom_heavy_*_kK`` layers 0 … K; layer K itself
@@ -98,12 +110,12 @@ def resolve(name: str) -> tuple[str, dict[str, Any]]:
         UserError: there is no such network; the message names similar ones.
     """
     try:
-        module, options = _NETWORKS[name]
+        module, model, options = NETWORKS[name]
     except KeyError:
         words = set(re.split(r"[_/\d]+", name.lower())) - {""}
-        alike = [known for known in _NETWORKS if words & set(re.split(r"[_/\d]+", known))] or list(_NETWORKS)
+        alike = [known for known in NETWORKS if words & set(re.split(r"[_/\d]+", known))] or list(NETWORKS)
         raise UserError(
             f"model.name: no network is called {name!r}; did you mean one of {', '.join(alike[:12])}? "
             "`python -m pipeline_lib models` lists all"
         ) from None
-    return module, dict(options)
+    return module, model.model_validate(options).model_dump(mode="json")

@@ -10,16 +10,17 @@ convolution without normalisation, with a bias, starting as the identity (``i3d_
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline_lib.errors import UserError
-from pipeline_lib.models.layers import ConvNorm, PaddedMaxPool3d, Padding, SelfGate, Triple, batch_norm
+from pipeline_lib.configuration.messages import parsed
+from pipeline_lib.models.layers import ConvNorm, PaddedMaxPool3d, SelfGate, Triple, batch_norm
 from pipeline_lib.models.network import ClipInput, StagedNetwork
 from pipeline_lib.models.nonlocal_block import NonLocal
+from pipeline_lib.models.options import InceptionOptions, Padding
 
 # Widths: branch 0; branch 1 reduce, out; branch 2 reduce, out; branch 3.
 MIXED: dict[str, tuple[int, int, int, int, int, int]] = {
@@ -215,104 +216,55 @@ def initialise(network: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
 
 
-def build(
-    num_classes: int,
-    in_channels: int = 3,
-    *,
-    convolution: Literal["full", "separable"] = "separable",
-    first_temporal_layer: int = 0,
-    last_temporal_layer: int = LAST_LAYER,
-    stem_kernel: int = 3,
-    temporal_branches: Literal[2, 4] = 2,
-    branch_2_kernel: Literal[1, 3] = 3,
-    gating: bool = False,
-    gate_bias: bool = False,
-    non_local: bool = False,
-    variant: Literal["slim", "torchvision"] = "slim",
-    padding: Padding | None = None,
-    norm_scale: bool | None = None,
-    temporal_stride: bool = True,
-    depth_multiplier: float = 1.0,
-    minimum_depth: int = 16,
-    dropout: float = 0.2,
-    batch_norm_momentum: float = 0.001,
-    batch_norm_eps: float = 1e-3,
-) -> StagedNetwork:
+def build(num_classes: int, in_channels: int = 3, **options: Any) -> StagedNetwork:
     """Build a member of the family.
 
     Args:
         num_classes: width of the logits, ≥ 1.
         in_channels: 3 for RGB, 2 for flow.
-        convolution: ``full`` is I3D's k×k×k, ``separable`` is S3D's 1×k×k then k×1×1.
-        first_temporal_layer: lowest layer K that convolves over time (Fig. 2), 0 … 11; 11 makes an I2D.
-        last_temporal_layer: highest such layer, −1 … 10.
-        stem_kernel: temporal window of the stem, odd: 7 in I3D and the paper's S3D-G, 3 in the released code.
-        temporal_branches: whether two or all four branches of a separable block convolve over time (footnote 5).
-        branch_2_kernel: side of branch 2's second convolution; 1 is how the paper counted I3D's 12.06 M.
-        gating: S3D-G's feature gating after ``Conv2d_2c_3x3`` and at the end of each branch.
-        gate_bias: a bias in the gate, as in the paper's equation and not in the released code.
-        non_local: non-local blocks right before ``Mixed_5b`` and ``Mixed_5c`` (D3D's supplement, section 4).
-        variant: ``torchvision`` has a separable 7-tap stem, temporal normalisation with scale, and symmetric padding.
-        padding: overrides the variant's: ``same`` is TensorFlow's, which slim's released weights need.
-        norm_scale: overrides whether normalisation has a scale; torchvision's 2D Inception v1 needs it.
-        temporal_stride: False removes temporal strides and temporal pooling, so that an I2D does not see the order.
-        depth_multiplier: scales every width, > 0.
-        minimum_depth: least number of channels of a layer, as slim's ``min_depth``.
-        dropout: probability of dropping a feature before the classifier, in [0, 1).
-        batch_norm_momentum: weight of a new batch in the running statistics; short runs need more than 0.001.
-        batch_norm_eps: ε of the batch normalisations.
+        options: see ``InceptionOptions``.
 
     Returns:
         The network, with slim's endpoint names.
 
     Raises:
-        UserError: a value outside its range.
+        UserError: an option is unknown or out of its range.
     """
-    if num_classes < 1 or in_channels < 1:
-        raise UserError(f"num_classes and in_channels must be at least 1, not {num_classes} and {in_channels}")
-    if not (0 <= first_temporal_layer <= LAST_LAYER + 1 and -1 <= last_temporal_layer <= LAST_LAYER):
-        raise UserError(
-            f"first_temporal_layer {first_temporal_layer} must lie in 0…{LAST_LAYER + 1} and last_temporal_layer "
-            f"{last_temporal_layer} in -1…{LAST_LAYER}"
-        )
-    if depth_multiplier <= 0 or stem_kernel % 2 == 0 or not 0 <= dropout < 1:
-        raise UserError(
-            f"depth_multiplier {depth_multiplier} must be positive, stem_kernel {stem_kernel} odd, dropout {dropout} "
-            "in [0, 1)"
-        )
-    torchvision_like = variant == "torchvision"
+    given = parsed(InceptionOptions, options, "model.options")
+    torchvision_like = given.variant == "torchvision"
     convention = Convention(
-        padding=padding or ("symmetric" if torchvision_like else "same"),
+        padding=given.padding or ("symmetric" if torchvision_like else "same"),
         separable_stem=torchvision_like,
         temporal_norm=torchvision_like,
-        norm_scale=torchvision_like if norm_scale is None else norm_scale,
-        gate_bias=gate_bias,
-        eps=batch_norm_eps,
-        momentum=batch_norm_momentum,
+        norm_scale=torchvision_like if given.norm_scale is None else given.norm_scale,
+        gate_bias=given.gate_bias,
+        eps=given.batch_norm_eps,
+        momentum=given.batch_norm_momentum,
     )
-    separable = convolution == "separable"
+    separable = given.convolution == "separable"
     is_temporal = {
-        name: first_temporal_layer <= index <= last_temporal_layer for index, name in enumerate(TEMPORAL_LAYERS)
+        name: given.first_temporal_layer <= index <= given.last_temporal_layer
+        for index, name in enumerate(TEMPORAL_LAYERS)
     }
 
     def depth(channels: int) -> int:
-        return max(int(channels * depth_multiplier), minimum_depth)
+        return max(int(channels * given.depth_multiplier), given.minimum_depth)
 
     stages: dict[str, nn.Module] = {}
 
     def add_pool_before(name: str) -> None:
         pool, kernel, stride = POOLS[name]
-        if not temporal_stride:
+        if not given.temporal_stride:
             kernel, stride = (1, *kernel[1:]), (1, *stride[1:])
         stages[pool] = PaddedMaxPool3d(kernel, stride, convention.padding)
 
-    stem_time = stem_kernel if is_temporal["Conv2d_1a_7x7"] else 1
+    stem_time = given.stem_kernel if is_temporal["Conv2d_1a_7x7"] else 1
     stages["Conv2d_1a_7x7"] = SpatioTemporalLayer(
         in_channels,
         depth(64),
         7,
         stem_time,
-        (2 if temporal_stride else 1, 2, 2),
+        (2 if given.temporal_stride else 1, 2, 2),
         separable=separable and convention.separable_stem,
         gated=False,
         convention=convention,
@@ -328,29 +280,29 @@ def build(
         3 if is_temporal["Conv2d_2c_3x3"] else 1,
         (1, 1, 1),
         separable=separable,
-        gated=gating,
+        gated=given.gating,
         convention=convention,
     )
     channels = depth(192)
     for name, widths in MIXED.items():
         if name in POOLS:
             add_pool_before(name)
-        if non_local and name in ("Mixed_5b", "Mixed_5c"):
+        if given.non_local and name in ("Mixed_5b", "Mixed_5c"):
             stages[name.replace("Mixed", "NonLocal")] = NonLocal(channels)
         scaled = tuple(depth(width) for width in widths)
         stages[name] = Mixed(
             channels,
             scaled,
             temporal=is_temporal[name],
-            temporal_branches=temporal_branches,
-            branch_2_kernel=branch_2_kernel,
+            temporal_branches=given.temporal_branches,
+            branch_2_kernel=given.branch_2_kernel,
             separable=separable,
-            gated=gating,
+            gated=given.gating,
             convention=convention,
         )
         channels = scaled[0] + scaled[2] + scaled[4] + scaled[5]
     # Fig. 2: the average pool spans two time steps where the last blocks are 3D, one where they are 2D.
-    head = InceptionHead(channels, num_classes, dropout, 2 if is_temporal["Mixed_5c"] else 1)
+    head = InceptionHead(channels, num_classes, given.dropout or 0.0, 2 if is_temporal["Mixed_5c"] else 1)
     network = StagedNetwork(stages, head, ClipInput(in_channels), num_classes)
     initialise(network)
     return network

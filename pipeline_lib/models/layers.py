@@ -1,12 +1,11 @@
 """Convolution, normalisation and pooling of all networks, with TensorFlow's 'SAME' padding if wanted."""
 
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Padding = Literal["same", "symmetric"]
+from pipeline_lib.models.options import Padding
+
 Triple = tuple[int, int, int]
 
 

@@ -5,12 +5,14 @@ stage; its first block pools the queries by 2 over space; keys and values are po
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 from torchvision.models.video.mvit import MSBlockConfig, MViT
 
-from pipeline_lib.errors import UserError
+from pipeline_lib.configuration.messages import parsed
 from pipeline_lib.models.network import ClipInput, HookedNetwork, PooledHead
+from pipeline_lib.models.options import MViTOptions
 
 # Pixels per token over H and W after the first convolution.
 PATCH_STRIDE = 4
@@ -49,60 +51,31 @@ def block_settings(depths: Sequence[int], width: int, num_heads: int) -> list[MS
     return settings
 
 
-def build(
-    num_classes: int,
-    in_channels: int = 3,
-    *,
-    depths: Sequence[int] = (1, 2, 11, 2),
-    width: int = 96,
-    num_heads: int = 1,
-    num_frames: int = 16,
-    side: int = 224,
-    stochastic_depth: float = 0.2,
-    dropout: float = 0.5,
-) -> HookedNetwork:
+def build(num_classes: int, in_channels: int = 3, **options: Any) -> HookedNetwork:
     """Build an MViTv2.
 
     Args:
         num_classes: width of the logits, ≥ 1.
         in_channels: 3 for RGB, 2 for flow.
-        depths: blocks of each stage; two blocks or more in all.
-        width: channels of the first stage, a multiple of ``num_heads``; each later stage doubles them.
-        num_heads: attention heads of the first stage; each later stage doubles them.
-        num_frames: frames of a clip, even: the tables of relative positions are made for them.
-        side: height and width of a clip in pixels, a multiple of 4 · 2^(stages − 1).
-        stochastic_depth: probability of leaving out the last block in training; it grows linearly from 0.
-        dropout: probability of dropping a feature before the classifier, in [0, 1).
+        options: see ``MViTOptions``.
 
     Returns:
         The network; its endpoints are ``conv_proj`` (the patches) and ``blocks.0`` … , without the class token.
 
     Raises:
-        UserError: a value outside its range.
+        UserError: an option is unknown or out of its range.
     """
-    coarsest = PATCH_STRIDE * 2 ** (len(depths) - 1)
-    if num_classes < 1 or in_channels < 1 or num_heads < 1 or width < 1 or width % num_heads:
-        raise UserError(
-            f"num_classes, in_channels, width and num_heads must be at least 1 and width {width} a multiple of "
-            f"num_heads {num_heads}"
-        )
-    if sum(depths) < 2 or min(depths) < 1 or num_frames < 2 or num_frames % 2 or side < coarsest or side % coarsest:
-        raise UserError(
-            f"depths {list(depths)} must be positive, two blocks or more in all, num_frames {num_frames} even, side "
-            f"{side} a multiple of {coarsest}"
-        )
-    if not (0 <= dropout < 1 and 0 <= stochastic_depth < 1):
-        raise UserError(f"dropout {dropout} and stochastic_depth {stochastic_depth} must lie in [0, 1)")
-    settings = block_settings(depths, width, num_heads)
+    given = parsed(MViTOptions, options, "model.options")
+    settings = block_settings(given.depths, given.width, given.num_heads)
     body = MViT(
-        (side, side),
-        num_frames,
+        (given.side, given.side),
+        given.num_frames,
         settings,
         residual_pool=True,
         residual_with_cls_embed=False,
         rel_pos_embed=True,
         proj_after_attn=True,
-        stochastic_depth_prob=stochastic_depth,
+        stochastic_depth_prob=given.stochastic_depth,
         num_classes=1,
     )
     if in_channels != 3:
@@ -113,5 +86,5 @@ def build(
     # The trunk ends in the class token after the last normalisation.
     body.head = nn.Identity()  # type: ignore[assignment]
     endpoints = {"conv_proj": patch_grid} | {f"blocks.{at}": token_grid for at in range(len(settings))}
-    head = PooledHead(settings[-1].output_channels, num_classes, dropout, std=0.02)
-    return HookedNetwork(body, head, endpoints, ClipInput(in_channels, num_frames, side), num_classes)
+    head = PooledHead(settings[-1].output_channels, num_classes, given.dropout or 0.0, std=0.02)
+    return HookedNetwork(body, head, endpoints, ClipInput(in_channels, given.num_frames, given.side), num_classes)

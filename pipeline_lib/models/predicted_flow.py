@@ -3,16 +3,18 @@
 D3D, section 4.1, "Flow as a Learnable Input Representation"; Table 6, "S3D-G with 3D CNN flow".
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pipeline_lib.configuration.messages import parsed
 from pipeline_lib.errors import UserError
 from pipeline_lib.models import inception3d
 from pipeline_lib.models.decoders import FlowDecoder
 from pipeline_lib.models.network import LOGITS, ClipInput, StagedNetwork
+from pipeline_lib.models.options import PredictedFlowOptions
 
 PREDICTION, RESAMPLED = "predicted_flow", "resampled_flow"
 # If (sin θ, cos θ) is shorter than this, the direction is uncertain, and the flow fades to 0.
@@ -76,18 +78,7 @@ def _factors(network: StagedNetwork, endpoint: str) -> tuple[int, int, int]:
     return num_frames // t, side // h, side // w
 
 
-def build(
-    num_classes: int,
-    in_channels: int = 3,
-    *,
-    endpoint: str = "MaxPool_3a_3x3",
-    decoder: Literal["simple", "spatial", "pwc"] = "pwc",
-    stem_kernel: int = 3,
-    depth_multiplier: float = 1.0,
-    minimum_depth: int = 16,
-    dropout: float = 0.2,
-    batch_norm_momentum: float = 0.001,
-) -> StagedNetwork:
+def build(num_classes: int, in_channels: int = 3, **options: Any) -> StagedNetwork:
     """Build S3D-G's temporal stream on flow that another S3D-G's first layers predict.
 
     Its stages are ``predicted_flow`` (for a flow loss), ``resampled_flow``, and those of the temporal stream under
@@ -95,36 +86,23 @@ def build(
 
     Args:
         num_classes: width of the logits, ≥ 1.
-        in_channels: 3: it sees RGB.
-        endpoint: how far the flow predictor goes.
-        decoder: the predictor's.
-        stem_kernel: temporal window of both stems.
-        depth_multiplier: scales every width of both.
-        minimum_depth: least number of channels of a layer.
-        dropout: probability of dropping a feature before the classifier, in [0, 1).
-        batch_norm_momentum: weight of a new batch in the running statistics.
+        in_channels: 3 for RGB, 2 for flow.
+        options: see ``PredictedFlowOptions``.
 
     Raises:
-        UserError: a value outside its range, or an unknown endpoint.
+        UserError: an option is unknown or out of its range.
     """
+    given = parsed(PredictedFlowOptions, options, "model.options")
 
     def stream(num_channels: int) -> StagedNetwork:
-        return inception3d.build(
-            num_classes,
-            num_channels,
-            gating=True,
-            stem_kernel=stem_kernel,
-            depth_multiplier=depth_multiplier,
-            minimum_depth=minimum_depth,
-            dropout=dropout,
-            batch_norm_momentum=batch_norm_momentum,
-        )
+        own = given.model_dump(exclude={"endpoint", "decoder"})
+        return inception3d.build(num_classes, num_channels, gating=True, **own)
 
     temporal = stream(2)
     with torch.device("meta"):
         shadow = stream(in_channels)
-    predictor = FlowFromFirstLayers(stream(in_channels), endpoint, decoder)
-    stages = {PREDICTION: predictor, RESAMPLED: Resampling(_factors(shadow, endpoint))}
+    predictor = FlowFromFirstLayers(stream(in_channels), given.endpoint, given.decoder)
+    stages = {PREDICTION: predictor, RESAMPLED: Resampling(_factors(shadow, given.endpoint))}
     network = StagedNetwork(
         {**stages, **temporal.stages},  # type: ignore[dict-item]
         temporal.head,

@@ -5,17 +5,15 @@ strides over space only; conv3_1, conv4_1 and conv5_1 stride over space, and ove
 over time (section 4.1: with 2D convolutions "downsampling becomes only spatial").
 """
 
-from collections.abc import Sequence
-from typing import Literal
+from typing import Any
 
 from torch import Tensor, nn
 
-from pipeline_lib.errors import UserError
+from pipeline_lib.configuration.messages import parsed
 from pipeline_lib.models.layers import ConvNorm, Triple, batch_norm
 from pipeline_lib.models.network import ClipInput, PooledHead, StagedNetwork
+from pipeline_lib.models.options import Kind, ResNetOptions, WidthRule
 
-Kind = Literal["2d", "3d", "2plus1d"]
-WidthRule = Literal["torchvision", "per_convolution"]
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 WIDTHS = (64, 128, 256, 512)
 GROUPS = ("conv1", "conv2_x", "conv3_x", "conv4_x", "conv5_x")
@@ -141,64 +139,38 @@ class BasicBlock(nn.Module):
         return out.add_(residual).relu_()
 
 
-def build(
-    num_classes: int,
-    in_channels: int = 3,
-    *,
-    kinds: Sequence[Kind] = ("3d",) * 5,
-    depth: Literal[18, 34] = 18,
-    fold_time: bool = False,
-    num_frames: int = 8,
-    width_rule: WidthRule = "torchvision",
-    width: int = 64,
-    dropout: float = 0.0,
-    batch_norm_momentum: float = 0.1,
-    batch_norm_eps: float = 1e-5,
-) -> StagedNetwork:
+def build(num_classes: int, in_channels: int = 3, **options: Any) -> StagedNetwork:
     """Build a member of the family.
 
     Args:
         num_classes: width of the logits, ≥ 1.
         in_channels: 3 for RGB, 2 for flow.
-        kinds: ``2d``, ``3d`` or ``2plus1d`` for conv1, conv2_x … conv5_x.
-        depth: 18 or 34 layers.
-        fold_time: R2D (section 3.1): the frames are channels of the first layer, after which there is no time axis.
-        num_frames: frames of a clip, for R2D only: its first layer is as wide as the clip is long.
-        width_rule: M of the (2+1)D pairs, per block as in torchvision or per convolution as in section 3.5.
-        width: channels of the stem and conv2_x; the later groups double it. Less than 64 is for demonstrations.
-        dropout: probability of dropping a feature before the classifier, in [0, 1); R(2+1)D has none.
-        batch_norm_momentum: weight of a new batch in the running statistics.
-        batch_norm_eps: torchvision's; VMZ has 1e-3.
+        options: see ``ResNetOptions``.
 
     Returns:
         The network; its endpoints are Table 1's conv1, conv2_x … conv5_x.
 
     Raises:
-        UserError: a value outside its range.
+        UserError: an option is unknown or out of its range.
     """
-    if num_classes < 1 or in_channels < 1 or width < 1 or num_frames < 1:
-        raise UserError("num_classes, in_channels, width and num_frames must be at least 1")
-    if depth not in BLOCKS or len(kinds) != 5 or set(kinds) - {"2d", "3d", "2plus1d"}:
-        raise UserError(f"depth must be 18 or 34 and kinds five of 2d, 3d, 2plus1d; got {depth} and {list(kinds)}")
-    if not 0 <= dropout < 1:
-        raise UserError(f"dropout must lie in [0, 1), not {dropout}")
-    channels = in_channels * num_frames if fold_time else in_channels
+    given = parsed(ResNetOptions, options, "model.options")
+    channels = in_channels * given.num_frames if given.fold_time else in_channels
     stages: dict[str, nn.Module] = {
         "conv1": Convolution(
             channels,
-            width,
+            given.width,
             7,
             (1, 2, 2),
-            kind=kinds[0],
-            middle=max(STEM_MIDDLE * width // 64, 1),
+            kind=given.kinds[0],
+            middle=max(STEM_MIDDLE * given.width // 64, 1),
             activation=True,
-            eps=batch_norm_eps,
-            momentum=batch_norm_momentum,
+            eps=given.batch_norm_eps,
+            momentum=given.batch_norm_momentum,
         )
     }
-    channels = width
-    for index, (kind, num_blocks) in enumerate(zip(kinds[1:], BLOCKS[depth], strict=True)):
-        out_channels = WIDTHS[index] * width // 64
+    channels = given.width
+    for index, (kind, num_blocks) in enumerate(zip(given.kinds[1:], BLOCKS[given.depth], strict=True)):
+        out_channels = WIDTHS[index] * given.width // 64
         step = 1 if index == 0 else 2
         stride = (1 if kind == "2d" else step, step, step)
         blocks: list[nn.Module] = []
@@ -209,9 +181,9 @@ def build(
                     out_channels,
                     stride,
                     kind=kind,
-                    width_rule=width_rule,
-                    eps=batch_norm_eps,
-                    momentum=batch_norm_momentum,
+                    width_rule=given.width_rule,
+                    eps=given.batch_norm_eps,
+                    momentum=given.batch_norm_momentum,
                 )
             )
             channels, stride = out_channels, (1, 1, 1)
@@ -222,8 +194,8 @@ def build(
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
     return StagedNetwork(
         stages,
-        PooledHead(channels, num_classes, dropout),
-        ClipInput(in_channels, num_frames if fold_time else None),
+        PooledHead(channels, num_classes, given.dropout or 0.0),
+        ClipInput(in_channels, given.num_frames if given.fold_time else None),
         num_classes,
-        folds_time=fold_time,
+        folds_time=given.fold_time,
     )

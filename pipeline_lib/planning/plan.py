@@ -23,7 +23,7 @@ from pipeline_lib.configuration.specification import (
 )
 from pipeline_lib.errors import UserError
 from pipeline_lib.flow.code import motion_modules
-from pipeline_lib.planning.options import network_options
+from pipeline_lib.models.catalogue import NETWORKS
 from pipeline_lib.planning.run import Run, with_sources
 
 SELECTED = "selected"
@@ -45,7 +45,7 @@ def load_plan(
         UserError: the configuration is not valid.
     """
     base = Path(os.path.relpath(folder)) / CONFIGURATION_FILE
-    return Plan(load(base, [Path(path) for path in overlays], changes, network_options()))
+    return Plan(load(base, [Path(path) for path in overlays], changes, NETWORKS))
 
 
 class Plan:

@@ -31,14 +31,7 @@ def build_network(model: Model, num_classes: int, modality: str, dropout: float 
     Raises:
         UserError: the name or an option is unknown.
     """
-    module, options = resolve(model.name)
-    builder = importlib.import_module(module)
-    arguments = {**options, "dropout": dropout, **model.options}
-    try:
-        network: nn.Module = builder.build(num_classes=num_classes, in_channels=CHANNELS[modality], **arguments)
-    except TypeError as error:
-        raise UserError(f"model.options of {model.name}: {error}") from error
-    return network
+    return _built(model, num_classes, CHANNELS[modality], dropout)
 
 
 def build_pathway(model: Model, in_channels: int) -> VideoNetwork:
@@ -47,12 +40,15 @@ def build_pathway(model: Model, in_channels: int) -> VideoNetwork:
     Raises:
         UserError: the name or an option is unknown.
     """
+    return _built(model, 1, in_channels, 0.0)
+
+
+def _built(model: Model, num_classes: int, in_channels: int, dropout: float) -> VideoNetwork:
     module, options = resolve(model.name)
-    builder = importlib.import_module(module)
-    try:
-        network: VideoNetwork = builder.build(num_classes=1, in_channels=in_channels, **(options | model.options))
-    except TypeError as error:
-        raise UserError(f"objective.motion_network.options of {model.name}: {error}") from error
+    options |= model.options
+    if options.get("dropout") is None:
+        options["dropout"] = dropout
+    network: VideoNetwork = importlib.import_module(module).build(num_classes, in_channels, **options)
     return network
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pipeline_lib.configuration.loading import load
 from pipeline_lib.configuration.training import merged
 from pipeline_lib.errors import UserError
-from pipeline_lib.planning.options import network_options
+from pipeline_lib.models.catalogue import resolve
 from pipeline_lib.planning.plan import load_plan
 
 
@@ -92,9 +92,79 @@ MISTAKES: list[tuple[dict[str, Any], str, tuple[str, ...]]] = [
     (demo(teacher=None), "experiments.d3d_demo.teacher", ("needs a teacher",)),
     (demo(motion="tvl1"), "experiments.d3d_demo.motion", ("`tvl1`", "`tvl1_small`")),
     ({"experiments": {"teacher_demo": {"motion": None}}}, "experiments.teacher_demo.motion", ("modality: flow",)),
+    # networks, their clips and their starts
+    (
+        demo(model={"options": {"depth_multiplier": "wide"}}),
+        "experiments.d3d_demo.model.options.depth_multiplier",
+        ("s3dg", "'wide'", "number"),
+    ),
+    (
+        demo(model={"options": {"convolution": "seperable"}}),
+        "experiments.d3d_demo.model.options.convolution",
+        ("`separable`",),
+    ),
+    (
+        one("modist_demo", objective={"motion_network": {"options": {"widht": 8}}}),
+        "experiments.modist_demo.objective.motion_network.options.widht",
+        ("modist_motion_r50_stacked", "`width`"),
+    ),
+    (
+        one("modist_demo", objective={"motion_frames": 4, "motion_network": {"options": {"num_frames": 8}}}),
+        "experiments.modist_demo.objective.motion_network.options.num_frames",
+        ("8 frames", "have 4"),
+    ),
+    (
+        one(
+            "r2d_18_8f_k400",
+            model={"options": {"num_frames": 8}},
+            recipe_changes={"sampling": {"num_frames": 16}},
+        ),
+        "experiments.r2d_18_8f_k400.model.options.num_frames",
+        ("8 frames", "have 16"),
+    ),
+    (one("r2d_18_8f_k400", protocols=["all_frames"]), "experiments.r2d_18_8f_k400.protocols", ("`all_frames`", "8")),
+    (
+        one("d3d_demo_transfer", model={"options": {"depth_multiplier": 0.5}}, initialise_from="d3d_demo"),
+        "experiments.d3d_demo_transfer.initialise_from",
+        ("depth_multiplier is 0.25 there and 0.5 here",),
+    ),
+    (
+        one("d3d_demo_transfer", model={"options": {"norm_scale": True}}, initialise_from="d3d_demo"),
+        "experiments.d3d_demo_transfer.initialise_from",
+        ("norm_scale is None there and True here",),
+    ),
+    (
+        one("d3d_demo_transfer", model={"options": {"gate_bias": True}}, initialise_from="d3d_demo"),
+        "experiments.d3d_demo_transfer.initialise_from",
+        ("gate_bias is False there and True here",),
+    ),
+    (
+        one("d3d_demo_transfer", model={"name": "r3d_18", "options": None}),
+        "experiments.d3d_demo_transfer.model.options",
+        ("valid",),
+    ),
+    (
+        one("d3d_demo_transfer", initialise_from="modist_demo"),
+        "experiments.d3d_demo_transfer.initialise_from",
+        ("modist_r18 is of another family than s3dg",),
+    ),
+    (
+        one("d3d_demo_transfer", initialise_from="teacher_demo"),
+        "experiments.d3d_demo_transfer.initialise_from",
+        ("it sees flow, not rgb",),
+    ),
     # what an objective asks of the rest
     (one("modist_demo", motion=None), "experiments.modist_demo.motion", ("`modist`", "motion kind")),
-    (one("modist_demo", modality="flow"), "experiments.modist_demo.modality", ("`modist`", "sees rgb")),
+    (
+        {
+            "experiments": {
+                "modist_demo": {"modality": "flow"},
+                "modist_demo_linear": {"modality": "flow", "motion": "flow_edges_tvl1"},
+            }
+        },
+        "experiments.modist_demo.modality",
+        ("`modist`", "sees rgb"),
+    ),
     (one("modist_demo", protocols=["one_clip"]), "experiments.modist_demo.protocols", ("no classifier", "[]")),
     (one("modist_demo", objective={"losses": ["motion"]}), "experiments.modist_demo.objective", ("losses", "cross")),
     (
@@ -234,19 +304,24 @@ def test_a_value_of_the_command_line_is_named_as_such(planned: Any) -> None:
         planned(changes={"trial": 3})
 
 
-def test_every_network_tells_its_options_as_its_builder_takes_them() -> None:
-    import importlib
-    import inspect
+def test_a_network_and_its_start_may_differ_in_what_has_no_weights(planned: Any) -> None:
+    options = {"depth_multiplier": 0.25, "dropout": 0.5, "batch_norm_momentum": 0.1, "padding": "symmetric"}
+    plan = planned(one("d3d_demo_transfer", model={"options": options}))
+    specification = plan.runs("d3d_demo_transfer")[0].training
+    # A specification holds every option of the family.
+    assert specification.model.options == resolve("s3dg")[1] | options
+    assert specification.model.options["minimum_depth"] == 16
 
-    from pipeline_lib.models.catalogue import names, resolve
 
-    options = network_options()
-    assert set(options) == set(names())
-    for name in ("s3dg", "r2plus1d_18", "slow_r50"):
-        module, own = resolve(name)
-        parameters = inspect.signature(importlib.import_module(module).build).parameters.values()
-        assert options[name] == {one.name for one in parameters if one.kind is one.KEYWORD_ONLY}
-        assert set(own) <= options[name]
+def test_the_stream_inside_a_network_is_a_start_for_it(planned: Any) -> None:
+    options = {"depth_multiplier": 0.25}
+    own = {"name": "s3dg_predicted_flow", "options": options}
+    planned(one("baseline_demo", model=own, initialise_from="teacher_demo"))
+    with pytest.raises(UserError, match="teacher_demo` do not fit: stem_kernel is 3 there and 7 here"):
+        wide = {"name": "s3dg_predicted_flow", "options": options | {"stem_kernel": 7}}
+        planned(one("baseline_demo", model=wide, initialise_from="teacher_demo"))
+    with pytest.raises(UserError, match="it sees rgb, not flow"):
+        planned(one("d3d_demo", model=own, initialise_from="baseline_demo"))
 
 
 plain = st.recursive(

@@ -1,0 +1,45 @@
+"""What the configuration asks of a network's options, whatever its family (pipeline_lib/models/options.py has them)."""
+
+from typing import Any, NamedTuple
+
+from pydantic import Field
+
+from pipeline_lib.configuration.base import Section
+
+
+class NetworkOptions(Section):
+    """Options of one family of networks; each family adds its own."""
+
+    dropout: float | None = Field(default=None, ge=0, lt=1)
+    """Probability of dropping a feature before the classifier; null takes the recipe's."""
+
+    @property
+    def clip_frames(self) -> int | None:
+        """The only clip length that the network takes, or None if it takes any."""
+        return None
+
+    @property
+    def clip_side(self) -> int | None:
+        """The only height and width, in pixels, that the network takes, or None if it takes any."""
+        return None
+
+    @property
+    def shapes(self) -> dict[str, Any]:
+        """What the names and shapes of the tensors follow from, but for the classifier and the input's channels.
+
+        By option; options without effect on them are left out, or given as None where others make them idle.
+        """
+        return {}
+
+    @property
+    def trunk(self) -> "tuple[NetworkOptions, str] | None":
+        """The network, and what it sees, that a part of this one is: its weights are a start too."""
+        return None
+
+
+class NetworkKind(NamedTuple):
+    """A network of the catalogue: the module that builds it, the model of its options, and those of its name."""
+
+    module: str
+    options_model: type[NetworkOptions]
+    options: dict[str, Any]
