@@ -55,7 +55,7 @@ def _fields(options: argparse.Namespace, name: str, parameters: dict[str, Any], 
     import os
 
     from pipeline_lib.configuration.data import Motion
-    from pipeline_lib.configuration.device import choose_device
+    from pipeline_lib.device import choose_device
     from pipeline_lib.flow.film import compute
     from pipeline_lib.flow.methods import create_method
 

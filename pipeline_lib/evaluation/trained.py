@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from pipeline_lib.artefacts.layout import Layout
-from pipeline_lib.configuration.device import choose_device
 from pipeline_lib.configuration.specification import TrainingSpecification
+from pipeline_lib.device import choose_device
 from pipeline_lib.errors import UserError
 from pipeline_lib.training.networks import load_network
 from pipeline_lib.training.weights import load_metadata

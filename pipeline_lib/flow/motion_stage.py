@@ -22,8 +22,8 @@ import torch
 from pipeline_lib.artefacts.progress import Progress
 from pipeline_lib.artefacts.records import content_digest, distribution_versions, torch_versions
 from pipeline_lib.artefacts.stage import Stage
-from pipeline_lib.configuration.device import choose_device
 from pipeline_lib.configuration.specification import MotionSpecification
+from pipeline_lib.device import choose_device
 from pipeline_lib.flow.code import motion_modules
 from pipeline_lib.flow.methods import MotionMethod, create_method
 from pipeline_lib.flow.quantisation import encode_image, stack_channels

@@ -189,11 +189,6 @@ class Run:
         return self.trained.objective.task or "classification"
 
     @property
-    def network_module(self) -> str:
-        """The module that builds its network."""
-        return resolve(self.trained.model.name)[0]
-
-    @property
     def reads_motion(self) -> bool:
         """Whether its training reads motion: for the network, the teacher, or the objective."""
         networks = [self, *([] if self.teacher is None else [self.teacher])]

@@ -16,10 +16,10 @@ from pipeline_lib.artefacts.records import content_digest, distribution_versions
 from pipeline_lib.artefacts.stage import Stage
 from pipeline_lib.clips.index import ClipIndex
 from pipeline_lib.clips.sampling import INITIALISATION, generator
-from pipeline_lib.configuration.device import choose_device
 from pipeline_lib.configuration.root import Hardware
 from pipeline_lib.configuration.specification import TrainingSpecification
 from pipeline_lib.configuration.training import Recipe
+from pipeline_lib.device import choose_device
 from pipeline_lib.errors import UserError
 from pipeline_lib.tasks.base import load_task
 from pipeline_lib.training import batch_norm

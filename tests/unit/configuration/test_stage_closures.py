@@ -12,7 +12,7 @@ from pipeline_lib.artefacts.fingerprint import closure
 from pipeline_lib.configuration.data import Motion
 from pipeline_lib.evaluation.code import ensemble_modules, evaluation_modules, retrieval_modules
 from pipeline_lib.flow.code import METHODS, motion_modules
-from pipeline_lib.models.catalogue import INCEPTION, RESNET, SLOW
+from pipeline_lib.models.catalogue import INCEPTION, RESNET, SLOW, resolve
 from pipeline_lib.planning import code
 from pipeline_lib.planning.plan import Plan, load_plan
 from pipeline_lib.training.code import training_modules
@@ -131,7 +131,7 @@ def test_every_experiment_covers_its_own_and_its_teachers_network_and_its_object
     for name in plan.trained_names:
         run = plan.runs(name)[0]
         modules = _training_roots(plan, name)
-        networks = {one.network_module for one in (run, run.teacher) if one is not None}
+        networks = {resolve(one.trained.model.name)[0] for one in (run, run.teacher) if one is not None}
         objective = f"pipeline_lib.training.objectives.{run.trained.objective.name}"
         assert networks | {objective} <= set(closure(modules))
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from flow_material import moving_frames, specification, textured, write_frames_shard
 
-from pipeline_lib.configuration.device import choose_device
+from pipeline_lib.device import choose_device
 from pipeline_lib.errors import UserError
 from pipeline_lib.flow.motion_stage import extract_motion, motion_images
 from pipeline_lib.flow.quantisation import Quantisation, decode_image

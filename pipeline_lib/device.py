@@ -1,15 +1,17 @@
 """The device that ``hardware.device`` means on this machine."""
 
 import sys
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
+
+import torch
 
 from pipeline_lib.errors import UserError
 
-if TYPE_CHECKING:
-    import torch
+# Each record says on which device its artefact was computed.
+SHAPES_NO_ARTEFACT = True
 
 
-def choose_device(name: str, *, without_gpu: Literal["refuse", "warn"] = "refuse") -> "torch.device":
+def choose_device(name: str, *, without_gpu: Literal["refuse", "warn"] = "refuse") -> torch.device:
     """The device of ``auto``, ``cpu`` or ``cuda``; ``auto`` is a GPU if there is one.
 
     Args:
@@ -19,9 +21,6 @@ def choose_device(name: str, *, without_gpu: Literal["refuse", "warn"] = "refuse
     Raises:
         UserError: ``cuda`` is configured, there is no GPU, and that is refused.
     """
-    # Imported here, because torch takes seconds and most readers of the configuration do without it.
-    import torch
-
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
         if without_gpu == "refuse":
