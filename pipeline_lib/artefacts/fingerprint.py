@@ -21,8 +21,8 @@ SHAPES_NO_ARTEFACT = True
 PACKAGE_FOLDER = Path(__file__).resolve().parent.parent
 
 # A module with this mark (or a package with it in ``__init__``) is left out of every closure, with all that only it
-# ports, because it changes no artefact: it talks to people or checks configurations. The values of a configuration
-# reach stage as parameters, which rerun it.
+# imports, because it changes no artefact: it talks to people or checks configurations. The values of a configuration
+# reach a stage as parameters, which rerun it.
 MARK = "SHAPES_NO_ARTEFACT"
 
 

@@ -33,7 +33,7 @@ Batch: TypeAlias = dict[str, torch.Tensor]
 
 
 class ClipReader:
-    """Reads the clips of requests as one batch. Cheap to send to a worker: shards are opened there, lazily.
+    """Reads the clips of requests as one batch. Workers get it cheaply, because each opens its shards when it reads.
 
     Args:
         index: the videos.
@@ -54,8 +54,8 @@ class ClipReader:
 
         Returns:
             ``rgb`` uint8 (B, T, H, W, 3) and ``flow`` uint8 (B, T, H, W, C; 2 channels with zero at 128 if it
-            is flow) as asked for, neither flipped yet; ``flow_scale`` float32 (B, 2), factors of u and v;
-            ``flow_stored`` int64 (2,), zero and scale of what is stored in another way than flow; ``flip`` bool (B,);
+            is flow) if wanted, neither of them mirrored yet; ``flow_scale`` float32 (B, 2), factors of u and v;
+            ``flow_stored`` int64 (2,), zero and scale of motion that is not flow; ``flip`` bool (B,);
             ``labels`` int64 (B,);
             ``videos`` int64 (B,), rows of the index; ``samples`` int64 (B,).
 
@@ -75,8 +75,8 @@ class ClipReader:
             rgb = np.empty((len(requests), num_frames, crop, crop, 3), dtype=np.uint8)
             for position, request in enumerate(requests):
                 path = index.frames_paths[index.shards[request.video]]
-                first, total = int(index.frames_first[request.video]), int(index.num_frames[request.video])
-                encoded = read_encoded(self._shards[path], first, total, request)
+                first, video_frames = int(index.frames_first[request.video]), int(index.video_frames[request.video])
+                encoded = read_encoded(self._shards[path], first, video_frames, request)
                 decode_frames(encoded, request, rgb[position], f"{path}: {index.ids[request.video]}")
             batch["rgb"] = torch.from_numpy(rgb)
         if "flow" in wanted:
@@ -86,8 +86,8 @@ class ClipReader:
             scale = np.empty((len(requests), 2), dtype=np.float32)
             for position, request in enumerate(requests):
                 path = index.motion_paths[index.shards[request.video]]
-                first, total = int(index.motion_first[request.video]), int(index.num_frames[request.video])
-                encoded = read_encoded(self._shards[path], first, total, request)
+                first, video_frames = int(index.motion_first[request.video]), int(index.video_frames[request.video])
+                encoded = read_encoded(self._shards[path], first, video_frames, request)
                 height, width = int(index.heights[request.video]), int(index.widths[request.video])
                 what = f"{path}: {index.ids[request.video]}"
                 scale[position] = decode_motion(encoded, height, width, request, flow[position], what)
@@ -99,7 +99,7 @@ class ClipReader:
 
 
 def directional_labels(classes: Sequence[str]) -> frozenset[int]:
-    """Labels of the classes whose names say left or right, as words of their own: mirrored, they would be wrong."""
+    """Labels of the classes with the word left or right in their names, which are wrong for a mirrored clip."""
     return frozenset(
         label for label, name in enumerate(classes) if re.search(r"(?<![a-z])(left|right)(?![a-z])", name.lower())
     )
@@ -108,15 +108,15 @@ def directional_labels(classes: Sequence[str]) -> frozenset[int]:
 class TrainingClips(Dataset[Batch]):
     """Clips by global sample index: sample g lies in epoch g // N at place g mod N of that epoch's order.
 
-    What sample g holds is a pure function of (seed, g) and the index: independent of workers, of the number of
-    processes and of where a run was resumed.
+    What sample g holds is a pure function of (seed, g) and the index. It does not depend on workers, on the number of
+    processes or on where a run was resumed.
 
     Args:
         reader: the videos of the training list.
         sampling: which frames and pixels.
         seed: the run's seed.
         horizontal_flip: whether clips may be mirrored.
-        unmirrored: labels whose clips may not, all the same (``directional_labels``).
+        unmirrored: labels whose clips may not be mirrored in any case (``directional_labels``).
     """
 
     def __init__(
@@ -136,17 +136,17 @@ class TrainingClips(Dataset[Batch]):
         video = video_of_sample(self.seed, sample, len(index))
         uniform = generator(self.seed, AUGMENTATION, sample).random(NUM_UNIFORM)
         labels = index.labels[video]
-        # A clip of several classes (Sports-1M) teaches one of them, drawn anew each epoch.
+        # A clip with several labels (Sports-1M) teaches one of them, drawn again in each epoch.
         label = labels[int(uniform[5] * len(labels))] if labels else -1
         mirrored = self.horizontal_flip and self.unmirrored.isdisjoint(labels)
-        total, shape = int(index.num_frames[video]), (int(index.heights[video]), int(index.widths[video]))
-        return random_request(self.sampling, uniform, total, shape, video, sample, label, mirrored)
+        video_frames, shape = int(index.video_frames[video]), (int(index.heights[video]), int(index.widths[video]))
+        return random_request(self.sampling, uniform, video_frames, shape, video, sample, label, mirrored)
 
     def __getitem__(self, sample: int) -> Batch:
         return self.__getitems__([sample])
 
     def __getitems__(self, samples: Sequence[int]) -> Batch:
-        """A whole micro-batch at once, so that nothing is copied to collate it."""
+        """A micro-batch at once, so that nothing has to be copied together."""
         batch = self.reader.read([self.request(sample) for sample in samples])
         if self.sampling.augmentation == "modist" and "rgb" in batch:
             drawn = [draw_colours(generator(self.seed, COLOURS, sample)) for sample in samples]
@@ -160,7 +160,7 @@ def _order(seed: int, epoch: int, num_videos: int) -> np.ndarray:
 
 
 def video_of_sample(seed: int, sample: int, num_videos: int) -> int:
-    """Row of the video that a global sample index stands for."""
+    """Row of the video of a global sample index."""
     epoch, place = divmod(sample, num_videos)
     return int(_order(seed, epoch, num_videos)[place])
 
@@ -172,7 +172,7 @@ class MicroBatchSampler(Sampler[list[int]]):
     to rank k mod ``num_ranks``. So the groups that a batch normalisation sees do not depend on the number of ranks.
 
     Args:
-        first_step: step at which a resumed run goes on.
+        first_step: step at which a resumed run continues.
         last_step: one past the last step.
         global_batch: clips per optimiser step over all ranks.
         micro_batch: clips per forward pass of one rank.
@@ -203,10 +203,10 @@ def _as_is(batch: Any) -> Any:
 
 
 def _prepare_worker(_worker: int) -> None:
-    """A worker decodes on one core; OpenCV would start a thread per core in each of them.
+    """Prepare a worker: one thread, because OpenCV would start a thread per core in each worker.
 
-    What asks the whole group of processes to stop (Ctrl-C, a cluster) is the first one's to answer: it finishes its
-    step, for which it needs its workers. They end when it does.
+    Workers ignore signals that go to the whole group of processes (Ctrl-C, a cluster). The main process handles them
+    and finishes its step, for which it needs its workers. They end when it does.
     """
     import cv2
 
@@ -220,7 +220,7 @@ def _prepare_worker(_worker: int) -> None:
 def clip_loader(
     dataset: Dataset[Batch], batches: Sampler[Any], num_workers: int, pin_memory: bool = False
 ) -> "DataLoader[Batch]":
-    """A loader over given batches of indices; the number of workers does not change what it gives.
+    """A loader over given batches of indices; the number of workers does not change the batches.
 
     Args:
         dataset: ``TrainingClips`` or ``ProtocolClips``.
@@ -228,7 +228,7 @@ def clip_loader(
         num_workers: processes that decode; 0 decodes in this process.
         pin_memory: page-locked batches, for a GPU.
     """
-    # A process that has run compiled flow holds threads whose locks a forked worker would wait for, forever.
+    # A forked worker would wait forever for locks of the threads that compiled flow has started in this process.
     context = "forkserver" if num_workers and "numba" in sys.modules else None
     return DataLoader(
         dataset,

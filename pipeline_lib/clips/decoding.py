@@ -60,9 +60,9 @@ def _factors(height: int, width: int, request: ClipRequest) -> tuple[float, floa
 def _decoded(
     encoded: Sequence[memoryview], colour: str, out: np.ndarray, what: str
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Each position of a clip whose frame the caller shall write to ``out``, and the frame, valid until the next one.
+    """Yields positions of a clip and their frames, which the caller writes to ``out`` before the next one.
 
-    A frame that comes again (a looped video) is not decoded again but copied within ``out``.
+    A frame that occurs again (a looped video) is not decoded again but copied within ``out``.
 
     Raises:
         UserError: a frame is not a JPEG.
@@ -70,7 +70,7 @@ def _decoded(
     seen: dict[int, int] = {}
     try:
         height, width, _, _ = simplejpeg.decode_jpeg_header(encoded[0])
-        # Room for one frame, used for all: fresh memory for each would cost page faults.
+        # One buffer for all frames, because new memory for each would cost page faults.
         scratch = np.empty((height, width, 3 if colour == "RGB" else 1), dtype=np.uint8)
         for position, piece in enumerate(encoded):
             earlier = seen.setdefault(id(piece), position)

@@ -26,7 +26,7 @@ class ClipIndex:
     """The readable videos of one list of a data set, in columns (240,000 videos stay small in every worker).
 
     A video is in the index if the manifest accepts it and every needed shard holds it. Rows are sorted by id, so
-    that the order depends on nothing but the set of videos.
+    that the order depends only on the set of videos.
     """
 
     classes: tuple[str, ...]
@@ -34,14 +34,14 @@ class ClipIndex:
     ids: np.ndarray
     """Video ids, object array (N,)."""
     labels: tuple[tuple[int, ...], ...]
-    """Class indices per video; most data sets give one."""
+    """Labels per video; most data sets give one."""
     shards: np.ndarray
     """Index into ``frames_paths`` per video, int32 (N,)."""
     frames_first: np.ndarray
     """First frame within the frames shard, int64 (N,)."""
     motion_first: np.ndarray | None
     """First frame within the motion shard, int64 (N,); None if no motion is read."""
-    num_frames: np.ndarray
+    video_frames: np.ndarray
     """Frames per video, int64 (N,)."""
     heights: np.ndarray
     """Height of the stored frames, pixels, int32 (N,)."""
@@ -56,19 +56,19 @@ class ClipIndex:
     motion_bound: float
     """Motion values are clipped to ± this many pixels; 0 if no motion is read."""
     digest: str
-    """SHA-256 over what the index selects and what the shards hold."""
+    """SHA-256 over the selected videos and the shards' contents."""
     motion_stored: tuple[int, int, int] = FLOW_STORED
     """Channels of a motion frame, the byte of zero, and the bytes from there to the bound."""
     inputs: dict[Path | str, str] = field(default_factory=dict)
-    """The shards, as records name them: a pattern below the output root, and the digest of what it matches."""
+    """The shards as records name them: a pattern below the output root, and the digest of the files that match."""
     strengths: Strengths | None = None
-    """How strong the motion of each frame is, if that was asked for."""
+    """The strength of each frame's motion, if it was read."""
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def first(self, count: int) -> "ClipIndex":
-        """The first ``count`` videos alone, or all if there are fewer; another digest, of the same shards."""
+        """An index of the first ``count`` videos (or all, if there are fewer), with its own digest."""
         return replace(
             self,
             ids=self.ids[:count],
@@ -76,7 +76,7 @@ class ClipIndex:
             shards=self.shards[:count],
             frames_first=self.frames_first[:count],
             motion_first=None if self.motion_first is None else self.motion_first[:count],
-            num_frames=self.num_frames[:count],
+            video_frames=self.video_frames[:count],
             heights=self.heights[:count],
             widths=self.widths[:count],
             frames_per_second=self.frames_per_second[:count],
@@ -100,10 +100,10 @@ def _listed(layout: Layout, dataset: str, split: int, subset: str) -> pd.DataFra
 
 
 def kept_share(ids: Sequence[str], labels: Sequence[tuple[int, ...]], share: float) -> set[str]:
-    """A fixed part of each class (by a video's first label): at least one video, else the rounded share.
+    """A fixed part of each class (by a video's first label): the rounded share, but at least one video.
 
-    Videos are ranked by the SHA-256 of their ids, so that smaller parts lie within larger ones and no run, seed or
-    machine sees another part.
+    Videos are ranked by the SHA-256 of their ids, so that smaller parts lie within larger ones and every run, seed and
+    machine gets the same part.
 
     Args:
         ids: of the videos.
@@ -139,7 +139,7 @@ def build_index(
         frame_format: name of the frame format.
         motion: name of the motion kind, or None if only RGB is read.
         num_shards: the data set's number of shards.
-        split: official division, from 1.
+        split: official split, from 1.
         subset: ``train`` or ``validation``.
         with_strengths: read the strength tables beside the motion shards too.
         share: of the videos of each class that is kept, in (0, 1]; see ``kept_share``.
@@ -210,12 +210,12 @@ def build_index(
     if share < 1.0:
         kept = kept_share([row[0] for row in rows], [row[1] for row in rows], share)
         rows = [row for row in rows if row[0] in kept]
-    ids, labels, shards, frames_first, motion_firsts, num_frames, heights, widths, rates = zip(*rows, strict=True)
+    ids, labels, shards, frames_first, motion_firsts, video_frames, heights, widths, rates = zip(*rows, strict=True)
     inputs = _described(layout, frames_paths) | _described(layout, motion_paths)
     strengths = None
     if motion and with_strengths:
         tables = [layout.strength(dataset, frame_format, motion, name) for name in names]
-        strengths, digests = read_strengths(tables, ids, np.array(shards), np.array(num_frames))
+        strengths, digests = read_strengths(tables, ids, np.array(shards), np.array(video_frames))
         origins += digests
         inputs |= _described(layout, tables)
     return ClipIndex(
@@ -225,7 +225,7 @@ def build_index(
         shards=np.array(shards, dtype=np.int32),
         frames_first=np.array(frames_first, dtype=np.int64),
         motion_first=np.array(motion_firsts, dtype=np.int64) if motion else None,
-        num_frames=np.array(num_frames, dtype=np.int64),
+        video_frames=np.array(video_frames, dtype=np.int64),
         heights=np.array(heights, dtype=np.int32),
         widths=np.array(widths, dtype=np.int32),
         frames_per_second=np.array(rates, dtype=np.float64),

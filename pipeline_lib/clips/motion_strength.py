@@ -1,4 +1,4 @@
-"""Where a video moves enough for a motion clip: the strength tables that lie beside the motion shards."""
+"""Where a video moves enough for a motion clip, by the strength tables beside the motion shards."""
 
 import json
 from collections.abc import Sequence
@@ -21,17 +21,17 @@ class Strengths:
     first: np.ndarray
     """Position of each video's first frame in ``values``, int64 (N,)."""
 
-    def of_video(self, video: int, num_frames: int) -> np.ndarray:
-        """Strengths of one video's frames, float32 (num_frames,)."""
+    def of_video(self, video: int, video_frames: int) -> np.ndarray:
+        """Strengths of one video's frames, float32 (video_frames,)."""
         first = int(self.first[video])
-        return self.values[first : first + num_frames]
+        return self.values[first : first + video_frames]
 
 
 def strong_starts(strengths: np.ndarray, num_frames: int, stride: int, threshold: float) -> np.ndarray:
-    """Starts of the clips whose mean strength exceeds a threshold; of a video without any, its strongest clip's.
+    """Starts of the clips whose mean strength exceeds a threshold; if there is none, the start of the strongest clip.
 
-    MoDist, section 3.1: clips come only from "temporal regions with strong motion cues". What becomes of a video that
-    has none, it does not say; leaving it out would shrink the data set, so it gives its strongest region.
+    MoDist takes clips only from "temporal regions with strong motion cues" (section 3.1). It does not say what happens
+    to a video without such a region. Leaving it out would shrink the data set, so it gives its strongest region.
 
     Args:
         strengths: (T,) of the video's frames.
@@ -42,8 +42,8 @@ def strong_starts(strengths: np.ndarray, num_frames: int, stride: int, threshold
     Returns:
         int64, at least one, ascending; each in [0, latest_start].
     """
-    total = len(strengths)
-    starts = np.arange(latest_start(num_frames, stride, total) + 1)
+    video_frames = len(strengths)
+    starts = np.arange(latest_start(num_frames, stride, video_frames) + 1)
     if threshold <= 0.0:
         return starts
     if len(starts) == 1:
@@ -55,7 +55,7 @@ def strong_starts(strengths: np.ndarray, num_frames: int, stride: int, threshold
 
 
 def read_strengths(
-    paths: Sequence[Path], ids: Sequence[str], shards: np.ndarray, num_frames: np.ndarray
+    paths: Sequence[Path], ids: Sequence[str], shards: np.ndarray, video_frames: np.ndarray
 ) -> tuple[Strengths, list[str]]:
     """The strengths of an index's videos.
 
@@ -63,7 +63,7 @@ def read_strengths(
         paths: the tables, in shard order.
         ids: of the videos, in the index's order.
         shards: position in ``paths`` per video.
-        num_frames: frames per video.
+        video_frames: frames per video.
 
     Returns:
         The strengths, and the content digests of the tables that were read.
@@ -71,8 +71,8 @@ def read_strengths(
     Raises:
         UserError: a table is missing, damaged, or of another motion shard.
     """
-    first = np.concatenate([[0], np.cumsum(num_frames)[:-1]]).astype(np.int64)
-    values = np.zeros(int(num_frames.sum()), np.float32)
+    first = np.concatenate([[0], np.cumsum(video_frames)[:-1]]).astype(np.int64)
+    values = np.zeros(int(video_frames.sum()), np.float32)
     digests = []
     for shard in sorted(set(shards.tolist())):
         path = paths[shard]
@@ -87,7 +87,7 @@ def read_strengths(
         for video in np.flatnonzero(shards == shard).tolist():
             row = rows.get(ids[video])
             own = None if row is None else row.values.to_numpy()
-            if own is None or len(own) != int(num_frames[video]):
+            if own is None or len(own) != int(video_frames[video]):
                 raise UserError(f"{path} does not fit its motion shard ({ids[video]}): delete it and run again")
             values[first[video] : first[video] + len(own)] = own
     return Strengths(values, first), digests

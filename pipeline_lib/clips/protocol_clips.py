@@ -1,4 +1,4 @@
-"""The clips by which a protocol judges a video, read video after video; no list of them is ever held."""
+"""The clips by which a protocol judges a video, read video after video, so that no list of all clips is in memory."""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -12,8 +12,8 @@ from pipeline_lib.clips.sampling import ClipRequest, uniform_starts
 from pipeline_lib.configuration.experiments import Protocol
 from pipeline_lib.configuration.training import Sampling
 
-# One forward pass sees at most this many pixels (eight clips of 64 × 224²), and at most this many clips. The number
-# is fixed so that a clip's outputs never depend on where an evaluation was interrupted.
+# A forward pass gets at most this many pixels (eight clips of 64 × 224²) and this many clips. The limits are fixed, so
+# that a clip's outputs never depend on where an evaluation was interrupted.
 PIXELS_PER_BATCH = 8 * 64 * 224 * 224
 CLIPS_PER_BATCH = 64
 
@@ -34,15 +34,15 @@ def crop_places(num_crops: int, height: int, width: int) -> list[tuple[float, fl
 
 
 def video_requests(
-    protocol: Protocol, sampling: Sampling, video: int, total: int, height: int, width: int
+    protocol: Protocol, sampling: Sampling, video: int, video_frames: int, height: int, width: int
 ) -> list[ClipRequest]:
     """The clips of one video under a protocol: for each start its crops, in order.
 
     Args:
-        protocol: how many clips and crops; null values come from the recipe.
+        protocol: how many clips and crops; values that are None come from the recipe.
         sampling: the recipe's.
         video: row of the index.
-        total: frames of the video.
+        video_frames: frames of the video.
         height: of the stored frames, pixels.
         width: of the stored frames, pixels.
     """
@@ -50,10 +50,10 @@ def video_requests(
     num_frames = protocol.num_frames or sampling.num_frames
     if protocol.num_clips == "all_frames":
         # S3D-G and D3D: one clip of all frames. A video shorter than a training clip loops, as in training.
-        num_frames = max(num_frames, len(range(0, total, sampling.stride)))
+        num_frames = max(num_frames, len(range(0, video_frames, sampling.stride)))
         starts = [0]
     else:
-        starts = uniform_starts(protocol.num_clips, num_frames, sampling.stride, total)
+        starts = uniform_starts(protocol.num_clips, num_frames, sampling.stride, video_frames)
     return [
         ClipRequest(
             video=video,
@@ -77,7 +77,7 @@ class ProtocolClips(Dataset[Batch]):
     Args:
         index: the videos.
         protocol: which clips of each.
-        sampling: the recipe's, for what the protocol leaves open.
+        sampling: the recipe's, for values that the protocol does not set.
         modalities: what is read of a clip.
         rows: the videos that are judged; None takes all.
         clips_per_batch: at most so many clips in one batch, beside the limit of pixels.
@@ -100,18 +100,18 @@ class ProtocolClips(Dataset[Batch]):
         self._last: tuple[int, list[ClipRequest]] = (-1, [])
 
     def of(self, row: int) -> list[ClipRequest]:
-        """The clips of one video. The last video's are kept, since its clips are asked for one after the other."""
+        """The clips of one video. Those of the last video are kept, because they are requested one after the other."""
         if self._last[0] != row:
             index = self.index
-            shape = (int(index.num_frames[row]), int(index.heights[row]), int(index.widths[row]))
+            shape = (int(index.video_frames[row]), int(index.heights[row]), int(index.widths[row]))
             self._last = row, video_requests(self.protocol, self.sampling, row, *shape)
         return self._last[1]
 
     def batches(self, is_done: Callable[[int], bool] = lambda _: False) -> Iterator[list[Place]]:
         """Places in batches of equal clip length, within the limits of this module.
 
-        Batches go over the borders of videos. One is left out only when all its videos are done, so that the others
-        are computed in the batch that an uninterrupted run would have had.
+        A batch may hold clips of several videos. It is left out only if all its videos are done, so that the others are
+        computed in the same batch as in an uninterrupted run.
         """
         batch: list[Place] = []
         length = 0
@@ -132,7 +132,7 @@ class ProtocolClips(Dataset[Batch]):
         return self.__getitems__([place])
 
     def __getitems__(self, places: Sequence[Place]) -> Batch:
-        """A whole batch at once, so that nothing is copied to collate it."""
+        """A batch at once, so that nothing has to be copied together."""
         return self._reader.read([self.of(row)[clip] for row, clip in places])
 
     def loader(self, num_workers: int, device: torch.device, is_done: Callable[[int], bool]) -> "PlacedLoader":
@@ -141,7 +141,7 @@ class ProtocolClips(Dataset[Batch]):
 
 
 class _Noted(Sampler[list[Place]]):
-    """Batches as they are drawn; each is noted for the one who receives its clips."""
+    """Batches as they are drawn; each is noted for the receiver of its clips."""
 
     def __init__(self, batches: Iterator[list[Place]]) -> None:
         self.batches = batches

@@ -14,7 +14,7 @@ ORDER, AUGMENTATION, DROPOUT, INITIALISATION, COLOURS, VALIDATION, MOTION_VIEW =
 RECTANGLE_TRIES = 10
 
 # Numbers of a sample's AUGMENTATION stream: start, short side, vertical, horizontal, flip, label, then area and aspect
-# of ch try. All are always drawn in this order, so that one setting does not change the numbers of another.
+# of each try. All are always drawn in this order, so that one setting does not change the numbers of another.
 NUM_UNIFORM = 6 + 2 * RECTANGLE_TRIES
 
 

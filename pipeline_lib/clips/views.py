@@ -75,7 +75,7 @@ class PairedClips(Dataset[Batch]):
         """The motion clip of a view (0 the query's, 1 the key's)."""
         assert self.motion is not None
         index, motion = self.reader.index, self.motion
-        video_frames = int(index.num_frames[video])
+        video_frames = int(index.video_frames[video])
         if index.strengths is not None and motion.threshold > 0:
             own = index.strengths.of_video(video, video_frames)
             starts = strong_starts(own, motion.num_frames, motion.stride, motion.threshold)
@@ -95,7 +95,7 @@ class PairedClips(Dataset[Batch]):
     def visual_request(self, video: int, sample: int, view: int) -> ClipRequest:
         """The visual clip of a view (0 the query's, 1 the key's)."""
         index = self.reader.index
-        labels, video_frames = index.labels[video], int(index.num_frames[video])
+        labels, video_frames = index.labels[video], int(index.video_frames[video])
         shape = int(index.heights[video]), int(index.widths[video])
         uniform = generator(self.seed, AUGMENTATION, sample, 1 + view).random(NUM_UNIFORM)
         label = labels[0] if labels else -1

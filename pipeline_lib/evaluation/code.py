@@ -7,15 +7,15 @@ SHAPES_NO_ARTEFACT = True
 
 
 def evaluation_modules(network: str, task: str) -> list[str]:
-    """Of an evaluation: the stage, the task, and the module of the network, by its name in the catalogue."""
+    """The modules of an evaluation: the stage, the task, and that of the network, by its name in the catalogue."""
     return ["pipeline_lib.evaluation.runner", task_module(task), metrics_module(task), resolve(network)[0]]
 
 
 def retrieval_modules(network: str, task: str) -> list[str]:
-    """Of a retrieval."""
+    """The modules of a retrieval."""
     return ["pipeline_lib.evaluation.retrieval", task_module(task), resolve(network)[0]]
 
 
 def ensemble_modules(task: str) -> list[str]:
-    """Of an ensemble: no network computes anything."""
+    """The modules of an ensemble, which needs no network."""
     return ["pipeline_lib.evaluation.ensemble", combination_module(task), metrics_module(task)]

@@ -1,4 +1,4 @@
-"""The ensemble stage: the predictions of some runs combined, from their files alone; no network computes anything."""
+"""The ensemble stage: combines the predictions of some runs from their files, without a network."""
 
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ def evaluate_ensemble(specification: EnsembleSpecification, root: Path, output: 
         The content of ``metrics.json``.
 
     Raises:
-        UserError: a member's score file is missing, or the members do not fit together.
+        UserError: a member's score file is missing, or the members judge different videos or classes.
     """
     layout, task = Layout(root), specification.task
     scores, metrics = output / "scores.h5", output / "metrics.json"
@@ -47,7 +47,7 @@ def evaluate_ensemble(specification: EnsembleSpecification, root: Path, output: 
             },
             {path: content_digest(path) for path in members.values()},
             distribution_versions(["numpy", "h5py"]),
-            # The manifest, by which a comparison knows that two files judge the same videos.
+            # A comparison needs the manifest to know that two files judge the same videos.
             {key: value for key, value in named.get("inputs", {}).items() if key.startswith("manifests/")},
         ):
             return read_metrics(metrics)

@@ -1,4 +1,4 @@
-"""The classes of a video never seen before, by the stages that made the training's own frames and flow."""
+"""The classes of any video, from frames and flow that the training's own stages make."""
 
 import json
 import tempfile
@@ -31,7 +31,7 @@ VIDEO = "video"
 
 @dataclass(frozen=True)
 class Prediction:
-    """What some networks see in a video.
+    """The class of a video, as some networks predict it.
 
     Attributes:
         classes: class names.
@@ -52,7 +52,7 @@ class Prediction:
 
 
 def stored_frame_format(layout: Layout, specification: TrainingSpecification) -> FrameFormat | None:
-    """The frame format that a training saw, as its frames shards record it; None where they have been deleted.
+    """The frame format that a training saw, as its frames shards record it; None if they have been deleted.
 
     Raises:
         UserError: a shard is unreadable.
@@ -90,14 +90,14 @@ def _weights_below(layout: Layout) -> list[Path]:
 def _extract(
     video: Path, specification: TrainingSpecification, frames: FrameFormat, folder: Path, num_threads: int
 ) -> ClipIndex:
-    """Frames, and motion where the network sees it, of one video; as an index of one row."""
+    """Make a video's frames, and its motion if the network sees it; returns an index of one row."""
     write_json(folder / "list.json", {"videos": [{"id": VIDEO, "path": str(video.resolve())}]})
     frames_path, motion_path = folder / "frames.h5", folder / "motion.h5"
     frames_specification = FramesSpecification(
         dataset="predict",
         frame_format=specification.frame_format,
         frames=frames,
-        # A video that somebody asks about is looked at as far as it can be decoded.
+        # Use the frames that decode, even if the video is damaged.
         on_decode_error="keep",
     )
     extract_frames(frames_specification, folder / "list.json", frames_path, num_threads)
@@ -134,7 +134,7 @@ def _extract(
         shards=np.zeros(1, dtype=np.int32),
         frames_first=np.zeros(1, dtype=np.int64),
         motion_first=np.zeros(1, dtype=np.int64) if sees_flow else None,
-        num_frames=np.array([row.num_frames], dtype=np.int64),
+        video_frames=np.array([row.num_frames], dtype=np.int64),
         heights=np.array([row.height], dtype=np.int32),
         widths=np.array([row.width], dtype=np.int32),
         frames_per_second=np.array([row.frames_per_second]),
@@ -189,7 +189,7 @@ def predict(
             index = _extract(video, network.specification, frames, Path(folder), num_threads)
             probabilities = clip_probabilities(network, index, protocol)
         scores.append(probabilities.mean(axis=0))
-        num_clips, num_frames = len(probabilities), int(index.num_frames[0])
+        num_clips, num_frames = len(probabilities), int(index.video_frames[0])
     return Prediction(classes, np.mean(scores, axis=0), num_clips, num_frames)
 
 

@@ -1,4 +1,4 @@
-"""``metrics.json``: the figures of some predictions, with the counts and the manifest's digest behind them."""
+"""``metrics.json``: the figures of some predictions, with the counts and the manifest's digest."""
 
 import json
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from pipeline_lib.artefacts.atomic import write_json
 from pipeline_lib.errors import UserError
 
 NUM_NEIGHBOURS = 20
-"""Of the k-NN classification with a network's features."""
+"""Neighbours that vote in the k-NN classification."""
 
 
 def write_metrics(path: Path, record: Mapping[str, Any]) -> None:
@@ -18,7 +18,7 @@ def write_metrics(path: Path, record: Mapping[str, Any]) -> None:
 
 
 def read_metrics(path: Path, figure: str | None = None) -> dict[str, Any]:
-    """Read ``metrics.json`` or ``retrieval.json``; ``figure`` is one that it must hold.
+    """Read ``metrics.json`` or ``retrieval.json``; ``figure`` is a figure that it must hold.
 
     Raises:
         UserError: the file is missing or damaged.

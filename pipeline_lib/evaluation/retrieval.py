@@ -1,4 +1,4 @@
-"""Nearest-neighbour retrieval and k-NN classification with a network's features: what they are worth untrained.
+"""Nearest-neighbour retrieval and k-NN classification with a network's features, without a trained classifier.
 
 The protocol that self-supervised video networks report (Xu et al. 2019, "Self-supervised Spatiotemporal Learning via
 Video Clip Order Prediction", section 4.4; Han et al. 2020, CoCLR, section 4.3): every video is the mean of its clips'
@@ -51,7 +51,7 @@ def video_features(run: Judged, index: ClipIndex) -> np.ndarray:
     rows: dict[int, torch.Tensor] = {}
     with Progress(f"features {training.experiment}", len(index), "videos") as progress:
         for found in run.outputs(index, forward):
-            # One after the other: a video's sum must not depend on how clips are cut into batches.
+            # The clips are added one by one, because the sum must not depend on how they are divided into batches.
             rows[found.row] = functools.reduce(torch.add, found.outputs)
             progress.advance()
     unit: np.ndarray = F.normalize(torch.stack([rows[row] for row in range(len(index))]), dim=1).float().numpy()
@@ -103,10 +103,10 @@ def neighbour_figures(
 
 
 def retrieve(specification: EvaluationSpecification, root: Path, output: Path, num_threads: int) -> dict[str, Any]:
-    """Make ``retrieval.json`` of one run: its validation videos ask its training videos.
+    """Make ``retrieval.json`` of one run: each validation video looks for the nearest training videos.
 
     Args:
-        specification: the run and the protocol whose clips stand for a video.
+        specification: the run and the protocol whose clips represent a video.
         root: output root, where manifest, shards and weights lie.
         output: the file to write.
         num_threads: decoding processes beside a GPU.

@@ -1,6 +1,6 @@
-"""The evaluation stage: a trained network and a protocol in, what it predicts of every video and the figures out.
+"""The evaluation stage: a trained network predicts for every video under a protocol; figures are computed.
 
-Only what the network sees, and what the task compares it with, is read: an RGB network needs no motion shard.
+The stage reads only what the network sees and what the task compares with: an RGB network needs no motion shard.
 """
 
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ from pipeline_lib.tasks.outputs import Forward, VideoOutputs, video_outputs
 
 @dataclass(frozen=True)
 class Judged:
-    """A trained network and how it is looked at: what the stages ``evaluate`` and ``retrieve`` have in common.
+    """A trained network and how it is judged: what the stages ``evaluate`` and ``retrieve`` have in common.
 
     Attributes:
         specification: the run and the protocol.
@@ -44,7 +44,7 @@ class Judged:
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """What is read of a clip."""
+        """The modalities that are read of a clip."""
         return self.task.modalities(self.specification.training.modality)
 
     def index(self, subset: str) -> ClipIndex:
@@ -74,11 +74,11 @@ class Judged:
 
     @property
     def summary(self) -> Path:
-        """Of the manifest behind the videos."""
+        """Path of the manifest's summary."""
         return self.layout.summary(self.specification.training.dataset)
 
     def outputs(self, index: ClipIndex, forward: Forward, done: set[str] | None = None) -> Iterator[VideoOutputs]:
-        """What ``forward`` gives for the protocol's clips of each video that is not done."""
+        """The outputs of ``forward`` for the protocol's clips of each video that is not done."""
         known = done or set()
         clips = self.task.clips(
             index, self.specification.protocol, self.specification.training.recipe.sampling, self.modalities
@@ -89,7 +89,7 @@ class Judged:
             )
 
     def parameters(self, **indices: ClipIndex) -> dict[str, Any]:
-        """What a record says of the evaluation: parameters, and the digest of what each index selects."""
+        """Parameters of the evaluation for a record, with the digest of what each index selects."""
         training = self.specification.training
         return {
             "experiment": training.experiment,
@@ -105,20 +105,20 @@ class Judged:
         }
 
     def inputs(self, *indices: ClipIndex) -> dict[Path | str, str]:
-        """What is read: the manifest, the weights and the shards."""
+        """The inputs for a record: the manifest, the weights and the shards."""
         found: dict[Path | str, str] = {path: content_digest(path) for path in (self.summary, self.weights)}
         for index in indices:
             found |= index.inputs
         return found
 
     def versions(self) -> dict[str, str]:
-        """Of the tools that shape what is predicted."""
+        """Versions of the tools that influence predictions."""
         return torch_versions(self.trained.device.type) | distribution_versions(
             ["simplejpeg", "opencv-contrib-python-headless", "h5py", "numpy"]
         )
 
     def names(self) -> dict[str, Any]:
-        """The run as its figures name it."""
+        """The run's name in its figures."""
         training = self.specification.training
         return {
             "experiment": training.experiment,
@@ -142,13 +142,13 @@ def judged(specification: EvaluationSpecification, root: Path, num_threads: int)
     """
     layout = Layout(root)
     trained = load_run(layout, specification.training)
-    # A tiny evaluation on the CPU is over before a second process has started.
+    # A tiny evaluation on the CPU ends before another process has started.
     num_workers = num_threads if trained.device.type == "cuda" else 0
     return Judged(specification, layout, trained, load_task(specification.task), num_workers)
 
 
 def subset_counts(layout: Layout, dataset: str, split: int, subset: str, num_evaluated: int) -> dict[str, int]:
-    """What became of the videos that a list names: counts for ``metrics.json``.
+    """How many videos of a list were accepted, rejected and evaluated: counts for ``metrics.json``.
 
     Returns:
         ``listed``, ``accepted``, ``rejected``, ``missing`` (by the manifest), ``evaluated``, and
@@ -167,7 +167,7 @@ def subset_counts(layout: Layout, dataset: str, split: int, subset: str, num_eva
 
 
 def evaluate(specification: EvaluationSpecification, root: Path, output: Path, num_threads: int) -> dict[str, Any]:
-    """Make ``scores.h5`` and ``metrics.json`` of one run. Killed and started again, it goes on.
+    """Make ``scores.h5`` and ``metrics.json`` of one run. After a kill the same call continues.
 
     Args:
         specification: the run and the protocol.

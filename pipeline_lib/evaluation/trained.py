@@ -19,7 +19,7 @@ from pipeline_lib.training.weights import load_metadata
 
 @dataclass(frozen=True)
 class TrainedNetwork:
-    """A network in evaluation mode on its device, and what its weights file says of it.
+    """A network in evaluation mode on its device, with the metadata of its weights file.
 
     Attributes:
         network: frozen, ``channels_last_3d``.
@@ -37,14 +37,14 @@ class TrainedNetwork:
 
     @contextmanager
     def computing(self) -> Iterator[None]:
-        """Without gradients; on a GPU in the recipe's precision."""
+        """Computes without gradients, on a GPU in the recipe's precision."""
         mixed = self.device.type == "cuda" and self.specification.recipe.precision == "bfloat16"
         with torch.inference_mode(), torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=mixed):
             yield
 
 
 def load_trained(path: Path, wanted_device: str | None = None) -> TrainedNetwork:
-    """Build the network that a weights file holds; everything needed stands in its metadata.
+    """Build the network of a weights file from its metadata.
 
     Args:
         path: ``weights.safetensors`` of a run.
@@ -85,10 +85,10 @@ def load_run(layout: Layout, wanted: TrainingSpecification) -> TrainedNetwork:
             f"{wanted.experiment} {wanted.split}-{wanted.seed} ({wanted.model.name}): train it again."
         )
     if trained.device.type == "cpu":
-        # As in training: the order of float sums, and so the last bits, follow from the number of threads.
+        # As in training, the order of float sums and so the last bits depend on the number of threads.
         torch.set_num_threads(wanted.hardware.num_threads)
         torch.use_deterministic_algorithms(True)
-        # Deterministic mode would fill every new tensor, which finds bugs and costs time.
+        # By default deterministic mode fills every new tensor, which finds bugs but costs time.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     return trained
 

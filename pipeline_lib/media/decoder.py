@@ -22,7 +22,7 @@ _PIPE_BYTES = 1 << 20
 _F_SETPIPE_SZ = 1031
 _MARKER = b"FRAME\n"
 # Limited range (ITU-R BT.601): luma 16…235, chroma 128 ± 112. A JPEG has full range: 0…255, 128 ± 127.5. Chroma 16
-# gives actly 0.5, which processors round differently if they fuse multiply and add; the last term avoids that.
+# gives exactly 0.5, which processors round differently if they fuse multiply and add; the last term avoids that.
 _LUMA_SCALE, _CHROMA_SCALE = 255 / 219, 255 / 224
 _LUMA_SHIFT, _CHROMA_SHIFT = -16 * _LUMA_SCALE, 128 - 128 * _CHROMA_SCALE - 1 / 512
 # Something-Something v1 was cut into images at 12 frames a second (its readme).

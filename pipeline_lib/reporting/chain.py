@@ -1,7 +1,7 @@
 """The chain from a figure back to the annotation file: a walk over the artefacts' own records.
 
-Every record names its inputs by their paths below the output root, with the digests of what was read there. Each is
-held against what lies there now, so that the chain also tells where an input has changed since. The walk knows no
+Every record names its inputs by their paths below the output root, with the digests of what was read. Each is compared
+with what the path holds now, so that the chain also tells which inputs have changed since then. The walk knows no
 stage.
 """
 
@@ -32,7 +32,7 @@ class Link:
     Attributes:
         name: its path below the output root; of several files with a ``*``, and how many there are.
         facts: lines about it.
-        state: ``""``, or what does not hold (``changed since``, ``missing``).
+        state: ``""``, or what is wrong (``changed since``, ``missing``).
         inputs: what it was made from.
         record: the artefact's own record, the first file's: parameters, inputs, versions, digests.
     """
@@ -44,7 +44,7 @@ class Link:
     record: Record = field(default_factory=dict)
 
     def lines(self) -> list[str]:
-        """The chain as indented text; a branch that comes again is shown once."""
+        """The chain as indented text; a branch that occurs again is shown once."""
         return self._lines(0, set())
 
     def _lines(self, depth: int, shown: set[tuple[str, ...]]) -> list[str]:
@@ -108,7 +108,7 @@ def _counts(records: Sequence[Record]) -> list[str]:
 
 
 def _own_facts(path: Path, record: Record) -> list[str]:
-    """The figures of an evaluation; what weights of other people say of themselves."""
+    """The figures of an evaluation, or what imported weights say of their origin."""
     if path.suffix == ".json":
         figures = json.loads(path.read_text(encoding="utf-8")).get("metrics")
         return [", ".join(f"{name} {value}" for name, value in figures.items())] if isinstance(figures, dict) else []
@@ -127,12 +127,12 @@ class Chain:
         self._links: dict[tuple[str, Path, int], Link] = {}
 
     def link(self, name: str, paths: Sequence[Path], state: str = "") -> Link:
-        """The link of files that lie there, and everything behind them.
+        """The link of existing files, with everything behind them.
 
         Args:
             name: as shown, without the number of files.
             paths: one artefact, or those of one folder that were read together.
-            state: what does not hold of them.
+            state: what is wrong with them.
         """
         key = (name, paths[0], len(paths))
         if key not in self._links:
@@ -170,7 +170,7 @@ class Chain:
         return self.layout.key(path) or str(path)
 
     def _follow(self, name: str, named: Sequence[Mapping[str, str]], outside: Mapping[str, str]) -> list[Link]:
-        """The links of what records name; the inputs of several files are one link a folder."""
+        """The links of the inputs that records name; the inputs of several files are one link per folder."""
         if "*" not in name:
             return [self._input(key, value, outside.get(key)) for key, value in named[0].items()]
         folders: dict[Path, dict[str, str]] = defaultdict(dict)
@@ -186,7 +186,7 @@ class Chain:
         return links
 
     def _input(self, key: str, expected: str, place: str | None) -> Link:
-        """An input as it lies there now; one from outside the output root may be on another machine."""
+        """An input as it is now; an input from outside the output root may be on another machine."""
         path = Path(place) if place else self.layout.root / key
         paths = sorted(path.parent.glob(path.name)) if "*" in key else [path] if path.is_file() else []
         name = place or key
@@ -199,7 +199,7 @@ class Chain:
         return self.link(name, paths, f"changed since (it was {expected[:16]})" if changed else "")
 
     def _inputs(self, folder: Path, expected: Mapping[str, str], outside: Mapping[str, str]) -> Link:
-        """The inputs of several files that lie in one folder: what changed is told file by file."""
+        """The inputs of several files in one folder; changes are told file by file."""
         places = {key: self.layout.root / outside.get(key, key) for key in expected}
         there = [path for path in places.values() if path.is_file()]
         name = (folder / f"*{next(iter(places.values())).suffix}").as_posix()

@@ -1,4 +1,4 @@
-"""The modules of the report stage: the page, and what people see of each task."""
+"""The modules of the report stage: the page, and the presentation of each task."""
 
 from pipeline_lib.tasks import TASKS
 

@@ -1,4 +1,4 @@
-"""Everything that a report shows, read from the small artefacts of its experiments."""
+"""Reads everything that a report shows from the small artefacts of its experiments."""
 
 import json
 from collections import Counter
@@ -82,7 +82,7 @@ class Report:
 
 
 def read_curve(path: Path, label: str) -> Curve | None:
-    """A training log, or None if there is none. A line that a kill cut short is left out."""
+    """A training log, or None if there is none. An incomplete line is left out."""
     if not path.is_file():
         return None
     lines = []
@@ -100,12 +100,12 @@ def read_curve(path: Path, label: str) -> Curve | None:
 
 
 def _plain_reason(reason: str) -> str:
-    """The kind of a reason: what stands before its details, so that equal causes are counted together."""
+    """The part of a reason before its details, by which equal causes are counted together."""
     return reason.split(":")[0].strip() or "no reason recorded"
 
 
 def read_dataset(layout: Layout, name: str, split: int = 1) -> DatasetSummary:
-    """A data set's counts and what was rejected in it, from its manifest.
+    """A data set's counts and its rejected videos, from its manifest.
 
     Raises:
         UserError: manifest or summary are missing.

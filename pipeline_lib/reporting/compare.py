@@ -1,4 +1,4 @@
-"""Which differences a report shows, and what they are."""
+"""The differences that a report shows."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ BASELINE_STAGES = ("train_baseline", "pretrain")
 
 @dataclass(frozen=True)
 class Comparison:
-    """First − second on the videos that both judged, or why that cannot be said."""
+    """First − second on the videos that both judged, or why they cannot be compared."""
 
     first: Result
     second: Result
@@ -25,7 +25,7 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """The sign of the difference as the interval has it."""
+        """What the interval says about the sign of the difference."""
         if self.difference is None:
             return "not comparable"
         if self.difference.low > 0:
@@ -82,7 +82,7 @@ def compare(report: Report) -> list[Comparison]:
                     raise UserError(f"{first_name} and {second_name} have no split in common.")
                 if first.task != second.task:
                     raise UserError(f"{first_name} and {second_name} are judged by different tasks.")
-                # Splits judge different videos: each is a sample of its own, so the first split is compared.
+                # Splits judge different videos, so only the first split is compared.
                 split = pairs[0][0].split
                 chosen = [pair for pair in pairs if pair[0].split == split]
                 ours, theirs = [one.predictions for one, _ in chosen], [other.predictions for _, other in chosen]
@@ -95,7 +95,7 @@ def compare(report: Report) -> list[Comparison]:
 
 @dataclass(frozen=True)
 class TaughtBy:
-    """How far a student is from its teacher."""
+    """The distance of a student from its teacher."""
 
     student: str
     teacher: str
@@ -105,7 +105,7 @@ class TaughtBy:
 
 
 def teacher_distances(report: Report) -> list[TaughtBy]:
-    """Of every student whose teacher is in the report; a baseline stands beside it, to show what distillation did."""
+    """The distance of every student whose teacher is in the report, and of its baseline, which had no teacher."""
     rows = []
     for result in report.results:
         teacher_name = result.experiment.teacher

@@ -63,7 +63,7 @@ def training_curves(curves: dict[str, list[Curve]]) -> Markup:
                         _draw_curve(axes, curve, part, COLOURS[number % len(COLOURS)], label)
             axes.set_xlabel("step")
             axes.set_ylim(bottom=0)
-            # Room above the lines for the legend, which one line alone does not need.
+            # Space above the lines for the legend, which a single line does not need.
             axes.set_ylim(top=(1.3 if len(parts) > 1 else 1.08) * axes.get_ylim()[1])
             if len(parts) > 1:
                 axes.legend(loc="upper center", ncols=min(3, len(parts)), handlelength=1.2, columnspacing=1.2)
@@ -71,7 +71,7 @@ def training_curves(curves: dict[str, list[Curve]]) -> Markup:
 
 
 def training_accuracy(curves: dict[str, list[Curve]], quantity: str, label: str) -> Markup | None:
-    """A share of the training clips over the steps, a line per experiment; None where none is logged.
+    """A share of the training clips over the steps, a line per experiment; None if none is logged.
 
     Args:
         curves: logs by experiment.
@@ -99,7 +99,7 @@ def training_accuracy(curves: dict[str, list[Curve]], quantity: str, label: str)
 
 
 def differences(comparisons: Sequence[Comparison], figure_label: str) -> Markup | None:
-    """Each difference with its 95 % interval, in percentage points; None where there is none."""
+    """Each difference with its 95 % interval, in percentage points; None if there is none."""
     shown = [entry for entry in comparisons if entry.difference is not None]
     if not shown:
         return None

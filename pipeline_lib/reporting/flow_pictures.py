@@ -1,4 +1,4 @@
-"""Frames beside their motion, as small pictures inside the page."""
+"""Frames beside their motion, as small pictures in the page."""
 
 import base64
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Strip:
-    """Moments of one video: each a frame and the motion that leaves it."""
+    """Moments of one video: frames and the motion from each."""
 
     id: str
     labels: str
@@ -86,7 +86,7 @@ def motion_picture(values: np.ndarray, longest: float) -> np.ndarray:
 
 
 def _chosen(layout: Layout, dataset: str) -> pd.DataFrame:
-    """Accepted validation videos, one a class in turn, by id."""
+    """Accepted validation videos by id, one of each class in turn."""
     table = pd.read_parquet(layout.manifest(dataset), columns=["id", "labels", "subset_1", "status", "shard"])
     table = table[(table["status"] == "accepted") & (table["subset_1"] == "validation")].sort_values("id")
     table["label"] = [", ".join(labels) for labels in table["labels"]]
@@ -95,7 +95,7 @@ def _chosen(layout: Layout, dataset: str) -> pd.DataFrame:
 
 
 def gallery(layout: Layout, dataset: str, frame_format: str, motion: str) -> Gallery | None:
-    """Pictures of a data set's motion, or None where its shards have been deleted."""
+    """Pictures of a data set's motion, or None if its shards have been deleted."""
     strips: list[Strip] = []
     unit = "px"
     for row in _chosen(layout, dataset).itertuples():
@@ -140,7 +140,7 @@ def _strip(frames: Shard, motions: Shard, quantisation: Quantisation, id: str, l
 
 
 def galleries(report: Report) -> list[Gallery]:
-    """Pictures of every kind of motion that the report's experiments see or are taught from."""
+    """Pictures of every motion kind that the report's experiments or their teachers see."""
     places = dict.fromkeys(
         (experiment.dataset, experiment.frame_format, experiment.motion)
         for experiment in report.specification.experiments

@@ -37,7 +37,7 @@ DATA_FILES = ("page.html.j2", "page.css")
 
 
 def _cards(report: Report, comparisons: list[Comparison]) -> list[dict[str, str]]:
-    """The figures that a reader wants first: of each task the column by which rows are ranked."""
+    """The figures at the top: for each task the column by which rows are ranked."""
     cards = []
     for entry in comparisons[:2]:
         if entry.difference is None:
@@ -70,7 +70,7 @@ def _sections(report: Report, comparisons: list[Comparison]) -> list[Section]:
 
 
 def shown_artefacts(report: Report, shown: Sequence[Gallery]) -> list[Path]:
-    """What the page is made from, and of the shards behind it one of each kind: the others were made as it was."""
+    """The artefacts that the page is made from, and one shard of each kind, because the others were made alike."""
     paths = [*report.inputs, *(path for gallery in shown for strip in gallery.strips for path in strip.shards)]
     for path in tuple(paths):
         record = read_record(path) or {}
@@ -113,7 +113,7 @@ def page(report: Report, shown: Sequence[Gallery] = (), record: Record | None = 
     Args:
         report: what it shows.
         shown: pictures of motion.
-        record: of the page, which it carries where no reader sees it.
+        record: of the page, which holds it invisibly.
     """
     comparisons = compare(report)
     versions, origins = _origins(report.layout, shown_artefacts(report, shown))
@@ -163,7 +163,7 @@ def page(report: Report, shown: Sequence[Gallery] = (), record: Record | None = 
 
 
 def write_report(specification: ReportSpecification, root: Path, output: Path) -> Report:
-    """Write the page atomically, unless it was made from the same artefacts before; return what it shows.
+    """Write the page atomically, unless it exists already for the same artefacts; return what it shows.
 
     Args:
         specification: which experiments, and what people read about them.

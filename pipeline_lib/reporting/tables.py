@@ -1,4 +1,4 @@
-"""The result table: our figures, the paper's beside them, and marks where the two cannot be compared as they stand."""
+"""The result table: our figures beside the paper's, with marks where they cannot be compared directly."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -27,23 +27,23 @@ class Row:
     figures: dict[str, float]
     spread: dict[str, float | None]
     intervals: dict[str, tuple[float, float]]
-    """Of a figure in one run, per cent; where the task gives one."""
+    """Interval of a figure in one run, per cent, if the task has one."""
     num_runs: int
     num_videos: int
     num_listed: int
     paper_source: str
     paper: dict[str, float]
     marks: list[str]
-    """What keeps the figure from being the paper's; they stand at the paper's number."""
+    """Marks at the paper's number: what differs from the paper."""
     manifest_marks: list[str]
-    """That the row judges other videos than the first one; they stand at the row's name."""
+    """Marks at the row's name: it judges other videos than the first row."""
     best: bool = False
     paper_lines: list[str] = field(default_factory=list)
     """The paper's further figures, with their names."""
 
     @property
     def compared(self) -> str | None:
-        """The figure that ours and the paper's are compared by: the first one that the paper prints."""
+        """The figure that is compared with the paper's: the first one that the paper prints."""
         return next(iter(self.paper), None)
 
 
@@ -76,9 +76,9 @@ def modality_label(modality: str) -> str:
 
 
 def paper_of(experiment: ReportedExperiment, protocol: str) -> dict[str, Any]:
-    """What the paper prints of an experiment under a protocol.
+    """What the paper prints for an experiment under a protocol.
 
-    Its plain numbers belong to the experiment's first protocol; another one's stand under that protocol's name.
+    Plain numbers belong to the experiment's first protocol; those of another protocol stand under its name.
     """
     named = experiment.paper.get(protocol)
     if isinstance(named, dict):
@@ -93,7 +93,7 @@ def paper_numbers(paper: dict[str, Any], columns: Sequence[Column]) -> dict[str,
 
 
 def _differences_from_paper(result: Result, trainings: dict[str, dict[str, Any]]) -> list[str]:
-    """What keeps our number from being the paper's: what the experiment says itself, and what its artefacts show."""
+    """What differs from the paper: what the experiment says itself, and what its artefacts show."""
     stated = result.experiment.paper.get("differs", [])
     reasons = [stated] if isinstance(stated, str) else [str(reason) for reason in stated]
     counts = result.counts
@@ -124,7 +124,7 @@ def result_tables(report: Report) -> list[Table]:
         manifests = list(dict.fromkeys(run.metrics["manifest"] for result in chosen for run in result.runs))
         notes: dict[str, str] = {}
         rows = []
-        # The best of one manifest only: rows of another one are marked, not ranked.
+        # Only rows of one manifest are ranked; rows of another one are marked.
         comparable = [r for r in chosen if all(run.metrics["manifest"] == manifests[0] for run in r.runs)]
         highest = max((result.mean(headline) for result in comparable), default=None)
         for result in chosen:
@@ -207,7 +207,7 @@ def results_text(report: Report) -> str:
 
 
 def differences_text(comparisons: Sequence[Comparison]) -> str:
-    """The differences with their intervals for a terminal; empty where there are none."""
+    """The differences with their intervals for a terminal; empty if there are none."""
     lines = []
     for entry in comparisons:
         if entry.difference is None:

@@ -1,8 +1,8 @@
-"""A task: what is predicted of a sample, how it is kept, and how it is judged.
+"""A task: what is predicted for a sample, how predictions are stored, and how they are judged.
 
-The trainer, the loader, the stage `evaluate` and the report know this seam alone. Everything that belongs to one task
-stands in its folder: ``task.py`` predicts, ``metrics.py`` judges a file of predictions, ``combination.py`` makes an
-ensemble of several, ``presentation.py`` is what people see.
+The trainer, the loader, the stage `evaluate` and the report know only this interface. Everything that belongs to a task
+is in its folder: ``task.py`` predicts, ``metrics.py`` judges a file of predictions, ``combination.py`` combines several
+files to an ensemble, ``presentation.py`` shows the results.
 """
 
 import importlib
@@ -20,7 +20,7 @@ from pipeline_lib.tasks.outputs import Forward, VideoOutputs
 
 
 class PredictionPart(AbstractContextManager["PredictionPart"], Protocol):
-    """The file of predictions in the making; it goes on from the videos that an interrupted run had finished.
+    """An unfinished file of predictions, which continues after the videos that an interrupted run had finished.
 
     Attributes:
         done: ids of the videos that it holds.
@@ -31,7 +31,7 @@ class PredictionPart(AbstractContextManager["PredictionPart"], Protocol):
     resumed: int
 
     def append(self, id: str, found: VideoOutputs) -> None:
-        """Keep what was predicted of one video; when this returns, a kill of the process does not lose it."""
+        """Store the predictions for one video; when this returns, a kill of the process does not lose them."""
         ...
 
     def finish(self, index: ClipIndex, subset: str, record: Record) -> None:
@@ -45,7 +45,7 @@ class Task(Protocol):
     name: str
 
     def modalities(self, seen: str) -> tuple[str, ...]:
-        """What a batch must hold of a clip, beside what the network sees: the target may be another modality."""
+        """The modalities that a batch must hold: what the network sees, and what the task compares with."""
         ...
 
     def clips(self, index: ClipIndex, *arguments: Any, **options: Any) -> ProtocolClips:
@@ -53,7 +53,7 @@ class Task(Protocol):
         ...
 
     def forward(self, network: nn.Module, seen: str) -> Forward:
-        """From a batch of clips to one prediction a clip, on the CPU.
+        """From a batch of clips to one prediction per clip, on the CPU.
 
         Args:
             network: in evaluation mode.
@@ -75,18 +75,18 @@ class Task(Protocol):
         ...
 
     def open_part(self, final: Path, origin: str, classes: Sequence[str]) -> PredictionPart:
-        """The file of predictions in the making; ``origin`` is the digest of what it is made from."""
+        """The unfinished file of predictions; ``origin`` is the digest of what it is made from."""
         ...
 
     def sums(self, index: ClipIndex, found: Iterable[VideoOutputs]) -> dict[str, float]:
         """Figures of a validation during training, summed over videos, by the code that judges a file.
 
-        ``loss`` is the one that the best checkpoint is chosen by.
+        ``loss`` decides which checkpoint is the best.
         """
         ...
 
 
 def load_task(name: str) -> Task:
-    """A task by its name: that of a folder of ``pipeline_lib/tasks``."""
+    """A task by its name, which is that of a folder in ``pipeline_lib/tasks``."""
     task: Task = importlib.import_module(f"pipeline_lib.tasks.{name}.task").TASK
     return task

@@ -1,7 +1,7 @@
-"""How drawings look that go into a page: inline SVG, whose ink follows the page's light or dark theme.
+"""Drawings in a page: inline SVG whose colours follow the page's light or dark theme.
 
-Text and axes are drawn in one marker colour, which is replaced by ``currentColor``; the lines' colours are readable on
-both grounds. No dates and no random ids: equal data gives equal bytes.
+Text and axes are drawn in a marker colour, which ``currentColor`` replaces; the lines' colours are readable on light
+and dark. There are no dates and no random ids, so that equal data gives equal bytes.
 """
 
 import io
@@ -13,7 +13,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 INK = "#010203"
-# Okabe & Ito's colours for the colour-blind, darkened or lightened to be seen on white and on near-black alike.
+# Okabe & Ito's colours for the colour-blind, made darker or lighter to be readable on white and on near-black.
 COLOURS = ("#3b82d6", "#e0782f", "#2e9e6b", "#c05bb5", "#c9a227", "#d1495b", "#5fb3d9", "#8a8f98")
 
 STYLE: Any = {
@@ -39,7 +39,7 @@ STYLE: Any = {
 
 
 def svg(figure: Figure, name: str, description: str) -> Markup:
-    """The figure as an SVG element that fits the page's width; ``description`` is read to those who cannot see it."""
+    """The figure as an SVG element that fits the page's width; screen readers read ``description``."""
     buffer = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})

@@ -1,4 +1,4 @@
-"""The modules of a task by its name, and what it does with files of predictions alone, without network or clip."""
+"""The modules of a task by its name, and what it does with files of predictions without a network."""
 
 import importlib
 from collections.abc import Callable, Mapping
@@ -24,7 +24,7 @@ def combination_module(task: str) -> str:
 
 
 def figures_of(task: str, predictions: Path) -> dict[str, Any]:
-    """What ``metrics.json`` says of a file of predictions: ``metrics`` (name → number), counts, and the rest.
+    """The content of ``metrics.json`` for a file of predictions: ``metrics`` (name → number), counts, and the rest.
 
     Raises:
         UserError: the file cannot be read, or holds nothing to judge.
@@ -37,6 +37,6 @@ def combine(task: str, members: Mapping[str, Path], output: Path, record: Record
     """Write the predictions of an ensemble from its members' files.
 
     Raises:
-        UserError: the members do not fit together.
+        UserError: the members judge different videos or classes.
     """
     importlib.import_module(combination_module(task)).combine(members, output, record)

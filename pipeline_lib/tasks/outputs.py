@@ -1,4 +1,4 @@
-"""A network's outputs for the clips of many videos, handed on video by video: the core of everything that judges."""
+"""A network's outputs for the clips of many videos, yielded video by video, for everything that judges a network."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -14,9 +14,9 @@ Forward = Callable[[dict[str, torch.Tensor]], Any]
 
 
 class VideoOutputs(NamedTuple):
-    """What a network gave for the clips of one video.
+    """A network's outputs for the clips of one video.
 
-    ``row`` is the video's in the index; ``requests`` its clips, the ``num_crops`` crops of one start behind each other;
+    ``row`` is the video's in the index; ``requests`` its clips, the ``num_crops`` crops of one start after each other;
     ``outputs`` one output a clip, in the same order.
     """
 
@@ -33,14 +33,14 @@ def video_outputs(
     num_workers: int = 0,
     is_done: Callable[[int], bool] = lambda _: False,
 ) -> Iterator[VideoOutputs]:
-    """Compute the clips' outputs, at most a batch of them ahead of what is handed on.
+    """Compute the clips' outputs, at most a batch ahead of the video that is yielded.
 
     Args:
         clips: which videos, and which clips of each.
         forward: computes a batch.
         device: where it computes.
         num_workers: processes that decode; 0 decodes in this one.
-        is_done: whether a video (by its row) is left out. It may be computed all the same, beside others in its batch.
+        is_done: whether a video (by its row) is left out. It is computed all the same if others of its batch are not.
     """
     waiting: dict[int, list[Any]] = {}
     for places, batch in clips.loader(num_workers, device, is_done):

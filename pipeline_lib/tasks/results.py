@@ -1,4 +1,4 @@
-"""What people see of a task: results over runs, and what a task says and draws of them."""
+"""How results are shown: an experiment's results over its runs, and what a task writes and draws about them."""
 
 import importlib
 from collections.abc import Mapping, Sequence
@@ -43,7 +43,7 @@ class Result:
 
     @property
     def task(self) -> str:
-        """What the networks were judged by."""
+        """The task by which the networks were judged."""
         return str(self.runs[0].metrics["task"])
 
     def mean(self, figure: str) -> float:
@@ -62,7 +62,7 @@ class Result:
 
     @property
     def counts(self) -> dict[str, int]:
-        """What became of the listed videos, of the first run."""
+        """How many videos were listed, rejected, missing and evaluated, in the first run."""
         return dict(self.runs[0].metrics.get("counts", {}))
 
 
@@ -74,7 +74,7 @@ class Column:
         name: in ``metrics.json``; a share in [0, 1], shown in per cent.
         label: as the papers call it.
         interval: names of the figures that bound it in one run, or None.
-        printed: whether a paper prints it, so that ours can stand beside.
+        printed: whether papers print it.
     """
 
     name: str
@@ -100,7 +100,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the report: the anchor and the words of its link, and its HTML."""
+    """A part of the report: the anchor and the text of its link, and its HTML."""
 
     anchor: str
     title: str
@@ -108,10 +108,10 @@ class Section:
 
 
 class Presentation(Protocol):
-    """What people see of one task.
+    """How the results of a task are shown.
 
     Attributes:
-        columns: of the result table. By the first one rows are ranked, compared and put on top of the page.
+        columns: of the result table. The first one ranks and compares rows and stands at the top of the page.
         legend: what the columns mean, in a few sentences.
     """
 
@@ -123,7 +123,7 @@ class Presentation(Protocol):
         ...
 
     def difference(self, first: Sequence[Path], second: Sequence[Path], names: tuple[str, str]) -> Difference:
-        """The paired difference of the first column between two experiments, one file of predictions a run.
+        """The paired difference of the first column between two experiments; each run has a file of predictions.
 
         Raises:
             UserError: the files do not judge the same videos.
@@ -149,7 +149,7 @@ class Presentation(Protocol):
 
 
 def load_presentation(task: str) -> Presentation:
-    """What people see of a task, by its name."""
+    """The presentation of a task, by its name."""
     presentation: Presentation = importlib.import_module(presentation_module(task)).PRESENTATION
     return presentation
 
@@ -160,7 +160,7 @@ def presentation_module(task: str) -> str:
 
 
 def signed(value: float) -> str:
-    """A difference with one decimal, its sign as typeset (−, not a hyphen)."""
+    """A difference with one decimal and a true minus sign (−, not a hyphen)."""
     return f"{value:+.1f}".replace("-", "−")
 
 
@@ -169,8 +169,8 @@ def bootstrap_mean(
 ) -> tuple[float, float]:
     """Percentile bootstrap interval of a mean (Efron & Tibshirani 1993, section 13.3).
 
-    Drawing N values with replacement is the same as drawing how often each distinct value comes (a multinomial),
-    which needs memory for the distinct values only.
+    Drawing N values with replacement is the same as drawing how often each distinct value occurs (a multinomial). That
+    needs memory only for the distinct values.
 
     Args:
         values: (N,) paired differences, one a video.

@@ -42,7 +42,7 @@ class MetricsLog:
     def write(self, step: int, values: Mapping[str, float], timed: Mapping[str, float]) -> None:
         """Log one line; ``timed`` (rates, memory) goes to TensorBoard only."""
         # Lines are kept until the next checkpoint. What a killed run writes after its checkpoint is cut off anyway, and
-        # so t is full for a while loses no line.
+        # so a disk that is full for a while loses no line.
         self._pending += (json.dumps({"step": step, **values}) + "\n").encode()
         try:
             if self._writer is not None:

@@ -30,9 +30,10 @@ class Tile:
     num_warps: int
 
 
-# The first is used where nothing can be timed: it fits into the registers on every card (124 a thread on sm_90) and eps
-# warps of a multiprocessor busy. A larger tile loses less to its halo (66 % of 64 × 64 is written, 58 % of 32 × ) but
-# es not fit: it spills 20 bytes a thread with 16 warps and 40 with 8. Smaller tiles give more blocks.
+# The first is used where nothing can be timed: it fits into the registers on every card (124 a thread on sm_90) and
+# keeps 16 warps of a multiprocessor busy. A larger tile loses less to its halo (66 % of 64 × 64 is written,
+# 58 % of 32 × 64) but does not fit: it spills 20 bytes a thread with 16 warps and 40 with 8. Smaller tiles give more
+# blocks.
 TILES = (Tile(32, 64, 5, 16), Tile(64, 64, 6, 16), Tile(64, 64, 6, 8), Tile(32, 64, 5, 8), Tile(32, 32, 4, 4))
 BLOCK = 256
 _CHOSEN: dict[torch.device, Tile] = {}

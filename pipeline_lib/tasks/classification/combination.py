@@ -1,9 +1,9 @@
 """Ensembles from score files alone: the mean of the members' softmax scores (D3D, section 5.3).
 
 The result is a score file of the same format: its logits are the logarithms of the averaged probabilities, so that
-their softmax is that average. Where all members hold the same clips it keeps them, and Clip@1 of the ensemble is
-defined; where members were evaluated on other clips (networks of different clip lengths) it holds one row a video,
-with start −1.
+their softmax is that average. If all members hold the same clips, it keeps them, and Clip@1 of the ensemble is defined.
+If the members were evaluated on different clips (networks of different clip lengths), it holds one row per video, with
+start −1.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -63,7 +63,7 @@ def combine(files: Mapping[str, Path], output: Path, record: Record) -> None:
     """Write the mean of the members' softmax scores as a score file, some thousand clips at a time.
 
     Args:
-        files: name → score file, at least two. A name may not come twice, a file may (its weight doubles).
+        files: name → score file, at least two. A file may occur twice under two names; it then counts twice.
         output: the score file.
         record: of the result.
 
@@ -83,7 +83,7 @@ def combine(files: Mapping[str, Path], output: Path, record: Record) -> None:
 
     def of_videos() -> Iterator[Clips]:
         tiny = np.finfo(np.float64).tiny
-        # The members have clips of their own, but the same videos: one at a time keeps them in step.
+        # The members have different clips but the same videos, so they are combined video by video.
         for rows in zip(*(_each_video(scores) for scores in members.values()), strict=True):
             logs = [
                 log_softmax(np.log(np.maximum(row, tiny)))[None, order] for row, order in zip(rows, orders, strict=True)

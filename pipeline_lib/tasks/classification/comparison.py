@@ -1,4 +1,4 @@
-"""Two evaluations side by side: paired difference with its interval, and the distance of student and teacher."""
+"""Compares two evaluations: paired difference with its interval, and the distance of student and teacher."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -36,15 +36,15 @@ def _require_same_videos(first: Scores, second: Scores, names: tuple[str, str]) 
 def paired_difference(
     first: Sequence[Scores], second: Sequence[Scores], names: tuple[str, str] = ("the first", "the second")
 ) -> Difference:
-    """Video@1 of the first minus that of the second, paired by video (and by run where there are several seeds).
+    """Video@1 of the first minus that of the second, paired by video (and by run if there are several seeds).
 
-    The interval is over the videos: of each video the differences of all pairs of runs are averaged first, then
-    videos are drawn with replacement. It says how far the difference depends on which videos were evaluated.
+    The interval is over the videos: the differences of all pairs of runs are averaged for each video, then videos are
+    drawn with replacement. It tells how the difference depends on which videos were evaluated.
 
     Args:
-        first: score files of one experiment, one a run.
+        first: score files of one experiment, one per run.
         second: those of the other, in the same order of runs.
-        names: what to call them in an error.
+        names: of the experiments, for messages.
 
     Raises:
         UserError: the files do not judge the same videos.
@@ -102,9 +102,9 @@ def per_class_differences(first: Scores, second: Scores) -> list[ClassDifference
 
 @dataclass(frozen=True)
 class Distance:
-    """How far a student is from its teacher, over the clips of both.
+    """The distance of a student from its teacher, over the clips of both.
 
-    After big_vision's ``evaluators/proj/distill/distance.py``, which reports the same three.
+    big_vision's ``evaluators/proj/distill/distance.py`` reports the same three numbers.
 
     Attributes:
         mse: mean squared difference of the logits over clips and classes (D3D, equation 2 as a mean).

@@ -1,4 +1,4 @@
-"""Figures of one evaluation, computed from its score file alone.
+"""Figures of one evaluation, computed from its score file.
 
 A video's score is the mean over its clips of their softmax (D3D, section 5.1; R(2+1)D, section 4: "Video@1 … averaging
 clip predictions"). A video with several labels counts as correct when the prediction is one of them (Hit@k of
@@ -50,7 +50,7 @@ def hits(probabilities: np.ndarray, targets: Sequence[Sequence[int]], k: int) ->
     Args:
         probabilities: (N, num_classes), or logits.
         targets: the label indices of each row.
-        k: how many classes count; more than there are means all.
+        k: how many classes count; a number above the number of classes means all.
 
     Returns:
         bool (N,).
@@ -70,7 +70,7 @@ def hits(probabilities: np.ndarray, targets: Sequence[Sequence[int]], k: int) ->
 
 def wilson_interval(num_correct: int, num_trials: int) -> tuple[float, float]:
     """Wilson's 95 % score interval of a proportion, within [0, 1]."""
-    # Imported here: scipy.stats takes seconds to load, and most commands only read figures.
+    # Imported here, because scipy.stats takes seconds to load and most commands only read figures.
     from scipy.stats import binomtest
 
     interval = binomtest(num_correct, num_trials).proportion_ci(0.95, method="wilson")
@@ -96,7 +96,7 @@ def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray, num_
 
 @dataclass(frozen=True)
 class ClassAccuracy:
-    """One class: how many videos carry it, and how many of them are recognised as it."""
+    """One class: how many videos have it as a label, and how many of them are recognised."""
 
     name: str
     num_videos: int
@@ -122,7 +122,7 @@ def mean_probabilities(scores: Scores) -> Iterator[tuple[slice, np.ndarray]]:
 
 
 def figures(predictions: Path) -> dict[str, Any]:
-    """What ``metrics.json`` says of a score file: accuracies of clips, videos and classes, calibration, counts.
+    """The content of ``metrics.json`` for a score file: accuracies of clips, videos and classes, calibration, counts.
 
     Raises:
         UserError: the file cannot be read, or holds no video.
@@ -141,7 +141,7 @@ def figures(predictions: Path) -> dict[str, Any]:
 
 
 class Evaluation:
-    """The figures of some scores. One pass over the clips keeps a few numbers of each video.
+    """The figures of some scores, from one pass over the clips that keeps a few numbers per video.
 
     Args:
         scores: of at least one video.

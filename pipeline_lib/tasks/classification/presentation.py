@@ -1,4 +1,4 @@
-"""What people see of classification: accuracies, classes, confusion."""
+"""How results of classification are shown: accuracies, classes, confusion."""
 
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -58,7 +58,7 @@ class ClassificationPresentation:
         return paired_difference([ScoreFile(path) for path in first], [ScoreFile(path) for path in second], names)
 
     def distance(self, student: Path, teacher: Path) -> dict[str, float]:
-        """How far the logits are apart, on the same clips."""
+        """The distance of the logits on the same clips."""
         distance = student_teacher_distance(ScoreFile(student), ScoreFile(teacher))
         return {
             "Mean squared error": round(distance.mse, 3),

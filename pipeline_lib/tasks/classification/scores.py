@@ -3,8 +3,8 @@
 Layout of ``scores.h5``: ``clips/video`` int32 (row of the video), ``clips/start`` int64 (first frame), ``clips/crop``
 int8, ``clips/logits`` float32 (num_clips, num_classes), sorted by video, start and crop; ``videos/id``,
 ``videos/subset`` and the labels as ``videos/label_offsets`` and ``videos/label_indices``; ``classes`` and
-``provenance`` as JSON. Sports-1M's logits (100 clips of 226,000 videos) are 44 GB: nothing here holds those of more
-than some thousand clips.
+``provenance`` as JSON. Sports-1M's logits (100 clips of 226,000 videos) are 44 GB, so nothing here holds those of
+more than some thousand clips.
 """
 
 import json
@@ -27,7 +27,7 @@ CLIPS_AT_A_TIME = 1 << 14
 
 @dataclass(frozen=True)
 class LabelledVideo:
-    """A video as the evaluation sees it: its id, the subset it belongs to, and the names of its classes."""
+    """An evaluated video: its id, its subset, and the names of its classes."""
 
     id: str
     subset: str
@@ -48,7 +48,7 @@ class Clips(NamedTuple):
 
 
 class Scores(Protocol):
-    """The scores of some videos, wherever they lie.
+    """The scores of some videos, in memory or in a file.
 
     Attributes:
         videos: the evaluated videos, sorted by id.
@@ -63,7 +63,7 @@ class Scores(Protocol):
     record: Record
 
     def read(self, first: int, last: int) -> Clips:
-        """Clips ``first`` … ``last − 1`` of all."""
+        """Clips ``first`` … ``last − 1``."""
         ...
 
 
@@ -75,7 +75,7 @@ def pieces(scores: Scores) -> Iterator[Clips]:
 
 
 def video_pieces(scores: Scores) -> Iterator[tuple[slice, Clips]]:
-    """All clips, those of as many whole videos at a time as make some thousand clips, with the rows of these videos."""
+    """All clips in pieces of some thousand, each of whole videos, with the rows of these videos."""
     ends = np.cumsum(scores.counts)
     first = clip = 0
     while first < len(ends):
@@ -124,7 +124,7 @@ def same_clips(first: Scores, second: Scores) -> bool:
 
 
 class MemoryScores:
-    """Scores in memory: of a validation during training, or made by hand.
+    """Scores in memory, for example of a validation during training.
 
     Args:
         videos: sorted by id.
@@ -152,7 +152,7 @@ class MemoryScores:
             raise ValueError("every video of a score file has at least one clip")
 
     def read(self, first: int, last: int) -> Clips:
-        """Clips ``first`` … ``last − 1`` of all."""
+        """Clips ``first`` … ``last − 1``."""
         return Clips(*(column[first:last] for column in self._clips))
 
 
@@ -160,7 +160,7 @@ class ScoreFile:
     """A score file, whose logits stay on the disk.
 
     Raises:
-        UserError: the file is missing or is no score file; the message says which stage makes it.
+        UserError: the file is missing or is not a score file; the message says which stage makes it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -187,7 +187,7 @@ class ScoreFile:
             ) from error
 
     def read(self, first: int, last: int) -> Clips:
-        """Clips ``first`` … ``last − 1`` of all."""
+        """Clips ``first`` … ``last − 1``."""
         with h5py.File(self.path, "r") as file:
             clips = file["clips"]
             return Clips(*(clips[name][first:last] for name in ("video", "start", "crop", "logits")))
@@ -248,14 +248,14 @@ def write_scores(
             group.create_dataset("subset", data=subsets, dtype=text)
             group.create_dataset("label_offsets", data=offsets)
             group.create_dataset("label_indices", data=np.array([one for own in labels for one in own], np.int32))
-            # Data sets, not attributes: HDF5 limits an attribute to 64 kB, which a long list of classes exceeds.
+            # These are data sets, because HDF5 limits an attribute to 64 kB, which a long list of classes exceeds.
             stored = {**record, "content": content.hexdigest()}
             for name, value in (("classes", list(classes)), ("provenance", stored)):
                 file.create_dataset(name, data=json.dumps(value, sort_keys=True, ensure_ascii=False), dtype=text)
 
 
 class ScoresPart:
-    """A score file in the making, which goes on from the videos that an interrupted run had finished.
+    """An unfinished score file, which continues after the videos that an interrupted run had finished.
 
     Use under ``artefact_lock(final)``.
 

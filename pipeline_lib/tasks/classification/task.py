@@ -35,7 +35,7 @@ def _labelled(index: ClipIndex, row: int, subset: str) -> LabelledVideo:
 
 
 class ClassificationPart:
-    """A score file in the making."""
+    """An unfinished score file."""
 
     def __init__(self, final: Path, origin: str, classes: Sequence[str]) -> None:
         self.classes = tuple(classes)
@@ -63,7 +63,7 @@ class Classification:
     name = "classification"
 
     def modalities(self, seen: str) -> tuple[str, ...]:
-        """The target is a label: nothing but what the network sees."""
+        """Only what the network sees, because the target is a label."""
         return (seen,)
 
     def clips(self, index: ClipIndex, *arguments: Any, **options: Any) -> ProtocolClips:
@@ -85,11 +85,11 @@ class Classification:
         if unknown:
             raise UserError(
                 f"{origin}: it was trained on {len(known)} classes; the data set has {unknown[0]!r} ({len(unknown)} "
-                "such), which it does not know. Its manifest changed since: train it again."
+                "such), which it does not know. The manifest has changed since then: train it again."
             )
 
     def open_part(self, final: Path, origin: str, classes: Sequence[str]) -> ClassificationPart:
-        """A score file in the making."""
+        """An unfinished score file."""
         return ClassificationPart(final, origin, classes)
 
     def sums(self, index: ClipIndex, found: Iterable[VideoOutputs]) -> dict[str, float]:

@@ -76,7 +76,7 @@ def test_a_clip_is_the_stored_pixels(packed):
 def test_short_videos_loop_and_reversal_plays_backwards(packed):
     index = index_of(packed)
     reader = ClipReader(index, ("rgb", "flow"))
-    video = int(np.flatnonzero(index.num_frames == 5)[0])
+    video = int(np.flatnonzero(index.video_frames == 5)[0])
     forwards = reader.read([ClipRequest(video, 0, 12, crop=32, short_side=36)])
     backwards = reader.read([ClipRequest(video, 0, 12, crop=32, short_side=36, reverse=True)])
     for name in ("rgb", "flow"):

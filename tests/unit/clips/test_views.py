@@ -67,7 +67,7 @@ def test_the_table_holds_the_mean_of_every_frame(packed, index):
     # A square of 14 × 14 in 36 × 48 moves by 2 pixels along one of two axes; the bound is 4.
     expected = 14 * 14 / (36 * 48) * (2 / 4) / 2
     for video in range(len(index)):
-        own = index.strengths.of_video(video, int(index.num_frames[video]))
+        own = index.strengths.of_video(video, int(index.video_frames[video]))
         assert own == pytest.approx(expected, rel=0.15)
         assert own.dtype == np.float32
 
@@ -89,7 +89,7 @@ def with_burst(index: ClipIndex, first: int, last: int) -> ClipIndex:
     assert index.strengths is not None
     values = np.zeros_like(index.strengths.values)
     for video, position in enumerate(index.strengths.first.tolist()):
-        assert first <= last < index.num_frames[video]
+        assert first <= last < index.video_frames[video]
         values[position + first : position + last + 1] = 0.5
     changed = {**index.__dict__, "strengths": Strengths(values, index.strengths.first)}
     return ClipIndex(**changed)
@@ -101,7 +101,7 @@ def test_motion_clips_come_from_where_there_is_motion(index):
     free, starts = paired(burst), set()
     for sample in range(64):
         for request in clips.requests(sample)[1]:
-            own = burst.strengths.of_video(request.video, int(burst.num_frames[request.video]))
+            own = burst.strengths.of_video(request.video, int(burst.video_frames[request.video]))
             assert own[frame_indices(request.start, 3, 2, len(own))].mean() > 0.2
         starts |= {request.start for request in free.requests(sample)[1]}
     assert min(starts) < 3 and max(starts) > 10
