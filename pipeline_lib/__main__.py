@@ -20,12 +20,12 @@ def command_names() -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return its exit status (2 for a problem that the user can mend)."""
+    """Run one command; return its exit status (2 for a problem that the user can fix)."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    # Before torch loads OpenMP: threads that wait by spinning make two jobs on the same cores crawl.
+    # Set before torch loads OpenMP, because threads that spin while they wait slow down other jobs on the same cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     names = command_names()
-    # Only the chosen command is imported: torch takes seconds.
+    # Only the chosen command is imported, because torch takes seconds.
     chosen = [words[0]] if words and words[0] in names else names
     parser = argparse.ArgumentParser(prog="python -m pipeline_lib", description="From video to distilled networks.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

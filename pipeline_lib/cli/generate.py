@@ -23,7 +23,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         specification = ManifestSpecification.model_validate_json(options.specification)
     except ValidationError as error:
-        raise UserError(f"--specification is no valid ManifestSpecification: {error}") from error
+        raise UserError(f"--specification is not a valid ManifestSpecification: {error}") from error
     if specification.dataset.generated is None:
         raise UserError(
             f"dataset {specification.name}: format `generated` needs a section `generated` (family, num_train, …); "

@@ -80,8 +80,8 @@ def _decoded(
                 out[position] = out[earlier]
     except ValueError as error:
         raise UserError(
-            f"{what}: a stored frame is no valid JPEG ({error}). Delete the shard and run the same target again: "
-            "Snakemake makes it anew."
+            f"{what}: a stored frame is not a valid JPEG ({error}). Delete the shard and run the same target again: "
+            "Snakemake makes it again."
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Are the data there that a target or a manifest needs? Said before anything is read, in one message."""
+"""Checks that the data of a target or a manifest exist; one message lists what is missing, before anything runs."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -11,7 +11,7 @@ DOCUMENT = "docs/configuration.md (section “Your own data”)"
 
 
 def missing_data(name: str, dataset: Dataset) -> list[str]:
-    """What keeps a data set from being read: one line a key, with what was looked for and where."""
+    """Why a data set cannot be read: one line per key, with what was looked for and where."""
     if dataset.format == "generated":
         return []
     key = f"datasets.{name}"
@@ -33,7 +33,7 @@ def missing_data(name: str, dataset: Dataset) -> list[str]:
     for list_name, value in (("ids", dataset.filter.ids), ("classes", dataset.filter.classes)):
         if value is not None and not Path(value).is_file():
             problems.append(f"{key}.filter.{list_name} is {value!r}: {absent(value)}")
-    # A list that is trusted needs no files.
+    # With `probe: none` the list is trusted and needs no files.
     if not dataset.videos and dataset.probe != "none":
         problems.append(f"{key}.videos is empty: the folders that hold the videos (flat, or a folder per class)")
     for folders, values in (("videos", dataset.videos), ("replacements", dataset.replacements)):
@@ -44,7 +44,7 @@ def missing_data(name: str, dataset: Dataset) -> list[str]:
 
 
 def check_data(wanted: str, names: Iterable[str], datasets: Mapping[str, Dataset]) -> None:
-    """Refuse to plan or to read what is not there.
+    """Refuse to plan or to read data that do not exist.
 
     Args:
         wanted: the target or rule that needs the data, for the message.
@@ -58,7 +58,7 @@ def check_data(wanted: str, names: Iterable[str], datasets: Mapping[str, Dataset
     if problems:
         lines = "\n".join(f"  {problem}" for problem in problems)
         raise UserError(
-            f"{wanted} needs data that are not there:\n{lines}\n"
+            f"{wanted} needs data that do not exist:\n{lines}\n"
             "Set these keys in config.yaml, or in a file of your own given after the target: --configfile my.yaml. "
             f"{DOCUMENT} explains each, docs/manifests.md each format."
         )

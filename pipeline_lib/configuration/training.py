@@ -105,7 +105,7 @@ class Recipe(Section):
     batch_norm_momentum: float | None = Field(default=None, gt=0, le=1)
     """Overrides the network's; short runs need a larger one than the papers' 0.001."""
     reestimate_batch_norm: int = Field(default=0, ge=0)
-    """Training batches over which the running statistics are computed anew at the end; 0 keeps them."""
+    """Training batches over which the running statistics are computed again at the end; 0 keeps them."""
     sampling: Sampling
     dropout: float = Field(default=0.2, ge=0, lt=1)
     """Probability of dropping a feature before the classifier."""

@@ -40,7 +40,7 @@ def measure_strength(motion: Path, output: Path) -> dict[str, Any]:
         Counts for the log; none if the table was finished before.
 
     Raises:
-        UserError: the shard is unreadable or a stored frame is no valid JPEG.
+        UserError: the shard is unreadable or a stored frame is not a valid JPEG.
     """
     with Stage("motion_strength", STRENGTH, output) as stage:
         shard = Shard(motion)
@@ -61,8 +61,8 @@ def measure_strength(motion: Path, output: Path) -> dict[str, Any]:
                     frames = [decode_image(jpeg, video.height) for jpeg in shard.read(position, 0, video.num_frames)]
                 except ValueError as error:
                     raise UserError(
-                        f"{motion}: {video.id}: a stored frame is no valid JPEG ({error}). Delete the shard and run "
-                        "the same target again: Snakemake makes it anew."
+                        f"{motion}: {video.id}: a stored frame is not a valid JPEG ({error}). Delete the shard and run "
+                        "the same target again: Snakemake makes it again."
                     ) from error
                 ids.append(video.id)
                 strengths.append(np.array([frame_strength(frame, quantisation) for frame in frames], np.float32))

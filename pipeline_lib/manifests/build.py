@@ -1,4 +1,4 @@
-"""The manifest stage: annotations and videos in, one validated table with a status and a reason per video out."""
+"""The manifest stage: from annotations and videos to one table with a status and a reason per video."""
 
 import hashlib
 import json
@@ -90,7 +90,7 @@ def _probe_all(
             with Progress("probing", len(identity), "videos", initial=num_cached) as progress:
                 for path, probe in probe_each(waiting, num_workers, decode, dataset.probe_seconds):
                     result[path] = probe
-                    # A time-out may be the machine's fault: it is tried again by the next run.
+                    # The machine may have caused a time-out, so the next run tries again.
                     if not probe.problem.startswith("probing timed out"):
                         cache.store(path, *identity[path], probe)
                     progress.advance()
@@ -211,7 +211,7 @@ def _write_boxes(path: Path, boxes: Sequence[Box], accepted: set[str]) -> None:
 def _shard_lists(
     columns: dict[str, list[Any]], listed: Sequence[ListedVideo], dataset: Dataset
 ) -> Iterable[tuple[str, list[dict[str, Any]]]]:
-    """What the frames stage gets for each shard: accepted videos only, no labels, sorted by id."""
+    """The list of each shard for the frames stage: accepted videos without labels, sorted by id."""
     rows: dict[str, list[int]] = defaultdict(list)
     for index, status in enumerate(columns["status"]):
         if status == ACCEPTED:
@@ -227,7 +227,7 @@ def _shard_video(columns: dict[str, list[Any]], index: int, listed: ListedVideo,
     video["digest"] = video.pop("content_digest")
     if listed.trim and listed.start is not None and listed.end is not None:
         frames, rate = video["num_frames"], video["frames_per_second"]
-        # AVA's films are often kept cut to the annotated minutes already.
+        # Copies of AVA's films are often cut to the annotated minutes already.
         if not (dataset.format == "ava" and frames and rate and frames / rate < listed.end - listed.start + 2):
             video |= {"start": listed.start, "end": listed.end}
     return video
@@ -309,9 +309,9 @@ def build_manifest(specification: ManifestSpecification, output: Path, num_worke
         identity = filter_identity(dataset.filter)
         classes = listing.classes or sorted({label for video in videos for label in video.labels})
         annotations = source_digests(listing.sources)
-        # Never finished beforehand: the videos' folders are no input, and what lies in them may have changed.
+        # A manifest is never taken as finished, because the files in the videos' folders may have changed.
         record = stage.describe(
-            # The filter by the digests of its lists: no path of this machine.
+            # The filter's lists enter as digests, because a record holds no path of this machine.
             specification.model_dump(
                 mode="json", exclude={"dataset": {"annotations", "videos", "replacements", "filter"}}
             )

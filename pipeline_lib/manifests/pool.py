@@ -1,4 +1,4 @@
-"""Probing many files in processes that can be killed: a hostile file can hang or crash a decoder."""
+"""Probes many files in processes that can be killed, because a hostile file can hang or crash a decoder."""
 
 import math
 import multiprocessing
@@ -14,19 +14,19 @@ from threading import Lock
 
 from pipeline_lib.manifests.probing import Probe, probe_file
 
-# A hostile file may declare a frame of gigabytes; 8K video decodes in far less than this.
+# A hostile file may declare a frame of gigabytes; 8K video needs far less memory than this.
 _MEMORY_BYTES = 6 << 30
-# Workers are forked from a process that has imported the decoders: a new one takes milliseconds.
+# Workers are forked from a process that has imported the decoders, so that a new one takes milliseconds.
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload([__name__])
-# Starting a process also looks after those that have ended: in two threads at a time, one would miss an exit status.
+# Starting a process also collects those that have ended; two threads at a time would lose an exit status.
 _LOCK = Lock()
 
 ProbeFunction = Callable[[Path, bool], Probe]
 
 
 class _Worker:
-    """A probing process, asked by one thread at a time."""
+    """A probing process, used by one thread at a time."""
 
     def __init__(self, decode: bool, seconds: float, probe: ProbeFunction) -> None:
         self.seconds = seconds
@@ -37,7 +37,7 @@ class _Worker:
             self.process.start()
 
     def ask(self, path: str) -> tuple[Probe, bool]:
-        """What is in a file, or what became of the process over it; and whether it can be asked again."""
+        """The probe of a file, or how the process ended on it; and whether the process can be used again."""
         try:
             self.pipe.send(path)
             if self.pipe.poll(self.seconds):
@@ -51,7 +51,7 @@ class _Worker:
             return Probe(problem=f"undecodable: the decoder crashed ({how})"), False
 
     def stop(self) -> None:
-        """Kill the process, whatever it does."""
+        """Kill the process."""
         with _LOCK:
             self.process.kill()
             self.process.join()
@@ -61,14 +61,14 @@ class _Worker:
 def probe_each(
     paths: Iterable[str], num_workers: int, decode: bool, seconds: float, probe: ProbeFunction = probe_file
 ) -> Iterator[tuple[str, Probe]]:
-    """Probe files, and yield each with what was found as it finishes, in any order.
+    """Probe files; yield each with its probe when it finishes, in any order.
 
     Args:
         paths: files or folders of frames.
         num_workers: processes at a time.
         decode: decode every frame, or only the first.
         seconds: time limit per file; the process that exceeds it is killed and replaced.
-        probe: what looks at a file; a function of a module, since other processes call it.
+        probe: the function that probes a file; it must belong to a module, because other processes call it.
     """
     num_workers = max(1, num_workers)
     idle: SimpleQueue[_Worker | None] = SimpleQueue()
@@ -94,10 +94,10 @@ def probe_each(
 
 
 def _answer_requests(pipe: Connection, decode: bool, seconds: float, probe: ProbeFunction) -> None:
-    """The life of a probing process: a path in, a probe out, until the other end is closed."""
+    """Run in a probing process: receive paths and send probes until the connection is closed."""
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, resource.RLIM_INFINITY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    # Should the parent be killed while a decoder hangs here, the alarm ends this process.
+    # If the parent is killed while a decoder hangs here, the alarm ends this process.
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     while True:
         try:

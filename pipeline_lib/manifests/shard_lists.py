@@ -11,10 +11,10 @@ from pipeline_lib.errors import UserError
 
 
 def videos_digest(videos: Sequence[Mapping[str, Any]]) -> str:
-    """Digest of what decides a shard's frames in its list: the part of the manifest that it is made from.
+    """Digest of everything in a shard's list that decides its frames.
 
-    A video counts by the digest of its bytes, not by its path, so that moved files keep their frames; where the
-    manifest was built without probing there is no digest and the path stands in for it.
+    A video enters by the digest of its bytes and not by its path, so that moved files keep their frames. A manifest
+    without probing has no digests; there the path is used.
     """
     return digest(
         [[video["id"], video.get("digest") or video["path"], video.get("start"), video.get("end")] for video in videos]
@@ -22,7 +22,7 @@ def videos_digest(videos: Sequence[Mapping[str, Any]]) -> str:
 
 
 def write_shard_list(path: Path, dataset: str, shard: str, videos: Sequence[Mapping[str, Any]]) -> None:
-    """Write a shard list, a video a line, unless the file already holds exactly that: then it keeps its time stamp."""
+    """Write a shard list, one video per line. A file with the same content is not touched and keeps its time stamp."""
     lines = ",\n".join(json.dumps(video, sort_keys=True, ensure_ascii=False) for video in videos)
     head = json.dumps({"dataset": dataset, "shard": shard, "content": videos_digest(videos)}, ensure_ascii=False)
     text = f'{head[:-1]}, "videos": [\n{lines}\n]}}\n'
@@ -35,11 +35,11 @@ def read_shard_list(path: Path) -> list[dict[str, Any]]:
     """The videos of ``shards/{shard}.json``.
 
     Raises:
-        UserError: the file is missing or is no shard list.
+        UserError: the file is missing or is not a shard list.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         videos: list[dict[str, Any]] = content["videos"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is no shard list ({error}); `manifest build` makes it.") from error
+        raise UserError(f"{path} is not a shard list ({error}); `manifest build` makes it.") from error
     return videos

@@ -231,7 +231,7 @@ class Shard:
             except (OSError, KeyError) as error:
                 raise UserError(
                     f"{self.path} cannot be read as a packed shard ({error}). Delete it and run the same target again: "
-                    "Snakemake makes it anew."
+                    "Snakemake makes it again."
                 ) from error
             self._pid = os.getpid()
             self.__dict__.pop("_blob", None)

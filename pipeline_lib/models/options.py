@@ -1,6 +1,6 @@
-"""The options of each family of networks: types, ranges, defaults. Plain data; no torch is imported.
+"""The options of each family of networks: types, ranges, defaults. This is plain data and imports no torch.
 
-A specification holds every option with its value, so that a changed default trains anew what it concerns.
+A specification holds every option with its value, so that a changed default trains again every network with it.
 """
 
 from typing import Annotated, Any, Literal, Self
@@ -56,7 +56,7 @@ class InceptionOptions(NetworkOptions):
     norm_scale: bool | None = None
     """Overrides whether normalisation has a scale; torchvision's 2D Inception v1 needs it."""
     temporal_stride: bool = True
-    """False removes temporal strides and temporal pooling: what makes an I2D blind to order."""
+    """False removes temporal strides and temporal pooling, so that an I2D does not see the order."""
     depth_multiplier: float = Field(default=1.0, gt=0)
     """Scales every width."""
     minimum_depth: Positive = 16
@@ -93,9 +93,9 @@ class PredictedFlowOptions(NetworkOptions):
     """S3D-G's temporal stream on flow that first layers predict (pipeline_lib/models/predicted_flow.py)."""
 
     endpoint: str = "MaxPool_3a_3x3"
-    """How far the flow predictor goes: "3A" in D3D."""
+    """The flow predictor's last endpoint, "3A" in D3D."""
     decoder: Literal["simple", "spatial", "pwc"] = "pwc"
-    """The predictor's: the "Simple" one in D3D's section 4.1, the "PWC" one in its section 5.6."""
+    """The predictor's decoder: the Simple one in D3D's section 4.1, the PWC one in its section 5.6."""
     stem_kernel: Odd = 3
     """Temporal window of both stems."""
     depth_multiplier: float = Field(default=1.0, gt=0)
@@ -128,7 +128,7 @@ class ResNetOptions(NetworkOptions):
     """Convolutions of conv1, conv2_x … conv5_x."""
     depth: Literal[18, 34] = 18
     fold_time: bool = False
-    """R2D (R(2+1)D, section 3.1): the frames are the first layer's channels and no time is left behind it."""
+    """R2D (R(2+1)D, section 3.1): the frames are channels of the first layer, after which there is no time axis."""
     num_frames: Positive = 8
     """Frames of a clip, for R2D only: its first layer is as wide as the clip is long."""
     width_rule: WidthRule = "torchvision"

@@ -197,5 +197,5 @@ def test_a_damaged_frame_is_named(packed, tmp_path):
     with h5py.File(path, "r+") as file:
         file["blob"][:200] = 0
     index = index_of(broken)
-    with pytest.raises(UserError, match=r"000\.h5: v000: a stored frame is no valid JPEG"):
+    with pytest.raises(UserError, match=r"000\.h5: v000: a stored frame is not a valid JPEG"):
         ClipReader(index, ("rgb",)).read([ClipRequest(0, 0, 4, 32, 36)])

@@ -13,6 +13,7 @@ from pipeline_lib.configuration.root import Configuration
 REPOSITORY = Path(__file__).parents[3]
 DOCUMENTS = [*sorted((REPOSITORY / "docs").glob("*.md")), REPOSITORY / "README.md"]
 FOLDERS = "pipeline_lib|docs|tests|benchmarks|workflow|profiles|rules|envs"
+ROOMS = "|".join(path.parent.name for path in sorted((REPOSITORY / "pipeline_lib").glob("*/__init__.py")))
 GLOSSARY = REPOSITORY / "docs" / "glossary.md"
 
 
@@ -78,6 +79,8 @@ def test_links_and_paths_lead_somewhere(path: Path) -> None:
         name = code.split("::")[0].rstrip("/,")
         if not re.search(r"[*{}]|[A-Z]{3}", name):
             assert (REPOSITORY / name).exists(), code
+    for name in re.findall(rf"`((?:{ROOMS})/[\w/]+\.\w+)`", text):
+        assert (REPOSITORY / "pipeline_lib" / name).exists(), name
     for name in re.findall(r"\bdocs/\w+\.md", text):
         assert (REPOSITORY / name).exists(), name
     for name in re.findall(r"`pipeline_lib\.([\w.]+)", text):

@@ -1,4 +1,4 @@
-"""A target whose data are not there: one message with every key, what was looked for where, and the document."""
+"""A target whose data do not exist: one message with every key, what was looked for where, and the document."""
 
 import subprocess
 import sys

@@ -311,7 +311,7 @@ def test_mistakes_of_the_user_are_one_message(tmp_path):
     }
     for name, text in bad.items():
         (tmp_path / name).write_text(text)
-        with pytest.raises(UserError, match=r"refused|would both become|no http|is empty|no number"):
+        with pytest.raises(UserError, match=r"refused|would both become|not an http|is empty|not a number"):
             fetch(tmp_path, settings(tmp_path, urls=str(tmp_path / name)))
     with pytest.raises(UserError, match="cannot be read"):
         fetch(tmp_path, settings(tmp_path, urls=str(tmp_path / "absent.txt")))
