@@ -172,6 +172,13 @@ class _ExperimentChecks:
                         f"`{name}` has clips of another length than {options.clip_frames} frames, the only one that "
                         f"{self.experiment.model.name} takes.",
                     )
+                crops = (None, options.clip_side)
+                if protocol is not None and options.clip_side is not None and protocol.crop not in crops:
+                    yield (
+                        (field,),
+                        f"`{name}` has clips of {protocol.crop} pixels a side; {self.experiment.model.name} takes "
+                        f"{options.clip_side} only.",
+                    )
 
     def the_objective_has_what_it_needs(self) -> Iterator[Problem]:
         one, objective = self.experiment, self.objective
@@ -188,6 +195,19 @@ class _ExperimentChecks:
             yield ("motion",), "an experiment with `modality: flow` names the motion kind that it sees."
         elif one.motion is None and objective.reads_motion:
             yield ("motion",), f"the objective `{objective.name}` names the motion kind that it learns."
+
+    def the_teacher_takes_the_clips_of_the_student(self) -> Iterator[Problem]:
+        teacher = self.trained.get(self.experiment.teacher or "")
+        options = None if teacher is None else self._options(teacher.model)[0]
+        if options is None or self.recipe is None:
+            return
+        sampling = self.recipe.sampling
+        if options.clip_frames not in (None, sampling.num_frames) or options.clip_side not in (None, sampling.crop):
+            yield (
+                ("teacher",),
+                f"{self.experiment.teacher} sees the student's clips, {sampling.num_frames} frames of {sampling.crop} "
+                "pixels a side, and its network takes clips of another size only.",
+            )
 
     def the_teacher_sees_the_same_motion(self) -> Iterator[Problem]:
         one, teacher = self.experiment, self.trained.get(self.experiment.teacher or "")
@@ -235,6 +255,7 @@ class _ExperimentChecks:
         the_networks_take_the_clips,
         the_network_takes_the_clips_of_its_protocols,
         the_objective_has_what_it_needs,
+        the_teacher_takes_the_clips_of_the_student,
         the_teacher_sees_the_same_motion,
         the_start_exists,
         the_weights_of_the_start_fit,

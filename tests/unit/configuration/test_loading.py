@@ -124,6 +124,35 @@ MISTAKES: list[tuple[dict[str, Any], str, tuple[str, ...]]] = [
     ),
     (one("r2d_18_8f_k400", protocols=["all_frames"]), "experiments.r2d_18_8f_k400.protocols", ("`all_frames`", "8")),
     (
+        one("mvit_v2_s_k400", protocols=["small"]) | {"protocols": {"small": {"crop": 112}}},
+        "experiments.mvit_v2_s_k400.protocols",
+        ("`small`", "112 pixels", "224 only"),
+    ),
+    (
+        {
+            "experiments": {
+                "d3d_demo": {"teacher": "flow_mvit"},
+                "flow_mvit": {
+                    "description": "A teacher for 16 frames of 224 pixels",
+                    "stage": "train_teacher",
+                    "dataset": "generated",
+                    "frame_format": "short64_native",
+                    "modality": "flow",
+                    "motion": "tvl1_small",
+                    "model": {"name": "torchvision/mvit_v2_s"},
+                    "recipe": "transformer",
+                },
+            }
+        },
+        "experiments.d3d_demo.teacher",
+        ("flow_mvit", "56 pixels", "another size"),
+    ),
+    (
+        one("d3d_demo", objective={"endpoint": "logits", "teacher_endpoint": "Mixed_4f"}),
+        "experiments.d3d_demo.objective",
+        ("features from features",),
+    ),
+    (
         one("d3d_demo_transfer", model={"options": {"depth_multiplier": 0.5}}, initialise_from="d3d_demo"),
         "experiments.d3d_demo_transfer.initialise_from",
         ("depth_multiplier is 0.25 there and 0.5 here",),
