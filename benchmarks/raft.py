@@ -10,10 +10,11 @@ import torch
 import torchvision
 from common import emit, say
 
+from pipeline_lib.configuration.motions import RAFTParameters
 from pipeline_lib.flow.endpoint_error import endpoint_error
 from pipeline_lib.flow.film import read_video
 from pipeline_lib.flow.methods import pair_indices
-from pipeline_lib.flow.raft.method import RAFT, RAFTParameters, pad_frames
+from pipeline_lib.flow.raft.method import RAFT, pad_frames
 from pipeline_lib.flow.raft.weights import load_weights
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"

@@ -14,9 +14,10 @@ import torch
 from common import emit, say
 
 from pipeline_lib.configuration.data import Motion
+from pipeline_lib.configuration.motions import TVL1Parameters
 from pipeline_lib.flow.endpoint_error import summarise
 from pipeline_lib.flow.tvl1.method import create, opencv_object
-from pipeline_lib.flow.tvl1.parameters import TVL1Parameters, level_sizes
+from pipeline_lib.flow.tvl1.parameters import level_sizes
 
 MEDIA = Path(os.environ.get("PIPELINE_MEDIA", Path(__file__).resolve().parents[2] / "shared" / "media"))
 HEIGHT, WIDTH = 256, 340

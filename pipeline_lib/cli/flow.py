@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 HELP = "flow of a video as a film (.mp4) or numbers (.h5); `flow compare VIDEO` compares methods"
-_METHODS = ("tvl1", "farneback", "raft", "flow_edges", "frame_difference")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    from pipeline_lib.configuration.motions import METHODS
+
     parser.add_argument("video", nargs="+", help="the video; or `compare` and the video")
-    parser.add_argument("--method", choices=_METHODS, default="tvl1", help="motion method (default: tvl1)")
+    parser.add_argument("--method", choices=list(METHODS), default="tvl1", help="motion method (default: tvl1)")
     parser.add_argument(
         "--methods",
         default="tvl1,farneback",
@@ -59,7 +60,7 @@ def _fields(options: argparse.Namespace, name: str, parameters: dict[str, Any], 
     from pipeline_lib.flow.film import compute
     from pipeline_lib.flow.methods import create_method
 
-    kind = Motion(method=name, gap=options.gap, parameters=parameters)  # type: ignore[arg-type]
+    kind = Motion(method=name, gap=options.gap, parameters=parameters)
     device = choose_device(options.device, without_gpu="warn")
     method = create_method(kind, device, options.threads or len(os.sched_getaffinity(0)))
     return method, compute(method, frames, options.gap)
@@ -94,15 +95,17 @@ def _compare(options: argparse.Namespace, video: Path) -> int:
     import cv2
 
     from pipeline_lib.artefacts.atomic import write_bytes
+    from pipeline_lib.configuration.motions import METHODS
     from pipeline_lib.errors import UserError
     from pipeline_lib.flow.film import comparison, comparison_picture, read_video
     from pipeline_lib.flow.methods import pair_indices
 
     names = [name.strip() for name in options.methods.split(",")]
-    unknown = [name for name in names if name.partition(":")[0] not in _METHODS[:3]]
+    valid = [name for name, method in METHODS.items() if method.is_flow]
+    unknown = [name for name in names if name.partition(":")[0] not in valid]
     if len(names) < 2 or unknown:
         raise UserError(
-            f"--methods is {options.methods!r}; give two or more of {', '.join(_METHODS[:3])}, with a comma between; "
+            f"--methods is {options.methods!r}; give two or more of {', '.join(valid)}, with a comma between; "
             "tvl1:opencv and tvl1:library are TV-L1 in these modes"
         )
     parameters = _parameters(options.parameters)

@@ -7,9 +7,6 @@ from pipeline_lib.clips.colours import change_colours
 CHANNELS = {"rgb": 3, "flow": 2}
 """Input channels of each modality."""
 
-MOTION_CHANNELS = {"flow_edges": 1, "frame_difference": 1}
-"""Channels of the motion methods that do not give flow."""
-
 
 def normalise_rgb(clip: torch.Tensor) -> torch.Tensor:
     """uint8 (B, T, H, W, 3) → float32 (B, 3, T, H, W) in [-1, 1], stored channels last.

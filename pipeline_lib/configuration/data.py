@@ -2,9 +2,12 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, WithJsonSchema, field_validator
+from pydantic_core import PydanticCustomError
 
 from pipeline_lib.configuration.base import Section
+from pipeline_lib.configuration.messages import parsed
+from pipeline_lib.configuration.motions import METHODS, MethodKind
 
 
 class Generated(Section):
@@ -100,17 +103,48 @@ def _not_zero(gap: int) -> int:
     return gap
 
 
+def _motion_method(name: str) -> str:
+    if name not in METHODS:
+        raise PydanticCustomError("enum", "unknown method", {"expected": ", ".join(METHODS)})
+    return name
+
+
 class Motion(Section):
     """A motion kind: method, gap and quantisation of what is stored beside the frames."""
 
-    method: Literal["tvl1", "farneback", "raft", "flow_edges", "frame_difference"]
+    method: Annotated[str, AfterValidator(_motion_method), WithJsonSchema({"type": "string", "enum": list(METHODS)})]
     gap: Annotated[int, AfterValidator(_not_zero)] = 1
     """Flow runs from frame t to t + gap; MoDist uses −5."""
     bound: float = Field(default=20.0, gt=0)
     """Values are clipped to ± bound (px) before the 8-bit quantisation."""
     jpeg_quality: int = Field(default=95, ge=1, le=100)
-    parameters: dict[str, Any] = {}
-    """Parameters of the method, checked by it."""
+    parameters: dict[str, Any] = Field(default={}, validate_default=True)
+    """Parameters of the method (pipeline_lib/configuration/motions.py explains each)."""
+
+    @field_validator("parameters")
+    @classmethod
+    def _complete(cls, value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        try:
+            return METHODS[info.data["method"]].parameters.complete(value)
+        except (KeyError, ValidationError):
+            # Said elsewhere: of the method by its own key, of the parameters by theirs (check_references, create).
+            return value
+
+    @property
+    def methods(self) -> list[MethodKind]:
+        """Its method, and those of the flow that it is computed from.
+
+        Raises:
+            UserError: its parameters are wrong.
+        """
+        method = METHODS[self.method]
+        values = parsed(method.parameters, self.parameters, f"motion method {self.method}: parameters")
+        return [method, *(METHODS[source] for source in values.sources)]
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Names of what is stored of each frame."""
+        return METHODS[self.method].channels
 
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_]*$")]

@@ -32,6 +32,8 @@ class ObjectiveSettings(Section):
     """Whether the network ends in a classifier; otherwise it ends in pooled features."""
     needs_teacher: ClassVar[bool] = False
     """Whether a frozen network of another experiment teaches."""
+    needs_flow: ClassVar[bool] = False
+    """Whether the motion that its loss reads must be a displacement."""
     modalities: ClassVar[tuple[str, ...]] = ("rgb", "flow")
     """What the trained network may see."""
 
@@ -141,6 +143,7 @@ class FlowRegression(ObjectiveSettings):
 
     name: Literal["flow_regression"] = "flow_regression"
     module: ClassVar[str] = "pipeline_lib.training.objectives.flow_regression"
+    needs_flow: ClassVar[bool] = True
     endpoint: str = "MaxPool_3a_3x3"
     """Where the decoder attaches; Table 6's flow rows use the paper's layer 3A."""
     decoder: Literal["simple", "spatial", "pwc", "none"] = "pwc"

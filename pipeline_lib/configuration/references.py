@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from pipeline_lib.configuration.experiments import Ensemble, Experiment
 from pipeline_lib.configuration.merging import Key, Sources
 from pipeline_lib.configuration.messages import Checked, nearest, one_message, problem_of
+from pipeline_lib.configuration.motions import METHODS
 from pipeline_lib.configuration.networks import NetworkKind, NetworkOptions
 from pipeline_lib.configuration.objectives import Model
 from pipeline_lib.configuration.root import Configuration
@@ -209,6 +210,14 @@ class _ExperimentChecks:
                 "pixels a side, and its network takes clips of another size only.",
             )
 
+    def flow_is_a_displacement(self) -> Iterator[Problem]:
+        one, kind = self.experiment, self.configuration.motions.get(self.experiment.motion or "")
+        if kind is not None and not METHODS[kind.method].is_flow:
+            if one.modality == "flow":
+                yield ("motion",), f"`{one.motion}` ({kind.method}) is not flow, which `modality: flow` sees."
+            elif self.objective.needs_flow:
+                yield ("motion",), f"`{one.motion}` ({kind.method}) is not flow, which `{self.objective.name}` learns."
+
     def the_teacher_sees_the_same_motion(self) -> Iterator[Problem]:
         one, teacher = self.experiment, self.trained.get(self.experiment.teacher or "")
         if teacher is not None and one.motion not in (None, teacher.motion):
@@ -256,6 +265,7 @@ class _ExperimentChecks:
         the_network_takes_the_clips_of_its_protocols,
         the_objective_has_what_it_needs,
         the_teacher_takes_the_clips_of_the_student,
+        flow_is_a_displacement,
         the_teacher_sees_the_same_motion,
         the_start_exists,
         the_weights_of_the_start_fit,
@@ -293,6 +303,9 @@ def _problems(configuration: Configuration, networks: Networks | None) -> Iterat
                 ("datasets", name, "generated"),
                 "a data set has this section exactly when its format is `generated`.",
             )
+    for name, kind in configuration.motions.items():
+        for key, text in _validated(METHODS[kind.method].parameters, kind.parameters)[1]:
+            yield ("motions", name, "parameters", *key), text
     for name, entry in configuration.experiments.items():
         if isinstance(entry, Ensemble):
             found = _ensemble_problems(entry, configuration)

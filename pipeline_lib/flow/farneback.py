@@ -5,34 +5,19 @@ because it is fast; its released code (facebookresearch/VMZ) uses a pyramid of â
 2 iterations and polynomials over 7 px with Ïƒ 1.5.
 """
 
-import math
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
 import torch
-from pydantic import Field
 
-from pipeline_lib.configuration.base import Section
 from pipeline_lib.configuration.data import Motion
+from pipeline_lib.configuration.messages import parsed
+from pipeline_lib.configuration.motions import FarnebackParameters
 from pipeline_lib.flow.methods import pair_indices
-from pipeline_lib.flow.parameters import parse
 from pipeline_lib.flow.quantisation import Quantisation
 
 MINIMUM_SIDE = 16
-
-
-class FarnebackParameters(Section):
-    """Parameters of ``cv2.calcOpticalFlowFarneback``; defaults as in R(2+1)D's code."""
-
-    pyramid_scale: float = Field(default=math.sqrt(2) / 2, gt=0, lt=1)
-    num_levels: int = Field(default=5, ge=1)
-    window: int = Field(default=10, ge=1)
-    """Side of the averaging window, pixels."""
-    num_iterations: int = Field(default=2, ge=1)
-    polynomial_size: int = Field(default=7, ge=3)
-    polynomial_sigma: float = Field(default=1.5, gt=0)
-    gaussian_window: bool = True
 
 
 class Farneback:
@@ -42,9 +27,9 @@ class Farneback:
     versions = ("opencv-contrib-python-headless",)
 
     def __init__(self, kind: Motion, num_threads: int) -> None:
-        self._values = parse(FarnebackParameters, kind.parameters, "farneback")
+        self._values = parsed(FarnebackParameters, kind.parameters, f"motion method {kind.method}: parameters")
         self.parameters: dict[str, object] = self._values.model_dump()
-        self.quantisation = Quantisation(("u", "v"), kind.bound)
+        self.quantisation = Quantisation(kind.channels, kind.bound)
         self._pool = ThreadPoolExecutor(num_threads)
 
     def pairs_per_call(self, height: int, width: int) -> int:

@@ -4,26 +4,15 @@ These are the Sobel filter's responses to the magnitude of the flow from frame t
 is that of RAFT trained on synthetic data only, or of another method here (``source``).
 """
 
-from typing import Any, Literal
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from pipeline_lib.configuration.base import Section
 from pipeline_lib.configuration.data import Motion
+from pipeline_lib.configuration.messages import parsed
+from pipeline_lib.configuration.motions import FlowEdgesParameters
 from pipeline_lib.flow.methods import create_method
-from pipeline_lib.flow.parameters import parse
 from pipeline_lib.flow.quantisation import Quantisation
-
-
-class FlowEdgesParameters(Section):
-    """Parameters of the method ``flow_edges``."""
-
-    source: Literal["raft", "tvl1", "farneback"] = "raft"
-    """The flow method."""
-    source_parameters: dict[str, Any] = {}
-    """Its parameters."""
 
 
 def sobel_magnitude(image: torch.Tensor) -> torch.Tensor:
@@ -40,13 +29,13 @@ class FlowEdges:
     """Flow edges as a motion method, one channel. The motion kind's bound (10 in MoDist) clamps them."""
 
     def __init__(self, kind: Motion, device: torch.device, num_threads: int) -> None:
-        values = parse(FlowEdgesParameters, kind.parameters, "flow_edges")
+        values = parsed(FlowEdgesParameters, kind.parameters, f"motion method {kind.method}: parameters")
         source = Motion(method=values.source, gap=kind.gap, parameters=values.source_parameters)
         self._source = create_method(source, device, num_threads)
         self.colour = self._source.colour
         self.versions = self._source.versions
         self.parameters: dict[str, object] = values.model_dump() | {"source_parameters": self._source.parameters}
-        self.quantisation = Quantisation(("edges",), kind.bound, zero=0, scale=255, unit="px/px")
+        self.quantisation = Quantisation(kind.channels, kind.bound, zero=0, scale=255, unit="px/px")
 
     def pairs_per_call(self, height: int, width: int) -> int:
         """The number that the flow method takes."""

@@ -3,14 +3,10 @@
 import numpy as np
 import torch
 
-from pipeline_lib.configuration.base import Section
 from pipeline_lib.configuration.data import Motion
-from pipeline_lib.flow.parameters import parse
+from pipeline_lib.configuration.messages import parsed
+from pipeline_lib.configuration.motions import FrameDifferenceParameters
 from pipeline_lib.flow.quantisation import Quantisation
-
-
-class FrameDifferenceParameters(Section):
-    """The method has no parameters."""
 
 
 class FrameDifference:
@@ -20,9 +16,9 @@ class FrameDifference:
     versions: tuple[str, ...] = ()
 
     def __init__(self, kind: Motion, device: torch.device) -> None:
-        parse(FrameDifferenceParameters, kind.parameters, "frame_difference")
+        parsed(FrameDifferenceParameters, kind.parameters, f"motion method {kind.method}: parameters")
         self.parameters: dict[str, object] = {}
-        self.quantisation = Quantisation(("difference",), kind.bound, unit="grey")
+        self.quantisation = Quantisation(kind.channels, kind.bound, unit="grey")
         self._device = device
 
     def pairs_per_call(self, height: int, width: int) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from pipeline_lib.configuration.data import Motion
-from pipeline_lib.flow.code import METHODS
+from pipeline_lib.configuration.motions import METHODS
 from pipeline_lib.flow.quantisation import Quantisation
 
 
@@ -58,7 +58,7 @@ def create_method(kind: Motion, device: torch.device, num_threads: int) -> Motio
     Raises:
         UserError: its parameters are wrong, or weights that it needs are missing.
     """
-    module = importlib.import_module(METHODS[kind.method])
+    module = importlib.import_module(METHODS[kind.method].module)
     method: MotionMethod = module.create(kind, device, num_threads)
     return method
 

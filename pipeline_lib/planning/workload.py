@@ -21,8 +21,6 @@ PROBED_PER_CORE = 600.0
 """Frames of 340×256 per second that one core decodes while it probes a video, measured on a server processor."""
 FRAMES_PER_CORE = 250.0
 """Frames of 340×256 per second that one core decodes, scales and encodes as JPEG, measured on that processor."""
-PAIRS_PER_CORE = {"tvl1": 6.4, "farneback": 60.0, "raft": 1.5, "flow_edges": 1.5, "frame_difference": 900.0}
-"""Pairs of 340×256 per second and core (``raft``: the large network), measured on that processor."""
 BYTES_PER_FRAME = 0.16
 """Bytes per pixel of a JPEG frame of quality 75, and of a grey flow frame of quality 95 over its two halves."""
 ASPECT = 4 / 3
@@ -198,12 +196,12 @@ def _data_stages(plan: Plan, dataset: str, frame_format: str, motions: list[str]
         on_gpu = plan.configuration.hardware.device != "cpu" and speeds.gpu_pairs is not None
         if found:
             stage.cpu_hours, stage.basis = frames / found[0] / 3600, "measured here"
-        elif on_gpu and kind.method in ("tvl1", "raft", "flow_edges"):
+        elif on_gpu and all(method.uses_gpu for method in kind.methods):
             assert speeds.gpu_pairs is not None
             stage.cpu_hours, stage.gpu_hours = 0.0, frames * scale / speeds.gpu_pairs / 3600
             stage.basis = "--gpu-pairs"
         else:
-            stage.cpu_hours = frames * scale / PAIRS_PER_CORE[kind.method] / 3600
+            stage.cpu_hours = frames * scale / min(method.pairs_per_core for method in kind.methods) / 3600
             stage.basis = "this program's figure, on the CPU"
         stages.append(stage)
     return stages

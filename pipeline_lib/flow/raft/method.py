@@ -9,20 +9,19 @@ bits; coordinates and the look-up of correlations stay in float32.
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 import torchvision
-from pydantic import Field
 from torch import nn
 from torchvision.models.optical_flow._utils import make_coords_grid, upsample_flow
 
-from pipeline_lib.configuration.base import Section
 from pipeline_lib.configuration.data import Motion
+from pipeline_lib.configuration.messages import parsed
+from pipeline_lib.configuration.motions import RAFTParameters
 from pipeline_lib.flow.methods import pair_indices
-from pipeline_lib.flow.parameters import parse
 from pipeline_lib.flow.quantisation import Quantisation
 from pipeline_lib.flow.raft.lookup import CorrelationPyramid
 from pipeline_lib.flow.raft.update import UpdateStep
@@ -32,27 +31,6 @@ from pipeline_lib.flow.raft.weights import load_weights
 # 128 px torchvision refuses (older versions gave NaN, pytorch/vision#7338).
 STRIDE = 8
 MINIMUM_SIDE = 128
-
-
-class RAFTParameters(Section):
-    """Parameters of the method ``raft``."""
-
-    model: Literal["large", "small"] = "large"
-    weights: str = "C_T_V2"
-    """A name of torchvision's (``C_T_V1``, ``C_T_V2`` … in torch's hub cache), or a file: a torchvision state
-    dictionary or princeton-vl's raft-things.pth and raft-small.pth. C_T: FlyingChairs and FlyingThings3D alone."""
-    sha256: str | None = None
-    """Digest that the file must have; null accepts torchvision's format and princeton-vl's published files."""
-    iterations: int = Field(default=12, ge=1)
-    """Updates of the flow; 12 is torchvision's default and the number that RAFT is trained with."""
-    autocast: Literal["float16", "bfloat16", "float32"] = "float16"
-    """Type of the encoders and the update block on a GPU."""
-    autocast_cpu: Literal["bfloat16", "float32"] = "float32"
-    """The same on a CPU. bfloat16 is faster only on a processor that computes in it (AVX512-BF16, AMX), and gives other
-    bytes on other processors; the end-point error to float32 was 0.02 px on FlyingChairs."""
-    compile: bool = False
-    """Compile the encoders and the update block (torch.compile). This takes minutes once and is meant for a GPU; a CPU
-    needs a C++ compiler."""
 
 
 def pad_frames(frames: torch.Tensor) -> tuple[torch.Tensor, tuple[int, int]]:
@@ -207,10 +185,10 @@ class RAFTMethod:
     versions = ("torchvision",)
 
     def __init__(self, kind: Motion, device: torch.device) -> None:
-        values = parse(RAFTParameters, kind.parameters, "raft")
+        values = parsed(RAFTParameters, kind.parameters, f"motion method {kind.method}: parameters")
         self._raft = RAFT(values, device)
         self.parameters: dict[str, object] = values.model_dump() | {"weights_sha256": self._raft.digest}
-        self.quantisation = Quantisation(("u", "v"), kind.bound)
+        self.quantisation = Quantisation(kind.channels, kind.bound)
         self._device = device
 
     def _batch(self, height: int, width: int) -> int:

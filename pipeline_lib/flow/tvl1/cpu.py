@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline_lib.configuration.motions import TVL1Parameters
 from pipeline_lib.flow.tvl1.kernels import MARGIN, iterate, pack_level, resize_level, warp_level
 from pipeline_lib.flow.tvl1.median_network import median_5x5
-from pipeline_lib.flow.tvl1.parameters import TVL1Parameters, level_sizes
+from pipeline_lib.flow.tvl1.parameters import level_sizes
 
 
 @dataclass(frozen=True)

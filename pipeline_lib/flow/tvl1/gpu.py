@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import torch
 
-from pipeline_lib.flow.tvl1.parameters import FLT_EPSILON, TVL1Parameters
+from pipeline_lib.configuration.motions import TVL1Parameters
+from pipeline_lib.flow.tvl1.parameters import FLT_EPSILON
 from pipeline_lib.flow.tvl1.torch_solver import pyramid, resize_linear
 from pipeline_lib.flow.tvl1.triton_solver import iterate_tiles, prepare_warp
 

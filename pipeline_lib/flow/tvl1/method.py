@@ -9,11 +9,12 @@ import numpy as np
 import torch
 
 from pipeline_lib.configuration.data import Motion
+from pipeline_lib.configuration.messages import parsed
+from pipeline_lib.configuration.motions import TVL1Parameters
 from pipeline_lib.flow.methods import pair_indices
-from pipeline_lib.flow.parameters import parse
 from pipeline_lib.flow.quantisation import Quantisation
 from pipeline_lib.flow.tvl1.cpu import TVL1
-from pipeline_lib.flow.tvl1.parameters import TVL1Parameters, level_sizes
+from pipeline_lib.flow.tvl1.parameters import level_sizes
 from pipeline_lib.flow.tvl1.torch_solver import pyramid, tvl1_from_pyramids
 
 
@@ -40,9 +41,9 @@ class TVL1OnCPU:
     versions = ("numba", "numpy", "opencv-contrib-python-headless")
 
     def __init__(self, kind: Motion, num_threads: int) -> None:
-        self._values = parse(TVL1Parameters, kind.parameters, "tvl1")
+        self._values = parsed(TVL1Parameters, kind.parameters, f"motion method {kind.method}: parameters")
         self.parameters: dict[str, object] = self._values.model_dump(by_alias=True)
-        self.quantisation = Quantisation(("u", "v"), kind.bound)
+        self.quantisation = Quantisation(kind.channels, kind.bound)
         self._num_threads = num_threads
         self._pool = ThreadPoolExecutor(num_threads)
         self._local = threading.local()
@@ -95,9 +96,9 @@ class TVL1OnGPU:
     versions = ("torch", "triton")
 
     def __init__(self, kind: Motion, device: torch.device) -> None:
-        self._values = parse(TVL1Parameters, kind.parameters, "tvl1")
+        self._values = parsed(TVL1Parameters, kind.parameters, f"motion method {kind.method}: parameters")
         self.parameters: dict[str, object] = self._values.model_dump(by_alias=True)
-        self.quantisation = Quantisation(("u", "v"), kind.bound)
+        self.quantisation = Quantisation(kind.channels, kind.bound)
         self._device = device
         self._batched: dict[tuple[int, int, int, int], Callable[[torch.Tensor], torch.Tensor]] = {}
 

@@ -9,7 +9,8 @@ for the device.
 import torch
 import torch.nn.functional as F
 
-from pipeline_lib.flow.tvl1.parameters import CUBIC_A, FLT_EPSILON, TVL1Parameters, level_sizes
+from pipeline_lib.configuration.motions import TVL1Parameters
+from pipeline_lib.flow.tvl1.parameters import CUBIC_A, FLT_EPSILON, level_sizes
 
 
 def cubic_weights(offset: torch.Tensor) -> list[torch.Tensor]:

@@ -9,7 +9,6 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from pipeline_lib.clips.batches import CHANNELS, MOTION_CHANNELS
 from pipeline_lib.clips.views import MotionViews
 from pipeline_lib.configuration.data import Motion
 from pipeline_lib.configuration.objectives import MotionDistillation
@@ -160,8 +159,7 @@ class MotionDistillationObjective:
         motion = None
         if self.settings.reads_motion:
             assert self.motion_kind is not None
-            channels = MOTION_CHANNELS.get(self.motion_kind.method, CHANNELS["flow"])
-            motion = build_pathway(self.settings.motion_network, channels)
+            motion = build_pathway(self.settings.motion_network, len(self.motion_kind.channels))
         return ContrastForward(network, self.settings, motion)
 
     def losses(self, student: Forward, batch: Outputs, teacher: Forward | None = None) -> Outputs:

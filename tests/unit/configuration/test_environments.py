@@ -17,8 +17,9 @@ from packaging.utils import canonicalize_name
 
 from pipeline_lib.artefacts.fingerprint import PACKAGE_FOLDER, closure, module_file
 from pipeline_lib.configuration.data import Motion
+from pipeline_lib.configuration.motions import METHODS
 from pipeline_lib.evaluation.code import ensemble_modules, evaluation_modules
-from pipeline_lib.flow.code import METHODS, motion_modules
+from pipeline_lib.flow.code import motion_modules
 from pipeline_lib.models.catalogue import INCEPTION, RESNET, SLOW
 from pipeline_lib.planning import code
 from pipeline_lib.planning.plan import load_plan

@@ -92,6 +92,27 @@ MISTAKES: list[tuple[dict[str, Any], str, tuple[str, ...]]] = [
     (demo(teacher=None), "experiments.d3d_demo.teacher", ("needs a teacher",)),
     (demo(motion="tvl1"), "experiments.d3d_demo.motion", ("`tvl1`", "`tvl1_small`")),
     ({"experiments": {"teacher_demo": {"motion": None}}}, "experiments.teacher_demo.motion", ("modality: flow",)),
+    # motion methods and their parameters
+    ({"motions": {"tvl1": {"method": "tvl"}}}, "motions.tvl1.method", ("'tvl'", "`tvl1`", "frame_difference")),
+    ({"motions": {"tvl1": {"parameters": {"lamda": 0.1}}}}, "motions.tvl1.parameters.lamda", ("`lambda`",)),
+    ({"motions": {"tvl1": {"parameters": {"iterations": "30"}}}}, "motions.tvl1.parameters.iterations", ("integer",)),
+    ({"motions": {"tvl1": {"parameters": {"tau": 0}}}}, "motions.tvl1.parameters.tau", ("0", "greater than 0")),
+    (
+        {"motions": {"flow_edges": {"parameters": {"source": "rat"}}}},
+        "motions.flow_edges.parameters.source",
+        ("`raft`",),
+    ),
+    (
+        {"motions": {"flow_edges": {"parameters": {"source_parameters": {"itrations": 3}}}}},
+        "motions.flow_edges.parameters.source_parameters",
+        ("`iterations`",),
+    ),
+    (one("teacher_demo", motion="flow_edges"), "experiments.teacher_demo.motion", ("flow_edges", "not flow")),
+    (
+        one("baseline_demo", objective={"name": "flow_regression"}, motion="frame_difference"),
+        "experiments.baseline_demo.motion",
+        ("frame_difference", "`flow_regression`"),
+    ),
     # networks, their clips and their starts
     (
         demo(model={"options": {"depth_multiplier": "wide"}}),

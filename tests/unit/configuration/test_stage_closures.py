@@ -10,8 +10,9 @@ import pytest
 
 from pipeline_lib.artefacts.fingerprint import closure
 from pipeline_lib.configuration.data import Motion
+from pipeline_lib.configuration.motions import METHODS
 from pipeline_lib.evaluation.code import ensemble_modules, evaluation_modules, retrieval_modules
-from pipeline_lib.flow.code import METHODS, motion_modules
+from pipeline_lib.flow.code import motion_modules
 from pipeline_lib.models.catalogue import INCEPTION, RESNET, SLOW, resolve
 from pipeline_lib.planning import code
 from pipeline_lib.planning.plan import Plan, load_plan
@@ -95,9 +96,9 @@ def test_manifests_know_neither_frames_nor_flow_nor_networks(closures: dict[str,
 def test_flow_knows_its_own_method_and_no_network_or_training(closures: dict[str, list[str]], method: str) -> None:
     modules = closures[f"motion {method}"]
     assert rooms(modules) <= {"artefacts", "media", "flow"}
-    assert METHODS[method].removeprefix("pipeline_lib.") in modules
+    assert METHODS[method].module.removeprefix("pipeline_lib.") in modules
     assert "media.frames_stage" not in modules
-    others = {METHODS[other].removeprefix("pipeline_lib.") for other in METHODS if other != method}
+    others = {METHODS[other].module.removeprefix("pipeline_lib.") for other in METHODS if other != method}
     # Flow edges are made from a flow; RAFT's by default.
     assert others & set(modules) == ({"flow.raft.method"} if method == "flow_edges" else set())
 

@@ -9,8 +9,8 @@ import simplejpeg
 import torch
 
 from pipeline_lib.configuration.data import Motion
+from pipeline_lib.configuration.motions import TVL1Parameters
 from pipeline_lib.configuration.specification import MotionSpecification
-from pipeline_lib.flow.tvl1.parameters import TVL1Parameters
 from pipeline_lib.flow.tvl1.torch_solver import pyramid, tvl1_from_pyramids
 from pipeline_lib.media.shards import ShardPart
 

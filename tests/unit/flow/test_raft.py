@@ -15,6 +15,7 @@ from flow_material import moving_frames, read_flo, specification, textured, writ
 from torchvision.models.optical_flow.raft import CorrBlock
 
 from pipeline_lib.configuration.data import Generated, Motion
+from pipeline_lib.configuration.motions import RAFTParameters
 from pipeline_lib.errors import UserError
 from pipeline_lib.flow.endpoint_error import endpoint_error
 from pipeline_lib.flow.flow_edges import create as create_edges
@@ -23,7 +24,7 @@ from pipeline_lib.flow.methods import create_method
 from pipeline_lib.flow.motion_stage import extract_motion
 from pipeline_lib.flow.quantisation import Quantisation, decode_image
 from pipeline_lib.flow.raft.lookup import CorrelationPyramid
-from pipeline_lib.flow.raft.method import RAFT, RAFTParameters, create, pad_frames
+from pipeline_lib.flow.raft.method import RAFT, create, pad_frames
 from pipeline_lib.flow.raft.weights import from_original, load_weights
 from pipeline_lib.flow.strength_stage import measure_strength
 from pipeline_lib.generation.motion_classes import CLASSES, Pose

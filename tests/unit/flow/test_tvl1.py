@@ -12,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline_lib.configuration.data import Generated
+from pipeline_lib.configuration.motions import TVL1Parameters
 from pipeline_lib.flow.endpoint_error import endpoint_error, summarise
 from pipeline_lib.flow.tvl1.cpu import TVL1
 from pipeline_lib.flow.tvl1.median_network import median_5x5 as median_network
 from pipeline_lib.flow.tvl1.method import opencv_object
-from pipeline_lib.flow.tvl1.parameters import TVL1Parameters, level_sizes
+from pipeline_lib.flow.tvl1.parameters import level_sizes
 from pipeline_lib.flow.tvl1.torch_solver import median_5x5, pyramid, resize_linear, tvl1_from_pyramids, warp_cubic
 from pipeline_lib.generation.videos import draw_scene, render, true_flow
 

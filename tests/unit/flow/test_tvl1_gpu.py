@@ -16,12 +16,12 @@ import torch
 from flow_material import defined_tvl1, moving_frames
 
 from pipeline_lib.configuration.data import Motion
+from pipeline_lib.configuration.motions import TVL1Parameters
 from pipeline_lib.flow.motion_stage import motion_images
 from pipeline_lib.flow.tvl1 import gpu as tvl1_gpu
 from pipeline_lib.flow.tvl1 import triton_solver as tvl1_triton
 from pipeline_lib.flow.tvl1.gpu import BLOCK, TILES, Tile
 from pipeline_lib.flow.tvl1.method import TVL1OnGPU
-from pipeline_lib.flow.tvl1.parameters import TVL1Parameters
 
 # Triton decides at import whether it compiles or interprets: the interpreter needs a process of its own.
 _SCRIPT = """
