@@ -79,7 +79,7 @@ def test_links_and_paths_lead_somewhere(path: Path) -> None:
         name = code.split("::")[0].rstrip("/,")
         if not re.search(r"[*{}]|[A-Z]{3}", name):
             assert (REPOSITORY / name).exists(), code
-    for name in re.findall(rf"`((?:{ROOMS})/[\w/]+\.\w+)`", text):
+    for name in re.findall(rf"`((?:{ROOMS})/[\w/]+\.py)`", text):
         assert (REPOSITORY / "pipeline_lib" / name).exists(), name
     for name in re.findall(r"\bdocs/\w+\.md", text):
         assert (REPOSITORY / name).exists(), name
