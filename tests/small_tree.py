@@ -175,7 +175,7 @@ def make_run(layout: Layout, specification: TrainingSpecification, classes: Sequ
                 "stage": specification.stage,
                 "digest": "t" * 64,
                 "inputs": inputs,
-                "beside": {layout.key(summary): content_digest(summary)},
+                "beside": {layout.key(summary): content_digest(summary)} if summary.exists() else {},
                 "library": "0.1.0",
                 "versions": {"torch": torch.__version__},
             },

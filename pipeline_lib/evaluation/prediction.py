@@ -149,8 +149,8 @@ def clip_probabilities(trained: TrainedNetwork, index: ClipIndex, protocol: Prot
     """Softmax of every clip of the index' first video, float64 (num_clips, num_classes)."""
     specification = trained.specification
     clips = ProtocolClips(index, protocol, specification.recipe.sampling, [specification.modality])
-    with trained.computing():
-        found = next(video_outputs(clips, TASK.forward(trained.network, specification.modality), trained.device))
+    forward = trained.computed(TASK.forward(trained.network, specification.modality))
+    (found,) = video_outputs(clips, forward, trained.device)
     return softmax(torch.stack(list(found.outputs)).numpy())
 
 

@@ -83,10 +83,13 @@ class Judged:
         clips = self.task.clips(
             index, self.specification.protocol, self.specification.training.recipe.sampling, self.modalities
         )
-        with self.trained.computing():
-            yield from video_outputs(
-                clips, forward, self.trained.device, self.num_workers, lambda row: str(index.ids[row]) in known
-            )
+        return video_outputs(
+            clips,
+            self.trained.computed(forward),
+            self.trained.device,
+            self.num_workers,
+            lambda row: str(index.ids[row]) in known,
+        )
 
     def parameters(self, **indices: ClipIndex) -> dict[str, Any]:
         """Parameters of the evaluation for a record, with the digest of what each index selects."""

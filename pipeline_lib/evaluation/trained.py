@@ -1,7 +1,5 @@
 """A trained network from its weights file, ready to judge clips."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from pipeline_lib.artefacts.layout import Layout
 from pipeline_lib.configuration.specification import TrainingSpecification
 from pipeline_lib.device import choose_device
 from pipeline_lib.errors import UserError
+from pipeline_lib.tasks.outputs import Forward
 from pipeline_lib.training.networks import load_network
 from pipeline_lib.training.weights import load_metadata
 
@@ -35,12 +34,16 @@ class TrainedNetwork:
     provenance: dict[str, Any]
     device: torch.device
 
-    @contextmanager
-    def computing(self) -> Iterator[None]:
-        """Computes without gradients, on a GPU in the recipe's precision."""
+    def computed(self, forward: Forward) -> Forward:
+        """``forward`` without gradients; on a GPU in the recipe's precision."""
         mixed = self.device.type == "cuda" and self.specification.recipe.precision == "bfloat16"
-        with torch.inference_mode(), torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=mixed):
-            yield
+
+        # Around each batch: a generator that kept these modes would leave them on in whoever it hands its videos to.
+        def run(batch: dict[str, torch.Tensor]) -> Any:
+            with torch.inference_mode(), torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=mixed):
+                return forward(batch)
+
+        return run
 
 
 def load_trained(path: Path, wanted_device: str | None = None) -> TrainedNetwork:

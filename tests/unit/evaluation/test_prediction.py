@@ -158,7 +158,7 @@ def test_crops_and_batches() -> None:
     assert crop_places(3, 10, 20) == [(0.5, 0.0), (0.5, 0.5), (0.5, 1.0)]
     assert crop_places(3, 20, 10) == [(0.0, 0.5), (0.5, 0.5), (1.0, 0.5)]
     lengths = [*[64] * 9, 250, 250, 300]
-    sizes = {"heights": [256] * 12, "widths": [340] * 12, "num_frames": lengths}
+    sizes = {"heights": [256] * 12, "widths": [340] * 12, "video_frames": lengths}
     index = cast(ClipIndex, SimpleNamespace(**sizes))
     sampling = Sampling(num_frames=64, crop=224)
     clips = ProtocolClips(index, Protocol(num_clips="all_frames"), sampling, ["rgb"], range(12))
