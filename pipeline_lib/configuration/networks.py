@@ -1,4 +1,4 @@
-"""What the configuration asks of a network's options, whatever its family (pipeline_lib/models/options.py has them)."""
+"""What the configuration needs to know of any network's options (pipeline_lib/models/options.py has the families)."""
 
 from typing import Any, NamedTuple
 
@@ -25,15 +25,15 @@ class NetworkOptions(Section):
 
     @property
     def shapes(self) -> dict[str, Any]:
-        """What the names and shapes of the tensors follow from, but for the classifier and the input's channels.
+        """The options that decide names and shapes of the tensors, apart from the classifier and the input's channels.
 
-        By option; options without effect on them are left out, or given as None where others make them idle.
+        Options without such an effect are left out, or are None if other options disable them.
         """
         return {}
 
     @property
     def trunk(self) -> "tuple[NetworkOptions, str] | None":
-        """The network, and what it sees, that a part of this one is: its weights are a start too."""
+        """A network that is part of this one, and what it sees: its weights can be a start too."""
         return None
 
 

@@ -77,7 +77,7 @@ def _validated(model: type[Checked], values: Any) -> tuple[Checked | None, list[
 
 
 class _ExperimentChecks:
-    """What an experiment may not say; each method is one check, whose keys lie below the experiment."""
+    """Checks of one experiment; each method yields problems, whose keys lie below the experiment."""
 
     def __init__(self, experiment: Experiment, configuration: Configuration, networks: Networks | None) -> None:
         self.experiment, self.objective = experiment, experiment.objective
@@ -118,7 +118,7 @@ class _ExperimentChecks:
             values = getattr(one, field)
             may_be_empty = field == "protocols" and self.objective.task is None
             if len(set(values)) != len(values) or not (values or may_be_empty):
-                yield (field,), f"{values!r}: at least one, each once."
+                yield (field,), f"{values!r}: give at least one, and each only once."
         if any(seed < 0 for seed in one.seeds):
             yield ("seeds",), "a seed is not negative."
         if one.dataset in self.configuration.datasets:
@@ -191,7 +191,7 @@ class _ExperimentChecks:
         if objective.needs_teacher and one.teacher is None:
             yield ("teacher",), f"the objective `{objective.name}` needs a teacher: the name of an experiment."
         if one.teacher is not None and not objective.needs_teacher:
-            yield ("teacher",), f"the objective `{objective.name}` has no use for a teacher."
+            yield ("teacher",), f"the objective `{objective.name}` uses no teacher; remove it."
         if one.motion is None and one.modality == "flow":
             yield ("motion",), "an experiment with `modality: flow` names the motion kind that it sees."
         elif one.motion is None and objective.reads_motion:

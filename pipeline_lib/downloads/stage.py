@@ -22,7 +22,7 @@ from pipeline_lib.downloads.transfer import fetch
 from pipeline_lib.downloads.youtube import fetch_clip
 from pipeline_lib.errors import UserError
 
-# Refusals in a row after which a site is left alone.
+# Refusals in a row after which the stage asks a site no more.
 REFUSALS_BEFORE_STOP = 3
 
 

@@ -155,7 +155,7 @@ def generate(name: str, generated: Generated, output: Path, num_threads: int = 1
         finally:
             # Otherwise an error or an interrupt would wait for every video that is still queued.
             pool.shutdown(cancel_futures=True)
-        _remove_strangers(output, digests)
+        _remove_other_files(output, digests)
         for subset, listing in lists.items():
             write_bytes(listing, ("\n".join(rows[subset]) + "\n").encode())
             digests[listing.name] = file_digest(listing)
@@ -165,7 +165,7 @@ def generate(name: str, generated: Generated, output: Path, num_threads: int = 1
     return marker
 
 
-def _remove_strangers(output: Path, digests: Mapping[str, str]) -> None:
+def _remove_other_files(output: Path, digests: Mapping[str, str]) -> None:
     """Delete videos and flow of an earlier, larger or interrupted run."""
     for folder in (*SUBSETS, "flow"):
         for path in sorted((output / folder).rglob("*")):

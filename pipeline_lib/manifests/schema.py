@@ -19,10 +19,10 @@ SUBSETS = ("train", "validation", "")
 class ListedVideo(NamedTuple):
     """A video as an annotation file lists it, before anything is looked for on disk.
 
-    ``subsets`` has one entry per split (``train``, ``validation`` or empty). ``names`` are the possible
-    names of its file, in order of preference: a path relative to one of the video folders, or a bare name without
-    ending. ``start`` and ``end`` are seconds in the source; ``trim`` says that the file on disk is the whole source, of
-    which the video is only this interval. ``reason`` is empty, or says why the video is unusable whatever lies on disk.
+    ``subsets`` has one entry per split (``train``, ``validation`` or empty). ``names`` are the possible names of its
+    file, in order of preference: a path relative to one of the video folders, or a bare name without ending. ``start``
+    and ``end`` are seconds in the source; ``trim`` says that the file on disk is the whole source, of which the video
+    is only this interval. ``reason`` is empty, or says why the video is unusable even if its file exists.
     """
 
     id: str

@@ -246,7 +246,7 @@ MISTAKES: list[tuple[dict[str, Any], str, tuple[str, ...]]] = [
         "experiments.baseline_demo.objective",
         ("standardised", "frozen"),
     ),
-    (one("baseline_demo", teacher="teacher_demo"), "experiments.baseline_demo.teacher", ("no use for a teacher",)),
+    (one("baseline_demo", teacher="teacher_demo"), "experiments.baseline_demo.teacher", ("uses no teacher",)),
     (
         one("baseline_demo", objective={"name": "flow_regression"}),
         "experiments.baseline_demo.motion",

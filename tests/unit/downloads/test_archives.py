@@ -1,4 +1,4 @@
-"""Hostile and damaged archives: nothing of them lands anywhere."""
+"""Hostile and damaged archives leave no file."""
 
 import gzip
 import io
