@@ -17,7 +17,7 @@ checkpoint manifest:
     threads: 2
     params:
         specification=lambda wildcards: PLAN.manifest(wildcards.dataset).model_dump_json(),
-        code=code_fingerprint(code.MANIFEST),
+        code=lambda wildcards: code_fingerprint(PLAN.manifest_modules(wildcards.dataset)),
         folder=str(LAYOUT.manifest_folder("{dataset}")),
     shell:
         "exec python -m pipeline_lib manifest build --specification {params.specification:q}"

@@ -1,11 +1,13 @@
 """Data sets, frame formats and motion kinds: what the first stages read."""
 
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, WithJsonSchema, field_validator
 from pydantic_core import PydanticCustomError
 
 from pipeline_lib.configuration.base import Section
+from pipeline_lib.configuration.formats import FORMATS
 from pipeline_lib.configuration.messages import parsed
 from pipeline_lib.configuration.motions import METHODS, MethodKind
 
@@ -38,24 +40,22 @@ class Filter(Section):
     seed: int = 0
 
 
+def _one_of(names: Iterable[str]) -> Callable[[str], str]:
+    """A check that a value is one of some names."""
+
+    def check(name: str) -> str:
+        if name not in names:
+            raise PydanticCustomError("enum", "unknown name", {"expected": ", ".join(names)})
+        return name
+
+    return check
+
+
 class Dataset(Section):
     """One data set: where its annotations and videos lie and how they are filtered."""
 
-    format: Literal[
-        "generated",
-        "kinetics",
-        "ucf101",
-        "hmdb51",
-        "folder",
-        "table",
-        "something_v1",
-        "something_v2",
-        "ava",
-        "jhmdb",
-        "ucf101_24",
-        "sports1m",
-    ]
-    """The importer in pipeline_lib/manifests that reads it."""
+    format: Annotated[str, AfterValidator(_one_of(FORMATS)), WithJsonSchema({"type": "string", "enum": list(FORMATS)})]
+    """How it is annotated (pipeline_lib/configuration/formats.py lists what each format needs)."""
     annotations: dict[str, str | None] = {}
     """Annotation file (or folder of split files) per list name, e.g. ``train`` and ``validation``."""
     videos: list[str] = []
@@ -86,6 +86,11 @@ class Dataset(Section):
     """If a larger share of the listed videos is unusable, the manifest stage fails with the counts; so do the frames
     and the motion stage for a shard (one bad video alone never fails a shard)."""
 
+    @property
+    def is_generated(self) -> bool:
+        """Whether its videos are made here, not read from files of the user's."""
+        return FORMATS[self.format].importer is None
+
 
 class FrameFormat(Section):
     """How RGB frames are stored."""
@@ -103,16 +108,10 @@ def _not_zero(gap: int) -> int:
     return gap
 
 
-def _motion_method(name: str) -> str:
-    if name not in METHODS:
-        raise PydanticCustomError("enum", "unknown method", {"expected": ", ".join(METHODS)})
-    return name
-
-
 class Motion(Section):
     """A motion kind: method, gap and quantisation of what is stored beside the frames."""
 
-    method: Annotated[str, AfterValidator(_motion_method), WithJsonSchema({"type": "string", "enum": list(METHODS)})]
+    method: Annotated[str, AfterValidator(_one_of(METHODS)), WithJsonSchema({"type": "string", "enum": list(METHODS)})]
     gap: Annotated[int, AfterValidator(_not_zero)] = 1
     """Flow runs from frame t to t + gap; MoDist uses −5."""
     bound: float = Field(default=20.0, gt=0)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from pipeline_lib.configuration.data import Dataset
-from pipeline_lib.configuration.formats import REQUIRED_LISTS
+from pipeline_lib.configuration.formats import FORMATS
 from pipeline_lib.errors import UserError
 
 DOCUMENT = "docs/configuration.md (section “Your own data”)"
@@ -12,16 +12,15 @@ DOCUMENT = "docs/configuration.md (section “Your own data”)"
 
 def missing_data(name: str, dataset: Dataset) -> list[str]:
     """Why a data set cannot be read: one line per key, with what was looked for and where."""
-    if dataset.format == "generated":
+    if dataset.is_generated:
         return []
     key = f"datasets.{name}"
 
     def absent(value: str) -> str:
         return f"looked for {Path(value).absolute()}, which does not exist"
 
-    required = REQUIRED_LISTS[dataset.format]
-    if dataset.format == "table" and not any(dataset.annotations.values()):
-        required = {"train": "a CSV with path,label[,subset]"}
+    format = FORMATS[dataset.format]
+    required = format.lists if any(dataset.annotations.values()) else format.lists | format.any_list
     problems = []
     for list_name in dict.fromkeys([*required, *dataset.annotations]):
         value = dataset.annotations.get(list_name)

@@ -298,7 +298,7 @@ def _ensemble_problems(ensemble: Ensemble, configuration: Configuration) -> Iter
 
 def _problems(configuration: Configuration, networks: Networks | None) -> Iterator[Problem]:
     for name, dataset in configuration.datasets.items():
-        if (dataset.format == "generated") != (dataset.generated is not None):
+        if dataset.is_generated != (dataset.generated is not None):
             yield (
                 ("datasets", name, "generated"),
                 "a data set has this section exactly when its format is `generated`.",

@@ -19,11 +19,13 @@ from pipeline_lib.artefacts.progress import Progress
 from pipeline_lib.artefacts.records import distribution_versions
 from pipeline_lib.artefacts.stage import Stage
 from pipeline_lib.configuration.data import Dataset
+from pipeline_lib.configuration.formats import FORMATS
 from pipeline_lib.configuration.presence import check_data
 from pipeline_lib.configuration.specification import ManifestSpecification
 from pipeline_lib.errors import UserError
 from pipeline_lib.manifests.annotation_files import source_digests
 from pipeline_lib.manifests.cache import ProbeCache
+from pipeline_lib.manifests.code import manifest_modules
 from pipeline_lib.manifests.filters import apply_filter, filter_identity
 from pipeline_lib.manifests.importers import read_listing
 from pipeline_lib.manifests.matching import FileIndex, match
@@ -42,7 +44,6 @@ from pipeline_lib.manifests.schema import (
 )
 from pipeline_lib.manifests.shard_lists import write_shard_list
 
-MODULES = ("pipeline_lib.manifests.build",)
 # The digest covers everything that decides what is trained on, and nothing that depends on where the files lie.
 _DIGEST_COLUMNS = ("id", "labels", "group", "start", "end", "num_frames", "frames_per_second", "height", "width")
 
@@ -110,7 +111,8 @@ def _judge(video: ListedVideo, path: str, probe: Probe | None, dataset: Dataset)
     if probe.num_frames is not None and probe.num_frames < dataset.minimum_frames:
         plural = "" if probe.num_frames == 1 else "s"
         return REJECTED, f"too short: {probe.num_frames} frame{plural}, {dataset.minimum_frames} are needed"
-    if video.trim and video.start and dataset.format != "ava" and probe.num_frames and probe.frames_per_second:
+    is_part = video.trim and not FORMATS[dataset.format].kept_cut
+    if is_part and video.start and probe.num_frames and probe.frames_per_second:
         seconds = probe.num_frames / probe.frames_per_second
         if seconds <= video.start:
             return (
@@ -228,7 +230,7 @@ def _shard_video(columns: dict[str, list[Any]], index: int, listed: ListedVideo,
     if listed.trim and listed.start is not None and listed.end is not None:
         frames, rate = video["num_frames"], video["frames_per_second"]
         # Copies of AVA's films are often cut to the annotated minutes already.
-        if not (dataset.format == "ava" and frames and rate and frames / rate < listed.end - listed.start + 2):
+        if not (FORMATS[dataset.format].kept_cut and frames and rate and frames / rate < listed.end - listed.start + 2):
             video |= {"start": listed.start, "end": listed.end}
     return video
 
@@ -286,7 +288,7 @@ def build_manifest(specification: ManifestSpecification, output: Path, num_worke
             videos are unusable than ``maximum_reject_share`` allows.
     """
     name, dataset = specification.name, specification.dataset
-    with Stage("manifest", MODULES, output / "summary.json") as stage:
+    with Stage("manifest", manifest_modules(dataset), output / "summary.json") as stage:
         listing, videos = list_videos(name, dataset)
         num_files = 0
         if dataset.probe == "none" and not dataset.videos:

@@ -5,21 +5,21 @@ Names only: importing a stage would import torch, and the Snakefile asks on ever
 
 from pipeline_lib.evaluation.code import ensemble_modules, evaluation_modules, retrieval_modules
 from pipeline_lib.flow.code import STRENGTH, motion_modules
+from pipeline_lib.manifests.code import manifest_modules
 from pipeline_lib.reporting.code import REPORT
 from pipeline_lib.training.code import training_modules
 
 GENERATE = ("pipeline_lib.generation.stage",)
-MANIFEST = ("pipeline_lib.manifests.build",)
 FRAMES = ("pipeline_lib.media.frames_stage",)
 
 __all__ = (
     "FRAMES",
     "GENERATE",
-    "MANIFEST",
     "REPORT",
     "STRENGTH",
     "ensemble_modules",
     "evaluation_modules",
+    "manifest_modules",
     "motion_modules",
     "retrieval_modules",
     "training_modules",

@@ -23,6 +23,7 @@ from pipeline_lib.configuration.specification import (
 )
 from pipeline_lib.errors import UserError
 from pipeline_lib.flow.code import motion_modules
+from pipeline_lib.manifests.code import manifest_modules
 from pipeline_lib.models.catalogue import NETWORKS
 from pipeline_lib.planning.run import Run, with_sources
 
@@ -74,7 +75,7 @@ class Plan:
     @cached_property
     def generated_names(self) -> list[str]:
         """The data sets that are generated."""
-        return [name for name, dataset in self.configuration.datasets.items() if dataset.format == "generated"]
+        return [name for name, dataset in self.configuration.datasets.items() if dataset.is_generated]
 
     @cached_property
     def report_names(self) -> list[str]:
@@ -177,7 +178,7 @@ class Plan:
     def dataset(self, name: str) -> Dataset:
         """The data set as ``manifest build`` reads it; a generated one is the table that ``generate`` wrote."""
         dataset = self.configuration.datasets[name]
-        if dataset.format != "generated":
+        if not dataset.is_generated:
             return dataset
         return dataset.model_copy(
             update={
@@ -235,6 +236,10 @@ class Plan:
             motion_kind=self.configuration.motions[motion],
             device=self.configuration.hardware.device,
         )
+
+    def manifest_modules(self, name: str) -> list[str]:
+        """The modules that build a data set's manifest."""
+        return manifest_modules(self.dataset(name))
 
     def motion_modules(self, motion: str) -> list[str]:
         """The modules that compute a motion kind."""

@@ -17,6 +17,7 @@ from packaging.utils import canonicalize_name
 
 from pipeline_lib.artefacts.fingerprint import PACKAGE_FOLDER, closure, module_file
 from pipeline_lib.configuration.data import Motion
+from pipeline_lib.configuration.formats import FORMATS
 from pipeline_lib.configuration.motions import METHODS
 from pipeline_lib.evaluation.code import ensemble_modules, evaluation_modules
 from pipeline_lib.flow.code import motion_modules
@@ -50,7 +51,12 @@ def _training() -> list[str]:
 
 STAGES = {
     "download": ["pipeline_lib.downloads.stage", "pipeline_lib.media.ffmpeg"],
-    "media": [*code.GENERATE, *code.MANIFEST, *code.FRAMES],
+    "media": [
+        *code.GENERATE,
+        "pipeline_lib.manifests.build",
+        *(one.module for one in FORMATS.values() if one.importer is not None),
+        *code.FRAMES,
+    ],
     "flow": [module for method in METHODS for module in motion_modules(Motion(method=method))],
     "training": _training(),
     "report": code.REPORT,

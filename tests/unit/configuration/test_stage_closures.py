@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipeline_lib.artefacts.fingerprint import closure
-from pipeline_lib.configuration.data import Motion
+from pipeline_lib.configuration.data import Dataset, Motion
 from pipeline_lib.configuration.motions import METHODS
 from pipeline_lib.evaluation.code import ensemble_modules, evaluation_modules, retrieval_modules
 from pipeline_lib.flow.code import motion_modules
@@ -32,12 +32,12 @@ def roots() -> dict[str, list[str]]:
     plan = load_plan(REPOSITORY)
     found = {
         "generate": code.GENERATE,
-        "manifest": code.MANIFEST,
         "frames": code.FRAMES,
         "strength": code.STRENGTH,
         "ensemble": ensemble_modules("classification"),
         "report": code.REPORT,
     }
+    found |= {f"manifest {name}": code.manifest_modules(Dataset(format=name)) for name in ("kinetics", "table", "ava")}
     found |= {f"motion {method}": motion_modules(Motion(method=method)) for method in METHODS}
     found |= {f"train {name}": _training_roots(plan, name) for name in TRAININGS}
     for network in ("s3dg", "r3d_18"):
@@ -89,7 +89,11 @@ def test_frames_know_neither_flow_nor_networks(closures: dict[str, list[str]]) -
 
 
 def test_manifests_know_neither_frames_nor_flow_nor_networks(closures: dict[str, list[str]]) -> None:
-    assert rooms(closures["manifest"]) <= {"artefacts", "manifests"}
+    for name, modules in of_kind(closures, "manifest").items():
+        assert rooms(modules) <= {"artefacts", "manifests"}
+        importers = {"kinetics": "kinetics", "table": "tables", "ava": "ava"}
+        own = f"manifests.{importers[name.split()[1]]}"
+        assert {f"manifests.{module}" for module in importers.values()} & set(modules) == {own}
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline_lib.configuration.data import Dataset, FrameFormat
-from pipeline_lib.configuration.formats import REQUIRED_LISTS
+from pipeline_lib.configuration.formats import FORMATS
 from pipeline_lib.configuration.specification import FramesSpecification, ManifestSpecification
 from pipeline_lib.errors import UserError
 from pipeline_lib.manifests.ava import read_action_list
@@ -214,10 +214,10 @@ GARBAGE = {
 
 
 @pytest.mark.parametrize("content", [*GARBAGE, "folder"])
-@pytest.mark.parametrize("format", sorted(set(REQUIRED_LISTS) - {"folder", "generated"}))
+@pytest.mark.parametrize("format", sorted(set(FORMATS) - {"folder", "generated"}))
 def test_whatever_the_lists_hold_the_user_gets_a_message(tmp_path: Path, format: str, content: str) -> None:
     annotations: dict[str, str | None] = {}
-    for key in REQUIRED_LISTS[format] or {"train": ""}:
+    for key in FORMATS[format].lists or {"train": ""}:
         path = tmp_path / f"{key}.json" if content in ("json", "list") else tmp_path / key
         if content == "folder" or key == "splits":
             path.mkdir()
