@@ -21,6 +21,7 @@ _DEPTHS = {
     "motion": range(4, 5),
     "imported": range(1, 4),
     "experiments": range(3, 4),
+    "trials": range(3, 4),
     "evaluations": range(4, 5),
     "report": range(1, 2),
 }
@@ -30,6 +31,7 @@ _CARRIERS = {
     "media": (2, "generated.json"),
     "manifests": (2, "summary.json"),
     "experiments": (3, "weights.safetensors"),
+    "trials": (3, "weights.safetensors"),
     "evaluations": (4, "scores.h5"),
 }
 
@@ -134,6 +136,10 @@ class Layout:
     def experiment(self, experiment: str, split: str, seed: str) -> Path:
         """Folder of one training; ``weights.safetensors`` in it is the final artefact."""
         return self.root / "experiments" / experiment / f"{split}-{seed}"
+
+    def trial(self, experiment: str, split: str, seed: str) -> Path:
+        """Folder of a training that somebody changed for once; no rule reads it."""
+        return self.root / "trials" / experiment / f"{split}-{seed}"
 
     def weights(self, experiment: str, split: str, seed: str) -> Path:
         """The final weights of one training."""

@@ -4,27 +4,27 @@ import argparse
 import os
 from pathlib import Path
 
+from pipeline_lib.planning.by_name import add_run_arguments, named_evaluation
+
 HELP = "evaluate one trained network under a protocol: scores.h5 and metrics.json"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--specification", required=True, help="EvaluationSpecification as JSON")
-    parser.add_argument("--root", required=True, type=Path, help="output root (manifests, frames, experiments)")
+    add_run_arguments(parser, "an EvaluationSpecification")
+    parser.add_argument("--protocol", help="with --experiment (default: the experiment's first)")
     parser.add_argument("--output", type=Path, help="folder to write (default: its place below the root)")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="CPU threads (default: all)")
 
 
 def run(options: argparse.Namespace) -> int:
-    from pipeline_lib.artefacts.layout import Layout
-    from pipeline_lib.configuration.specification import EvaluationSpecification
     from pipeline_lib.evaluation.runner import evaluate
 
-    specification = EvaluationSpecification.model_validate_json(options.specification)
+    specification, layout = named_evaluation(options)
     training = specification.training
-    output = options.output or Layout(options.root).evaluation(
+    output = options.output or layout.evaluation(
         training.experiment, str(training.split), str(training.seed), specification.protocol_name
     )
-    metrics = evaluate(specification, options.root, output, max(1, options.threads))
+    metrics = evaluate(specification, layout.root, output, max(1, options.threads))
     print(describe(metrics))
     return 0
 

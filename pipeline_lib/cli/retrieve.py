@@ -4,27 +4,27 @@ import argparse
 import os
 from pathlib import Path
 
+from pipeline_lib.planning.by_name import add_run_arguments, named_evaluation
+
 HELP = "find each validation video's nearest training videos by a network's features: retrieval.json"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--specification", required=True, help="EvaluationSpecification as JSON")
-    parser.add_argument("--root", required=True, type=Path, help="output root (manifests, frames, experiments)")
+    add_run_arguments(parser, "an EvaluationSpecification")
+    parser.add_argument("--protocol", help="whose clips stand for a video (default: the experiment's `retrieval`)")
     parser.add_argument("--output", type=Path, help="file to write (default: its place below the root)")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="decoding processes (default: all)")
 
 
 def run(options: argparse.Namespace) -> int:
-    from pipeline_lib.artefacts.layout import Layout
-    from pipeline_lib.configuration.specification import EvaluationSpecification
     from pipeline_lib.evaluation.retrieval import retrieve
 
-    specification = EvaluationSpecification.model_validate_json(options.specification)
+    specification, layout = named_evaluation(options, "retrieval")
     training = specification.training
-    output = options.output or Layout(options.root).retrieval(
+    output = options.output or layout.retrieval(
         training.experiment, str(training.split), str(training.seed), specification.protocol_name
     )
-    record = retrieve(specification, options.root, output, max(1, options.threads))
+    record = retrieve(specification, layout.root, output, max(1, options.threads))
     figures = record["metrics"]
     print(
         f"{record['experiment']} {record['split']}-{record['seed']} {record['protocol']}: "

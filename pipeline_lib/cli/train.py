@@ -1,21 +1,56 @@
-"""``train``: trains a network by a specification, and continues an interrupted training."""
+"""``train``: trains an experiment by its name, or by a specification, and continues an interrupted training."""
 
 import argparse
 from pathlib import Path
 
-HELP = "train a network as a specification says"
+from pipeline_lib.planning.by_name import add_run_arguments
+
+HELP = "train an experiment, or a network as a specification says"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--specification", required=True, help="a TrainingSpecification as JSON")
-    parser.add_argument("--root", required=True, type=Path, help="the output root with manifests, shards and weights")
-    parser.add_argument("--output", required=True, type=Path, help="the run's folder")
+    add_run_arguments(parser, "a TrainingSpecification")
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change the experiment for this once: recipe.steps=20, objective.weight=1, model.options.KEY=…",
+    )
+    parser.add_argument(
+        "--overfit",
+        type=int,
+        metavar="N",
+        help="train on the first N videos alone, again and again: a network that cannot learn these has a fault",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        help="folder to write (default: the run's, but with --set or --overfit a folder below trials/ in the root)",
+    )
     parser.add_argument("--loader-workers", type=int, default=None, help="decoding processes; the result is the same")
 
 
 def run(options: argparse.Namespace) -> int:
+    import sys
+
     from pipeline_lib.configuration.specification import TrainingSpecification
+    from pipeline_lib.errors import UserError
+    from pipeline_lib.planning.by_name import named_run
     from pipeline_lib.training.run import train
 
-    specification = TrainingSpecification.model_validate_json(options.specification)
-    return train(specification, options.root, options.output, options.loader_workers)
+    if options.overfit is not None and options.overfit < 1:
+        raise UserError(f"--overfit {options.overfit}: at least 1 video is wanted.")
+    root, output = options.root, options.output
+    if options.specification is not None:
+        if root is None or output is None:
+            raise UserError("--specification needs --root and --output.")
+        specification = TrainingSpecification.model_validate_json(options.specification)
+    else:
+        chosen, layout = named_run(options, options.set)
+        specification, root = chosen.training, layout.root
+        is_trial = bool(options.set) or options.overfit is not None
+        output = output or (layout.trial if is_trial else layout.experiment)(*chosen.place)
+        print(f"{chosen} → {output}", file=sys.stderr)
+    return train(specification, root, output, options.loader_workers, options.overfit)

@@ -133,8 +133,8 @@ class Plan:
             raise UserError(f"experiments.{name}: its members have no {what} in common.")
         return common
 
-    def run(self, experiment: str, split: int | str, seed: int | str) -> Run:
-        """The run of this name, after checking that its sources exist.
+    def run(self, experiment: str, split: int | str | None = None, seed: int | str | None = None) -> Run:
+        """The run of this name (None: with the first split or seed), after checking that its sources exist.
 
         Raises:
             UserError: there is no such experiment or run, or no run that it can start or learn from.
@@ -142,8 +142,10 @@ class Plan:
         if experiment not in self.configuration.experiments:
             valid = self.configuration.experiments
             raise UserError(f"There is no experiment `{experiment}`. {nearest(experiment, valid)}")
+        split = self._splits(experiment)[0] if split is None else int(split)
+        seed = self._seeds(experiment)[0] if seed is None else int(seed)
         for run in self.runs(experiment):
-            if (run.split, run.seed) == (int(split), int(seed)):
+            if (run.split, run.seed) == (split, seed):
                 with_sources([run])
                 return run
         raise UserError(

@@ -74,34 +74,35 @@ class Run:
         return Layout(Path(self.configuration.output))
 
     @property
-    def _place(self) -> tuple[str, str, str]:
+    def place(self) -> tuple[str, str, str]:
+        """Experiment, split and seed, as ``Layout`` takes them."""
         return self.experiment, str(self.split), str(self.seed)
 
     @property
     def folder(self) -> Path:
         """The training's folder: checkpoints, log and weights."""
-        return self.layout.experiment(*self._place)
+        return self.layout.experiment(*self.place)
 
     @property
     def weights(self) -> Path:
         """The final weights."""
-        return self.layout.weights(*self._place)
+        return self.layout.weights(*self.place)
 
     def scores(self, protocol: str) -> Path:
         """The score file under a protocol."""
-        return self.layout.scores(*self._place, protocol)
+        return self.layout.scores(*self.place, protocol)
 
     @property
     def metrics(self) -> list[Path]:
         """The metrics under each of its protocols."""
-        return [self.layout.metrics(*self._place, protocol) for protocol in self.entry.protocols]
+        return [self.layout.metrics(*self.place, protocol) for protocol in self.entry.protocols]
 
     @property
     def retrievals(self) -> list[Path]:
         """The nearest-neighbour figures; none if the experiment does not ask for them."""
         entry = self.entry
         asked = entry.retrieval if isinstance(entry, Experiment) else None
-        return [] if asked is None else [self.layout.retrieval(*self._place, asked)]
+        return [] if asked is None else [self.layout.retrieval(*self.place, asked)]
 
     # What it starts or learns from
 
