@@ -1,0 +1,16 @@
+"""From raw video to motion-distilled networks. ``load`` gives a trained experiment; the README shows how."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipeline_lib.evaluation.experiment import load as load
+
+__all__ = ["load"]
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when it is asked for: torch takes seconds, which no other command shall wait for.
+    if name == "load":
+        return importlib.import_module("pipeline_lib.evaluation.experiment").load
+    raise AttributeError(f"module 'pipeline_lib' has no attribute {name!r}")

@@ -24,10 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from pipeline_lib.artefacts.layout import Layout
-    from pipeline_lib.configuration.data import FrameFormat
     from pipeline_lib.configuration.experiments import Protocol
     from pipeline_lib.errors import UserError
-    from pipeline_lib.evaluation.prediction import as_json, find_weights, predict, stored_frame_format
+    from pipeline_lib.evaluation.prediction import as_json, find_weights, frame_format_of, predict
     from pipeline_lib.evaluation.trained import read_specification
     from pipeline_lib.text_table import text_table
 
@@ -37,15 +36,7 @@ def run(options: argparse.Namespace) -> int:
         raise UserError(f"--top {options.top}: give at least 1.")
     layout = Layout(options.root)
     weights = [find_weights(layout, name, options.split, options.seed) for name in options.experiment]
-    formats = []
-    for name, path in zip(options.experiment, weights, strict=True):
-        stored = stored_frame_format(layout, read_specification(path))
-        if stored is None and options.short_side is None:
-            raise UserError(
-                f"{name} was trained on frames that no longer lie below {options.root / 'frames'}, which would say how "
-                "they were scaled: give --short-side (256 for the papers' networks)."
-            )
-        formats.append(stored or FrameFormat(short_side=options.short_side))
+    formats = [frame_format_of(layout, read_specification(path), options.short_side) for path in weights]
     protocol = Protocol.model_validate(
         {
             "num_clips": options.clips if options.clips == "all_frames" else int(options.clips),

@@ -1,8 +1,10 @@
 """The classes of any video, from frames and flow that the training's own stages make."""
 
 import json
+import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,14 +21,17 @@ from pipeline_lib.configuration.specification import FramesSpecification, Motion
 from pipeline_lib.errors import UserError
 from pipeline_lib.evaluation.trained import TrainedNetwork, load_trained
 from pipeline_lib.flow.motion_stage import extract_motion
+from pipeline_lib.media.ffmpeg import ffmpeg_executable
 from pipeline_lib.media.frames_stage import extract_frames
 from pipeline_lib.media.shards import Shard
 from pipeline_lib.tasks.classification.metrics import softmax
 from pipeline_lib.tasks.classification.task import TASK
-from pipeline_lib.tasks.outputs import video_outputs
+from pipeline_lib.tasks.outputs import Forward, video_outputs
 
 VIDEO = "video"
 """Id of the one video in the shards made here."""
+DEFAULT_RATE = 25.0
+"""Frames per second of an array of frames, which says none."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,22 @@ def stored_frame_format(layout: Layout, specification: TrainingSpecification) ->
         shard.close()
         return FrameFormat.model_validate(parameters["frames"], strict=False) if "frames" in parameters else None
     return None
+
+
+def frame_format_of(layout: Layout, specification: TrainingSpecification, short_side: int | None) -> FrameFormat:
+    """The frame format that a training saw; without its frames shards, one of this short side in pixels.
+
+    Raises:
+        UserError: neither is there.
+    """
+    stored = stored_frame_format(layout, specification)
+    if stored is None and short_side is None:
+        raise UserError(
+            f"{specification.experiment} was trained on frames that no longer lie below {layout.root / 'frames'}, "
+            "which would say how they were scaled: give --short-side, in Python short_side=… (256 for the papers' "
+            "networks)."
+        )
+    return stored or FrameFormat(short_side=short_side)
 
 
 def find_weights(layout: Layout, experiment: str, split: int, seed: int) -> Path:
@@ -145,13 +166,73 @@ def _extract(
     )
 
 
-def clip_probabilities(trained: TrainedNetwork, index: ClipIndex, protocol: Protocol) -> np.ndarray:
-    """Softmax of every clip of the index' first video, float64 (num_clips, num_classes)."""
+def _write_frames(frames: np.ndarray, frames_per_second: float, path: Path) -> None:
+    """Write frames, uint8 (T, H, W, 3), as a lossless video, so that they take the way of any file.
+
+    Raises:
+        UserError: the array is no video.
+    """
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape:
+        raise UserError(f"frames are uint8 (T, H, W, 3); these are {frames.dtype} {frames.shape}.")
+    height, width = frames.shape[1:3]
+    command = [str(ffmpeg_executable()), "-nostdin", "-v", "error", "-y", "-f", "rawvideo", "-pix_fmt", "rgb24"]
+    command += ["-video_size", f"{width}x{height}", "-framerate", str(frames_per_second), "-i", "pipe:0"]
+    command += ["-codec:v", "ffv1", "-pix_fmt", "bgr0", str(path)]
+    result = subprocess.run(command, input=np.ascontiguousarray(frames).tobytes(), capture_output=True, check=False)
+    if result.returncode != 0:
+        raise UserError(f"{command[0]} could not store the frames: {result.stderr.decode(errors='replace').strip()}")
+
+
+@contextmanager
+def indexed(
+    video: str | Path | np.ndarray, specification: TrainingSpecification, frames: FrameFormat, num_threads: int
+) -> Iterator[ClipIndex]:
+    """A video, as its training's stages store it, in a folder that is removed afterwards: an index of one row.
+
+    Args:
+        video: a file that ffmpeg decodes, or frames, uint8 (T, H, W, 3).
+        specification: of the training whose network shall see it.
+        frames: how the training's frames were stored.
+        num_threads: for decoding and flow.
+
+    Raises:
+        UserError: the video cannot be read.
+    """
+    with tempfile.TemporaryDirectory(prefix="predict-") as name:
+        folder = Path(name)
+        if isinstance(video, np.ndarray):
+            path = folder / "frames.mkv"
+            _write_frames(video, frames.frames_per_second or DEFAULT_RATE, path)
+        else:
+            path = Path(video)
+            if not path.is_file():
+                raise UserError(f"{path}: there is no such file.")
+        yield _extract(path, specification, frames, folder, num_threads)
+
+
+def clip_outputs(trained: TrainedNetwork, index: ClipIndex, protocol: Protocol, forward: Forward) -> torch.Tensor:
+    """What ``forward`` gives for the clips of the first video of an index, (num_clips, …) on the CPU."""
     specification = trained.specification
     clips = ProtocolClips(index, protocol, specification.recipe.sampling, [specification.modality])
-    forward = trained.computed(TASK.forward(trained.network, specification.modality))
-    (found,) = video_outputs(clips, forward, trained.device)
-    return softmax(torch.stack(list(found.outputs)).numpy())
+    (found,) = video_outputs(clips, trained.computed(forward), trained.device)
+    return torch.stack(list(found.outputs))
+
+
+def clip_features(trained: TrainedNetwork, index: ClipIndex, protocol: Protocol, endpoint: str) -> torch.Tensor:
+    """The activation at an endpoint for the clips of the first video of an index, float32 (num_clips, …)."""
+
+    def forward(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        clip_BCTHW = batch[trained.specification.modality]
+        found: torch.Tensor = trained.network.forward_features(clip_BCTHW, [endpoint])[endpoint]  # type: ignore[operator]
+        return found.float().cpu()
+
+    return clip_outputs(trained, index, protocol, forward)
+
+
+def clip_probabilities(trained: TrainedNetwork, index: ClipIndex, protocol: Protocol) -> np.ndarray:
+    """Softmax for the clips of the first video of an index, float64 (num_clips, num_classes)."""
+    forward = TASK.forward(trained.network, trained.specification.modality)
+    return softmax(clip_outputs(trained, index, protocol, forward).numpy())
 
 
 def predict(
@@ -175,8 +256,6 @@ def predict(
     Raises:
         UserError: the video cannot be read, or the networks have different classes.
     """
-    if not video.is_file():
-        raise UserError(f"{video}: there is no such file.")
     networks = [load_trained(path, device) for path in weights]
     classes = networks[0].classes
     for network, path in zip(networks, weights, strict=True):
@@ -185,8 +264,7 @@ def predict(
     scores = []
     num_clips = num_frames = 0
     for network, frames in zip(networks, frame_formats, strict=True):
-        with tempfile.TemporaryDirectory(prefix="predict-") as folder:
-            index = _extract(video, network.specification, frames, Path(folder), num_threads)
+        with indexed(video, network.specification, frames, num_threads) as index:
             probabilities = clip_probabilities(network, index, protocol)
         scores.append(probabilities.mean(axis=0))
         num_clips, num_frames = len(probabilities), int(index.video_frames[0])

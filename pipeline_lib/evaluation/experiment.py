@@ -1,0 +1,114 @@
+"""A trained experiment in Python: its predictions and features of any video (``from pipeline_lib import load``)."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pipeline_lib.artefacts.layout import Layout
+from pipeline_lib.configuration.data import FrameFormat
+from pipeline_lib.configuration.experiments import Protocol
+from pipeline_lib.evaluation.prediction import (
+    Prediction,
+    clip_features,
+    clip_probabilities,
+    find_weights,
+    frame_format_of,
+    indexed,
+)
+from pipeline_lib.evaluation.trained import TrainedNetwork, load_trained
+
+
+@dataclass(frozen=True)
+class TrainedExperiment:
+    """One trained network, ready for videos.
+
+    A video is a file that ffmpeg decodes, or its frames: uint8 (T, H, W, 3), RGB. A network that sees flow gets the
+    flow that its training saw, computed here.
+
+    Attributes:
+        trained: the network (``trained.network``), its classes and the specification of its training.
+        frame_format: how its training's frames were scaled and stored.
+        num_threads: for decoding and flow.
+    """
+
+    trained: TrainedNetwork
+    frame_format: FrameFormat
+    num_threads: int = 1
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the logits."""
+        return self.trained.classes
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """Names of the activations that ``features`` can take, from the pixels to the logits."""
+        return tuple(self.trained.network.endpoints)  # type: ignore[arg-type]
+
+    def predict(self, video: str | Path | np.ndarray, num_clips: int = 10, num_crops: int = 1) -> Prediction:
+        """The probability of every class: the mean over clips.
+
+        Args:
+            video: a file, or frames, uint8 (T, H, W, 3).
+            num_clips: uniformly spaced clips.
+            num_crops: 1 (the centre) or 3 crops of each.
+
+        Raises:
+            UserError: the file cannot be read, or the array is no video.
+        """
+        protocol = Protocol(num_clips=num_clips, num_crops=num_crops)
+        with indexed(video, self.trained.specification, self.frame_format, self.num_threads) as index:
+            probabilities = clip_probabilities(self.trained, index, protocol)
+            num_frames = int(index.num_frames[0])
+        return Prediction(self.classes, probabilities.mean(axis=0), len(probabilities), num_frames)
+
+    def features(
+        self, video: str | Path | np.ndarray, endpoint: str, num_clips: int = 1, num_crops: int = 1
+    ) -> torch.Tensor:
+        """Activations at an endpoint: float32 (clips, C, T, H, W) on the CPU; of ``logits`` (clips, classes).
+
+        Args:
+            video: a file, or frames, uint8 (T, H, W, 3).
+            endpoint: one of ``endpoints``.
+            num_clips: uniformly spaced clips.
+            num_crops: 1 (the centre) or 3 crops of each.
+
+        Raises:
+            UserError: no such endpoint, the file cannot be read, or the array is no video.
+        """
+        self.trained.network.check_names([endpoint])  # type: ignore[operator]
+        protocol = Protocol(num_clips=num_clips, num_crops=num_crops)
+        with indexed(video, self.trained.specification, self.frame_format, self.num_threads) as index:
+            return clip_features(self.trained, index, protocol, endpoint)
+
+
+def load(
+    experiment: str | Path,
+    root: str | Path = "output",
+    split: int = 1,
+    seed: int = 0,
+    device: str = "auto",
+    short_side: int | None = None,
+    num_threads: int = 1,
+) -> TrainedExperiment:
+    """Load a trained experiment by its name, or from the path of its ``weights.safetensors``.
+
+    Args:
+        experiment: name, or path of a weights file.
+        root: output root.
+        split: of the run, if a name is given.
+        seed: of the run, if a name is given.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        short_side: of the frames, pixels; needed only if the training's frames are no longer below ``root``.
+        num_threads: for decoding and flow.
+
+    Raises:
+        UserError: it has not been trained, the file is damaged, or nothing says how frames were scaled.
+    """
+    layout = Layout(Path(root))
+    is_file = Path(experiment).suffix == ".safetensors"
+    weights = Path(experiment) if is_file else find_weights(layout, str(experiment), split, seed)
+    trained = load_trained(weights, device)
+    return TrainedExperiment(trained, frame_format_of(layout, trained.specification, short_side), num_threads)
