@@ -50,7 +50,8 @@ def run(options: argparse.Namespace) -> int:
     else:
         chosen, layout = named_run(options, options.set)
         specification, root = chosen.training, layout.root
+        _, split, seed = chosen.place
         is_trial = bool(options.set) or options.overfit is not None
-        output = output or (layout.trial if is_trial else layout.experiment)(*chosen.place)
+        output = output or (layout.trial if is_trial else layout.experiment)(options.experiment, split, seed)
         print(f"{chosen} → {output}", file=sys.stderr)
     return train(specification, root, output, options.loader_workers, options.overfit)

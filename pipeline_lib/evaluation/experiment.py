@@ -61,8 +61,8 @@ class TrainedExperiment:
         protocol = Protocol(num_clips=num_clips, num_crops=num_crops)
         with indexed(video, self.trained.specification, self.frame_format, self.num_threads) as index:
             probabilities = clip_probabilities(self.trained, index, protocol)
-            num_frames = int(index.num_frames[0])
-        return Prediction(self.classes, probabilities.mean(axis=0), len(probabilities), num_frames)
+            video_frames = int(index.video_frames[0])
+        return Prediction(self.classes, probabilities.mean(axis=0), len(probabilities), video_frames)
 
     def features(
         self, video: str | Path | np.ndarray, endpoint: str, num_clips: int = 1, num_crops: int = 1

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from pipeline_lib.artefacts.layout import Layout
+from pipeline_lib.configuration.training import merged
 from pipeline_lib.errors import UserError
 
 if TYPE_CHECKING:
@@ -42,11 +43,10 @@ def value_of(text: str) -> Any:
         return yaml.safe_load(text)
 
 
-def changes_of(experiment: str, settings: Sequence[str]) -> dict[str, Any]:
-    """``recipe.steps=20`` … as an overlay of the configuration.
+def changes_of(settings: Sequence[str]) -> dict[str, Any]:
+    """``recipe.steps=20`` … as an overlay of an experiment.
 
     Args:
-        experiment: whose keys are set.
         settings: ``KEY=VALUE``; ``recipe.KEY`` is a key of its recipe, all others are its own (``objective.weight``,
             ``model.options.width``).
 
@@ -58,19 +58,17 @@ def changes_of(experiment: str, settings: Sequence[str]) -> dict[str, Any]:
         key, sign, text = setting.partition("=")
         names = key.split(".")
         if not sign or not all(names):
-            raise UserError(f"--set {setting}: KEY=VALUE is wanted, for example recipe.steps=20.")
+            raise UserError(f"--set {setting}: write KEY=VALUE, for example recipe.steps=20.")
         if names[0] == "recipe" and len(names) > 1:
             names[0] = "recipe_changes"
-        inner = changes
-        for name in names[:-1]:
-            inner = inner.setdefault(name, {})
-            if not isinstance(inner, dict):
-                raise UserError(f"--set {setting}: another --set gives {name} a value of its own.")
         try:
-            inner[names[-1]] = value_of(text)
+            value = value_of(text)
         except yaml.YAMLError:
             raise UserError(f"--set {setting}: the value is neither JSON nor YAML.") from None
-    return {"experiments": {experiment: changes}} if changes else {}
+        for name in reversed(names):
+            value = {name: value}
+        changes = merged(changes, value)
+    return changes
 
 
 def named_run(options: argparse.Namespace, settings: Sequence[str] = ()) -> tuple["Run", Layout]:
@@ -88,14 +86,20 @@ def named_run(options: argparse.Namespace, settings: Sequence[str] = ()) -> tupl
     from pipeline_lib.planning.plan import load_plan
 
     name = options.experiment
+    plan = load_plan(options.project, options.configfile)
+    plan.run(name)
     if settings:
-        load_plan(options.project, options.configfile).run(name)
-    try:
-        plan = load_plan(options.project, options.configfile, changes_of(name, settings))
-    except UserError as error:
-        # The rest of the configuration is valid: what is wrong now was set.
-        own = f"{COMMAND_LINE}: experiments.{name}."
-        raise UserError(str(error).replace(f"{own}recipe_changes.", "--set recipe.").replace(own, "--set ")) from None
+        # An experiment of its own, because others may start from the one that is there, whose network it changes.
+        values = plan.configuration.experiments[name].model_dump(mode="json", exclude_unset=True)
+        name = f"{name}_trial"
+        changes = {"experiments": {name: merged(values, changes_of(settings))}}
+        try:
+            plan = load_plan(options.project, options.configfile, changes)
+        except UserError as error:
+            # The rest of the configuration is valid: what is wrong now was set.
+            own = f"{COMMAND_LINE}: experiments.{name}."
+            message = str(error).replace(f"{own}recipe_changes.", "--set recipe.").replace(own, "--set ")
+            raise UserError(message) from None
     return plan.run(name, options.split, options.seed), Layout(options.root or options.project / plan.layout.root)
 
 
