@@ -51,7 +51,7 @@ class Judged:
         """The videos of a list.
 
         Raises:
-            UserError: none can be read, or the network was trained for other targets.
+            UserError: none can be read, or the network was trained for other classes.
         """
         training = self.specification.training
         index = build_index(
@@ -182,7 +182,7 @@ def evaluate(specification: EvaluationSpecification, root: Path, output: Path, n
         The content of ``metrics.json``.
 
     Raises:
-        UserError: an input is missing or unreadable, or the network was trained for other targets.
+        UserError: an input is missing or unreadable, or the network was trained for other classes.
     """
     training, subset = specification.training, specification.protocol.subset
     scores, metrics = output / "scores.h5", output / "metrics.json"

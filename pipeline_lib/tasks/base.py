@@ -35,7 +35,7 @@ class PredictionPart(AbstractContextManager["PredictionPart"], Protocol):
         ...
 
     def finish(self, index: ClipIndex, subset: str, record: Record) -> None:
-        """Write the final file atomically, with the targets of the index's videos; remove the part."""
+        """Write the final file atomically, with what the index says is true of its videos; remove the part."""
         ...
 
 
@@ -70,7 +70,7 @@ class Task(Protocol):
             origin: the weights and the data set, for the message.
 
         Raises:
-            UserError: the targets are not what the network was trained for.
+            UserError: the network was not trained to predict this.
         """
         ...
 

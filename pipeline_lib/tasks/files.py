@@ -9,7 +9,7 @@ from pipeline_lib.artefacts.records import Record
 
 
 def task_module(task: str) -> str:
-    """The module that predicts a task's targets."""
+    """The module of a task that predicts."""
     return f"pipeline_lib.tasks.{task}.task"
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from pipeline_lib.errors import UserError
 from pipeline_lib.tasks.classification.metrics import Evaluation, log_softmax
-from pipeline_lib.tasks.classification.scores import Scores, manifest_digest, pieces, same_clips, targets
+from pipeline_lib.tasks.classification.scores import Scores, label_indices, manifest_digest, pieces, same_clips
 from pipeline_lib.tasks.results import Difference, bootstrap_mean
 
 
@@ -91,7 +91,7 @@ def per_class_differences(first: Scores, second: Scores) -> list[ClassDifference
     other_index = {name: position for position, name in enumerate(second.classes)}
     entries = []
     for label, name in enumerate(first.classes):
-        rows = [row for row, labels in enumerate(targets(first)) if label in labels]
+        rows = [row for row, labels in enumerate(label_indices(first)) if label in labels]
         if not rows or name not in other_index:
             continue
         a, b = (one[rows] == label).astype(float), (other[rows] == other_index[name]).astype(float)

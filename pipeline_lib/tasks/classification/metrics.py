@@ -18,9 +18,9 @@ from pipeline_lib.tasks.classification.scores import (
     CLIPS_AT_A_TIME,
     ScoreFile,
     Scores,
+    label_indices,
     manifest_digest,
     pieces,
-    targets,
     video_pieces,
 )
 
@@ -42,23 +42,23 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return result
 
 
-def hits(probabilities: np.ndarray, targets: Sequence[Sequence[int]], k: int) -> np.ndarray:
+def hits(probabilities: np.ndarray, labels: Sequence[Sequence[int]], k: int) -> np.ndarray:
     """Whether one of the labels is among the k most probable classes.
 
     Ties are broken by the class order, so that the result does not depend on the sorting algorithm.
 
     Args:
         probabilities: (N, num_classes), or logits.
-        targets: the label indices of each row.
+        labels: the label indices of each row.
         k: how many classes count; a number above the number of classes means all.
 
     Returns:
         bool (N,).
     """
-    rows = np.repeat(np.arange(len(targets)), [len(labels) for labels in targets])
-    indices = np.array([label for labels in targets for label in labels], dtype=np.int64)
+    rows = np.repeat(np.arange(len(labels)), [len(row) for row in labels])
+    indices = np.array([label for row in labels for label in row], dtype=np.int64)
     columns = np.arange(probabilities.shape[1])
-    found = np.zeros(len(targets), dtype=bool)
+    found = np.zeros(len(labels), dtype=bool)
     for first in range(0, len(rows), CLIPS_AT_A_TIME):
         row, label = rows[first : first + CLIPS_AT_A_TIME], indices[first : first + CLIPS_AT_A_TIME]
         scores = probabilities[row]
@@ -158,10 +158,10 @@ class Evaluation:
     """
 
     def __init__(self, scores: Scores) -> None:
-        self.scores, self.targets = scores, targets(scores)
+        self.scores, self.labels = scores, label_indices(scores)
         if not scores.videos:
             raise UserError("a score file without videos has no figures: no video of the subset was usable.")
-        unlabelled = [video.id for video, labels in zip(scores.videos, self.targets, strict=True) if not labels]
+        unlabelled = [video.id for video, labels in zip(scores.videos, self.labels, strict=True) if not labels]
         if unlabelled:
             raise UserError(f"{len(unlabelled)} evaluated videos have no label, the first of them {unlabelled[0]}.")
         num_videos = len(scores.videos)
@@ -170,7 +170,7 @@ class Evaluation:
         self.confidence, self.losses = np.zeros((2, num_videos))
         tiny = np.finfo(np.float64).tiny
         for rows, probabilities in mean_probabilities(scores):
-            own = self.targets[rows]
+            own = self.labels[rows]
             self.predictions[rows] = probabilities.argmax(axis=1)
             self.correct[rows], self.among_five[rows] = hits(probabilities, own, 1), hits(probabilities, own, 5)
             self.confidence[rows] = np.minimum(probabilities.max(axis=1), 1.0)
@@ -181,7 +181,7 @@ class Evaluation:
     def clip_top1(self) -> float:
         """Clip@1: share of clips whose own prediction is a label of their video."""
         found = sum(
-            int(hits(clips.logits, [self.targets[row] for row in clips.video.tolist()], 1).sum())
+            int(hits(clips.logits, [self.labels[row] for row in clips.video.tolist()], 1).sum())
             for clips in pieces(self.scores)
         )
         return found / int(self.scores.counts.sum())
@@ -201,7 +201,7 @@ class Evaluation:
         """One entry per class, in the order of the logits."""
         num_videos = np.zeros(len(self.scores.classes), dtype=int)
         num_correct = np.zeros(len(self.scores.classes), dtype=int)
-        for labels, prediction in zip(self.targets, self.predictions, strict=True):
+        for labels, prediction in zip(self.labels, self.predictions, strict=True):
             for label in labels:
                 num_videos[label] += 1
                 num_correct[label] += int(label == prediction)
@@ -218,8 +218,8 @@ class Evaluation:
         """Counts int64 (num_classes, num_classes): row = label, column = prediction."""
         from sklearn.metrics import confusion_matrix
 
-        labels = np.concatenate(self.targets)
-        predictions = np.repeat(self.predictions, [len(targets) for targets in self.targets])
+        labels = np.concatenate(self.labels)
+        predictions = np.repeat(self.predictions, [len(row) for row in self.labels])
         matrix: np.ndarray = confusion_matrix(labels, predictions, labels=range(len(self.scores.classes)))
         return matrix
 

@@ -84,7 +84,7 @@ def video_pieces(scores: Scores) -> Iterator[tuple[slice, Clips]]:
         first, clip = last, int(ends[last - 1])
 
 
-def targets(scores: Scores) -> list[list[int]]:
+def label_indices(scores: Scores) -> list[list[int]]:
     """Class indices of each video's labels.
 
     Raises:

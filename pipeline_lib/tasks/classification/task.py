@@ -63,7 +63,7 @@ class Classification:
     name = "classification"
 
     def modalities(self, seen: str) -> tuple[str, ...]:
-        """Only what the network sees, because the target is a label."""
+        """Only what the network sees, because a label is no modality."""
         return (seen,)
 
     def clips(self, index: ClipIndex, *arguments: Any, **options: Any) -> ProtocolClips:

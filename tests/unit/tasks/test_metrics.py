@@ -27,9 +27,9 @@ from pipeline_lib.tasks.classification.scores import (
     MemoryScores,
     ScoreFile,
     Scores,
+    label_indices,
     pieces,
     same_clips,
-    targets,
 )
 
 
@@ -59,7 +59,7 @@ def combine(members: dict[str, Scores], folder: Path) -> ScoreFile:
 
 
 def truth_of(scores: Scores) -> np.ndarray:
-    return np.array([labels[0] for labels in targets(scores)])
+    return np.array([labels[0] for labels in label_indices(scores)])
 
 
 @settings(max_examples=25, deadline=None)

@@ -10,7 +10,7 @@ from whole_scores import whole
 from pipeline_lib.errors import UserError
 from pipeline_lib.evaluation.results import read_metrics, write_metrics
 from pipeline_lib.tasks.classification.metrics import figures
-from pipeline_lib.tasks.classification.scores import LabelledVideo, ScoreFile, ScoresPart, targets
+from pipeline_lib.tasks.classification.scores import LabelledVideo, ScoreFile, ScoresPart, label_indices
 
 CLASSES = ("air drumming", "abseiling", "çà et là")
 VIDEOS = [
@@ -41,7 +41,7 @@ def test_round_trip_and_order_does_not_matter(tmp_path: Path) -> None:
     scores = ScoreFile(tmp_path / "a.h5")
     assert list(scores.videos) == VIDEOS
     assert scores.classes == CLASSES
-    assert targets(scores) == [[1], [2, 0], [1]]
+    assert label_indices(scores) == [[1], [2, 0], [1]]
     assert {name: value for name, value in scores.record.items() if name != "content"} == RECORD
     np.testing.assert_array_equal(whole(scores).logits[whole(scores).video == 2], clips(2, 3)[2])
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["a.h5", "b.h5"]
