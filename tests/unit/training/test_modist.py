@@ -257,11 +257,11 @@ def test_settings_that_cannot_work_are_refused(packed, changes, words):
 
 
 def test_the_motion_pathway_takes_any_kind_of_motion():
-    settings = MotionDistillation(motion_network={"name": "modist_motion_r50", "options": {"depth": 18, "width": 2}})
+    settings = MotionDistillation(motion_network={"name": "modist_motion_r50", "options": {"depth": 18, "width": 8}})
     for method, channels in (("flow_edges", 1), ("frame_difference", 1), ("tvl1", 2), ("raft", 2)):
         kind = Motion(method=method, gap=1, bound=10.0)
         torch.manual_seed(0)
         objective = modist.MotionDistillationObjective(settings, kind)
-        network = build_network(Model(name="modist_r18", options={"width": 2}), 4, "rgb")
+        network = build_network(Model(name="modist_r18", options={"width": 8}), 4, "rgb")
         module = objective.attach(network)
         assert module.motion.in_channels == channels

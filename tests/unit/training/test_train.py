@@ -324,7 +324,7 @@ def test_a_training_on_a_few_videos_reads_no_other_one(packed, tmp_path, monkeyp
 @pytest.mark.parametrize("standardised", [False, True])
 def test_validation_changes_nothing_of_a_classifier_on_a_frozen_trunk(packed, tmp_path, standardised):
     changes = {"objective": {"name": "classification", "frozen": True, "standardised": standardised}}
-    changes["model"] = {"name": "f_r2d_18", "options": {"width": 4}}
+    changes["model"] = {"name": "f_r2d_18", "options": {"width": 8}}
     for name, steps in (("plain", 0), ("watched", 1)):
         recipe = {"steps": 4, "dropout": 0.5, "validation_steps": steps, "reestimate_batch_norm": 0}
         train(tiny_training(packed, recipe=recipe, **changes), packed.root, tmp_path / name, 0)
