@@ -213,7 +213,7 @@ class _ExperimentChecks:
     def flow_is_a_displacement(self) -> Iterator[Problem]:
         one, kind = self.experiment, self.configuration.motions.get(self.experiment.motion or "")
         if kind is not None and not METHODS[kind.method].is_flow:
-            if one.modality == "flow":
+            if one.modality == "flow" and one.modality in self.objective.modalities:
                 yield ("motion",), f"`{one.motion}` ({kind.method}) is not flow, which `modality: flow` sees."
             elif self.objective.needs_flow:
                 yield ("motion",), f"`{one.motion}` ({kind.method}) is not flow, which `{self.objective.name}` learns."

@@ -209,7 +209,7 @@ MISTAKES: list[tuple[dict[str, Any], str, tuple[str, ...]]] = [
         {
             "experiments": {
                 "modist_demo": {"modality": "flow"},
-                "modist_demo_linear": {"modality": "flow", "motion": "flow_edges_tvl1"},
+                "modist_demo_linear": {"modality": "flow", "motion": "tvl1_small"},
             }
         },
         "experiments.modist_demo.modality",
