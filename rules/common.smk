@@ -37,6 +37,11 @@ CONFIGURATION = PLAN.configuration
 LAYOUT = PLAN.layout
 
 
+# A function, since a plain path in front of an output's looks to snakemake --lint like a prefix that is written twice.
+def output_root(wildcards):
+    return str(LAYOUT.root)
+
+
 def one_of(names):
     """A wildcard constraint: exactly these names; nothing if there are none."""
     return "|".join(re.escape(name) for name in names) or "(?!)"

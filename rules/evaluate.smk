@@ -22,7 +22,7 @@ rule evaluate_run:
         code=lambda wildcards: code_fingerprint(
             code.evaluation_modules(run(wildcards).trained.model.name, run(wildcards).task)
         ),
-        root=str(LAYOUT.root),
+        root=output_root,
         folder=str(LAYOUT.evaluation("{experiment}", "{split}", "{seed}", "{protocol}")),
     shell:
         "exec python -m pipeline_lib evaluate --specification {params.specification:q}"
@@ -49,7 +49,7 @@ rule retrieve:
         code=lambda wildcards: code_fingerprint(
             code.retrieval_modules(run(wildcards).trained.model.name, run(wildcards).task)
         ),
-        root=str(LAYOUT.root),
+        root=output_root,
     shell:
         "exec python -m pipeline_lib retrieve --specification {params.specification:q}"
         " --root {params.root:q} --output {output:q} --threads {threads} &> {log:q}"
@@ -71,7 +71,7 @@ rule ensemble:
     params:
         specification=lambda wildcards: run(wildcards).ensemble(wildcards.protocol).model_dump_json(),
         code=lambda wildcards: code_fingerprint(code.ensemble_modules(run(wildcards).task)),
-        root=str(LAYOUT.root),
+        root=output_root,
         folder=str(LAYOUT.evaluation("{experiment}", "{split}", "{seed}", "{protocol}")),
     shell:
         "exec python -m pipeline_lib ensemble --specification {params.specification:q}"

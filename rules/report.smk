@@ -16,7 +16,7 @@ rule write_report:
         "../envs/report.yaml"
     params:
         specification=lambda wildcards: PLAN.report(wildcards.target).model_dump_json(),
-        root=str(LAYOUT.root),
+        root=output_root,
         code=code_fingerprint(code.REPORT),
     shell:
         "exec python -m pipeline_lib report --specification {params.specification:q}"

@@ -24,7 +24,7 @@ rule train_teacher:
     params:
         specification=lambda wildcards: run(wildcards).training.model_dump_json(),
         code=lambda wildcards: code_fingerprint(code.training_modules(run(wildcards).training)),
-        root=str(LAYOUT.root),
+        root=output_root,
         folder=str(LAYOUT.experiment("{experiment}", "{split}", "{seed}")),
     shell:
         "exec {resources.launcher} -m pipeline_lib train --specification {params.specification:q}"

@@ -11,7 +11,7 @@ rule import_weights:
     conda:
         "../envs/training.yaml"
     params:
-        root=str(LAYOUT.root),
+        root=output_root,
     shell:
         "exec python -m pipeline_lib weights import {wildcards.source:q} --root {params.root:q} --out {output:q}"
         " &> {log:q}"
