@@ -15,11 +15,10 @@ for _name, _entry in (("PATH", str(Path(sys.executable).parent)), ("PYTHONPATH",
     os.environ[_name] = os.pathsep.join([_entry, *_others])
 
 from pipeline_lib.artefacts.fingerprint import code_fingerprint
+from pipeline_lib.configuration.presence import check_data
 from pipeline_lib.errors import UserError
-from pipeline_lib.models.catalogue import resolve
 from pipeline_lib.planning import code
 from pipeline_lib.planning.plan import SELECTED, load_plan
-from pipeline_lib.configuration.presence import check_data
 
 
 @contextmanager

@@ -1,5 +1,8 @@
 """Motion (flow, flow edges, frame difference) beside the frames."""
 
+# Computed once for each kind, because a plan asks for it again for each of thousands of shards.
+MOTION_CODE = {name: code_fingerprint(code.motion_modules(kind)) for name, kind in CONFIGURATION.motions.items()}
+
 
 rule extract_motion:
     input:
@@ -20,7 +23,7 @@ rule extract_motion:
         specification=lambda wildcards: PLAN.motion(
             wildcards.dataset, wildcards.frame_format, wildcards.motion
         ).model_dump_json(),
-        code=lambda wildcards: code_fingerprint(PLAN.motion_modules(wildcards.motion)),
+        code=lambda wildcards: MOTION_CODE[wildcards.motion],
     shell:
         "exec python -m pipeline_lib extract-motion --specification {params.specification:q}"
         " --frames {input.frames:q} --output {output:q} --threads {threads}"

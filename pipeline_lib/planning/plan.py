@@ -22,7 +22,6 @@ from pipeline_lib.configuration.specification import (
     ReportSpecification,
 )
 from pipeline_lib.errors import UserError
-from pipeline_lib.flow.code import motion_modules
 from pipeline_lib.manifests.code import manifest_modules
 from pipeline_lib.models.catalogue import NETWORKS
 from pipeline_lib.planning.run import Run, with_sources
@@ -242,10 +241,6 @@ class Plan:
     def manifest_modules(self, name: str) -> list[str]:
         """The modules that build a data set's manifest."""
         return manifest_modules(self.dataset(name))
-
-    def motion_modules(self, motion: str) -> list[str]:
-        """The modules that compute a motion kind."""
-        return motion_modules(self.configuration.motions[motion])
 
     # Targets and reports
 
