@@ -264,4 +264,4 @@ def test_the_motion_pathway_takes_any_kind_of_motion():
         objective = modist.MotionDistillationObjective(settings, kind)
         network = build_network(Model(name="modist_r18", options={"width": 8}), 4, "rgb")
         module = objective.attach(network)
-        assert module.motion.in_channels == channels
+        assert module.motion.input.channels == channels
