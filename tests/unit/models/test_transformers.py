@@ -13,10 +13,10 @@ import torch
 import torchvision
 import yaml
 from packed_set import PackedSet, make_packed_set, tiny_teacher, tiny_training
-from pipeline_lib.evaluation.scores import read_scores
 from torch import Tensor, nn
 from torchvision.models.video.mvit import MViT
 from torchvision.models.video.swin_transformer import SwinTransformer3d
+from whole_scores import whole
 
 from pipeline_lib.__main__ import main
 from pipeline_lib.configuration.experiments import Protocol
@@ -27,6 +27,7 @@ from pipeline_lib.models import mvit
 from pipeline_lib.models.catalogue import resolve
 from pipeline_lib.models.importing.publishers import IMAGENET, PYSLOWFAST, SOURCES, convert
 from pipeline_lib.models.network import VideoNetwork
+from pipeline_lib.tasks.classification.scores import ScoreFile
 from pipeline_lib.training.networks import build_network, initialise, load_network
 from pipeline_lib.training.objectives.base import EndpointForward
 from pipeline_lib.training.run import build_objective, train
@@ -196,7 +197,7 @@ def test_a_transformer_is_evaluated_and_exported(
     runner.evaluate(
         EvaluationSpecification(training=specification, protocol_name="p", protocol=protocol), packed.root, output, 0
     )
-    scores = read_scores(output / "scores.h5")
+    scores = whole(ScoreFile(output / "scores.h5"))
     assert scores.logits.shape == (8, 4)
     network, _ = load_network(folder / "weights.safetensors")
 
