@@ -60,8 +60,8 @@ def _holds(blob: IO[bytes], entry: Entry) -> bool:
 class Journal:
     """The items of an artefact in the making. Use under ``artefact_lock(final)``.
 
-    The folder beside the final file carries the digest of the work's origin (specification, code, inputs). A folder of
-    another origin is removed, and the work starts again.
+    The digest of the first line covers that of the work's origin (specification, code, inputs), and the digest of each
+    further line covers the line before it. So a line of another origin is not accepted, and the work starts again.
 
     Args:
         final: the finished artefact; the journal lies beside it in ``.{name}.part``.
@@ -77,20 +77,16 @@ class Journal:
     def __init__(self, final: Path, origin: str) -> None:
         self.folder = final.parent / f".{final.name}.part"
         self.blob = self.folder / "blob"
-        self._lines, mark = self.folder / "journal", self.folder / "digest"
-        if not (mark.is_file() and mark.read_text() == origin):
-            shutil.rmtree(self.folder, ignore_errors=True)
-            self.folder.mkdir(parents=True)
-            mark.write_text(origin)
+        self._lines = self.folder / "journal"
+        self.folder.mkdir(parents=True, exist_ok=True)
         for path in (self.blob, self._lines):
             path.touch()
         self.num_bytes = 0
         self.entries: list[Entry] = []
-        self._last = b""
+        self._origin = self._last = origin.encode()
         self._resume()
         self.num_resumed = len(self.entries)
         self._bytes = open(self.blob, "r+b")
-        self._bytes.seek(self.num_bytes)
         self._journal = open(self._lines, "ab")
 
     def _resume(self) -> None:
@@ -126,14 +122,14 @@ class Journal:
         return entry
 
     def forget(self, unwanted: Callable[[Entry], bool]) -> None:
-        """Remove entries; only entries without bytes may be removed."""
-        self.entries = [entry for entry in self.entries if not unwanted(entry)]
+        """Remove entries; entries with bytes stay."""
+        self.entries = [entry for entry in self.entries if entry.num_bytes or not unwanted(entry)]
         self._journal.close()
-        lines = [b""]
+        lines = [self._origin]
         for entry in self.entries:
             lines.append(entry.line(lines[-1]))
         self._last = lines[-1]
-        write_bytes(self._lines, b"".join(lines))
+        write_bytes(self._lines, b"".join(lines[1:]))
         self._journal = open(self._lines, "ab")
 
     def remove(self) -> None:

@@ -8,7 +8,7 @@ stage.
 import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -58,13 +58,7 @@ class Link:
 
     def as_data(self) -> dict[str, Any]:
         """The chain as plain data."""
-        return {
-            "name": self.name,
-            "facts": self.facts,
-            "state": self.state,
-            "record": self.record,
-            "inputs": [link.as_data() for link in self.inputs],
-        }
+        return asdict(self)
 
     def problems(self) -> list[str]:
         """Every broken link, as text."""
@@ -117,6 +111,15 @@ def _own_facts(path: Path, record: Record) -> list[str]:
     return []
 
 
+def _matching(place: Path) -> list[Path]:
+    """The files of a path, or of a pattern whose last part has a ``*``."""
+    return sorted(place.parent.glob(place.name)) if "*" in place.name else [place] if place.is_file() else []
+
+
+def _names(keys: Sequence[str]) -> str:
+    return ", ".join(Path(key).name for key in keys[:NUM_NAMED]) + (" …" if len(keys) > NUM_NAMED else "")
+
+
 class Chain:
     """Builds the links of the artefacts below one output root."""
 
@@ -154,7 +157,7 @@ class Chain:
             digest = self._content(first)
             facts.insert(0, f"content {digest}" if "content" in record else f"sha256 {digest}")
         if carrier is not None:
-            follows = [self._input(self._name(carrier), "", None)]
+            follows = [self._input({self._name(carrier): ""}, {})]
             told = self._record(carrier).get("digest")
             other = "digest" in record and told is not None and record["digest"] != told
             return Link(name, facts, f"not of this {carrier.name}" if other else "", follows, record)
@@ -172,48 +175,40 @@ class Chain:
     def _follow(self, name: str, named: Sequence[Mapping[str, str]], outside: Mapping[str, str]) -> list[Link]:
         """The links of the inputs that records name; the inputs of several files are one link per folder."""
         if "*" not in name:
-            return [self._input(key, value, outside.get(key)) for key, value in named[0].items()]
+            return [self._input({key: value}, outside) for key, value in named[0].items()]
         folders: dict[Path, dict[str, str]] = defaultdict(dict)
         for inputs in named:
             for key, value in inputs.items():
                 folders[Path(outside.get(key, key)).parent][key] = value
-        links = []
-        for folder, keys in folders.items():
-            if len(keys) > 1:
-                links.append(self._inputs(folder, keys, outside))
-            else:
-                links += [self._input(key, value, outside.get(key)) for key, value in keys.items()]
-        return links
+        return [self._input(expected, outside) for expected in folders.values()]
 
-    def _input(self, key: str, expected: str, place: str | None) -> Link:
-        """An input as it is now; an input from outside the output root may be on another machine."""
-        path = Path(place) if place else self.layout.root / key
-        paths = sorted(path.parent.glob(path.name)) if "*" in key else [path] if path.is_file() else []
-        name = place or key
-        if not paths:
-            away = not self.layout.owns(key)
-            facts = [f"sha256 {expected}", "not on this machine"] if away else []
-            return Link(name, facts, "" if away else "missing")
-        found = contents_digest(paths) if "*" in key else self._content(path)
-        changed = bool(expected) and found != expected
-        return self.link(name, paths, f"changed since (it was {expected[:16]})" if changed else "")
+    def _input(self, expected: Mapping[str, str], outside: Mapping[str, str]) -> Link:
+        """An input, or all inputs of one folder, as they are now; an input from outside may be on another machine.
 
-    def _inputs(self, folder: Path, expected: Mapping[str, str], outside: Mapping[str, str]) -> Link:
-        """The inputs of several files in one folder; changes are told file by file."""
-        places = {key: self.layout.root / outside.get(key, key) for key in expected}
-        there = [path for path in places.values() if path.is_file()]
-        name = (folder / f"*{next(iter(places.values())).suffix}").as_posix()
-        if not there:
-            return Link(name, state="missing")
-        states = []
-        for word, keys in (
-            ("changed since", [k for k, p in places.items() if p in there and self._content(p) != expected[k]]),
-            ("missing", [k for k, p in places.items() if p not in there]),
-        ):
-            if keys:
-                more = " …" if len(keys) > NUM_NAMED else ""
-                states.append(f"{word}: {', '.join(Path(key).name for key in keys[:NUM_NAMED])}{more}")
-        return self.link(name, sorted(there), "; ".join(states))
+        Args:
+            expected: key → digest of what was read, empty where none is known.
+            outside: key → path, of inputs outside the output root.
+        """
+        files = {key: _matching(self.layout.root / outside.get(key, key)) for key in expected}
+        there = sorted(path for found in files.values() for path in found)
+        key, value = next(iter(expected.items()))
+        name, several = outside.get(key, key), len(expected) > 1
+        if several:
+            name = Path(name).with_name(f"*{Path(name).suffix}").as_posix()
+        if not there and not self.layout.owns(key):
+            return Link(name, [f"sha256 {value}", "not on this machine"])
+        changed = [key for key, found in files.items() if found and expected[key] not in ("", self._digest(key, found))]
+        missing = [key for key, found in files.items() if not found]
+        if several:
+            states = [
+                f"{word}: {_names(keys)}" for word, keys in (("changed since", changed), ("missing", missing)) if keys
+            ]
+        else:
+            states = [f"changed since (it was {value[:16]})"] * bool(changed) + ["missing"] * bool(missing)
+        return self.link(name, there, "; ".join(states)) if there else Link(name, state="missing")
+
+    def _digest(self, key: str, paths: Sequence[Path]) -> str:
+        return contents_digest(paths) if "*" in key else self._content(paths[0])
 
 
 def chain_of(path: Path) -> Link:
