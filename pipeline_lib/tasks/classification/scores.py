@@ -249,7 +249,8 @@ def write_scores(
             group.create_dataset("label_offsets", data=offsets)
             group.create_dataset("label_indices", data=np.array([one for own in labels for one in own], np.int32))
             # These are data sets, because HDF5 limits an attribute to 64 kB, which a long list of classes exceeds.
-            stored = {**record, "content": content.hexdigest()}
+            told = {"videos": len(ids), "clips": num_clips, "classes": len(classes)}
+            stored = {**record, "content": content.hexdigest(), "counts": told}
             for name, value in (("classes", list(classes)), ("provenance", stored)):
                 file.create_dataset(name, data=json.dumps(value, sort_keys=True, ensure_ascii=False), dtype=text)
 

@@ -53,6 +53,7 @@ def test_a_metric_leads_to_the_annotations(tree: Layout) -> None:
     assert positions == sorted(positions)
     assert "a" * 64 in text
     assert "ffmpeg 7.0" in text and "0 rejected, 8 videos" in text
+    assert "3 classes, 4 clips, 4 videos" in text
     assert link.problems() == []
 
 
