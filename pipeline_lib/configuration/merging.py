@@ -77,6 +77,8 @@ class Sources:
 
     values: dict[str, Any] = field(default_factory=dict)
     origins: dict[Key, str] = field(default_factory=dict)
+    workflow: set[str] = field(default_factory=set)
+    """The files that the pipeline brings."""
 
     def merge(self, values: Mapping[str, Any], origin: str, at: Key = ()) -> None:
         """Add ``values``: mappings are merged key by key, everything else is replaced."""
@@ -98,6 +100,11 @@ class Sources:
             else:
                 target[name] = value
 
+    def of_users(self, section: str) -> set[str]:
+        """The names in a section to which a user's file gave a value."""
+        given = (key for key, origin in self.origins.items() if origin not in self.workflow)
+        return {key[1] for key in given if key[0] == section and len(key) > 1}
+
     def origin(self, key: Key) -> str:
         """The file that gave the value at ``key``, or the nearest key above it."""
         for length in range(len(key), 0, -1):
@@ -118,6 +125,7 @@ def _add_entry(sources: Sources, section: str, name: str, value: Any, path: Path
         raise UserError(f"{path}: {name} is {value!r:.60}; a mapping of keys to values is expected.")
     sources.merge(value, origin, (section, name))
     sources.origins[(section, name)] = origin
+    sources.workflow.add(origin)
 
 
 def read_sources(base: Path, overlays: Iterable[Path] = (), changes: Mapping[str, Any] | None = None) -> Sources:

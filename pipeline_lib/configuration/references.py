@@ -127,9 +127,11 @@ class _ExperimentChecks:
                 if not 1 <= split <= num_splits:
                     yield ("splits",), f"there is no split {split}: {one.dataset} has {num_splits}, counted from 1."
 
-    def the_recipe_is_valid_and_suits_the_objective(self) -> Iterator[Problem]:
+    def the_recipe_is_valid(self) -> Iterator[Problem]:
         for key, text in self.recipe_problems:
             yield ("recipe_changes", *key), text
+
+    def the_recipe_suits_the_objective(self) -> Iterator[Problem]:
         if self.recipe is not None:
             for name, text in self.objective.recipe_problems(self.recipe):
                 yield ("recipe_changes", name), f"{text}."
@@ -256,20 +258,25 @@ class _ExperimentChecks:
                 "may differ.",
             )
 
-    CHECKS = (
+    OWN = (
         names_exist,
         the_runs_are_possible,
-        the_recipe_is_valid_and_suits_the_objective,
+        the_recipe_is_valid,
         the_networks_take_their_options,
-        the_networks_take_the_clips,
-        the_network_takes_the_clips_of_its_protocols,
         the_objective_has_what_it_needs,
-        the_teacher_takes_the_clips_of_the_student,
-        flow_is_a_displacement,
         the_teacher_sees_the_same_motion,
         the_start_exists,
+    )
+    """What is wrong with an experiment alone."""
+    FITS = (
+        the_recipe_suits_the_objective,
+        the_networks_take_the_clips,
+        the_network_takes_the_clips_of_its_protocols,
+        the_teacher_takes_the_clips_of_the_student,
+        flow_is_a_displacement,
         the_weights_of_the_start_fit,
     )
+    """What does not fit between an experiment and a recipe, a protocol or another experiment."""
 
 
 def _ensemble_problems(ensemble: Ensemble, configuration: Configuration) -> Iterator[Problem]:
@@ -311,7 +318,7 @@ def _problems(configuration: Configuration, networks: Networks | None) -> Iterat
             found = _ensemble_problems(entry, configuration)
         else:
             checks = _ExperimentChecks(entry, configuration, networks)
-            found = (problem for check in checks.CHECKS for problem in check(checks))
+            found = (problem for check in checks.OWN for problem in check(checks))
         for key, text in found:
             yield ("experiments", name, *key), text
     for name, target in configuration.targets.items():
@@ -330,6 +337,30 @@ def _problems(configuration: Configuration, networks: Networks | None) -> Iterat
         yield ("experiments", ring[0]), f"experiments start from each other in a ring: {arrow}."
 
 
+def misfits(configuration: Configuration, networks: Networks | None, names: Iterable[str]) -> Iterator[Problem]:
+    """What does not fit between some experiments and what they use; see ``_ExperimentChecks.FITS``."""
+    for name in names:
+        entry = configuration.experiments[name]
+        if isinstance(entry, Experiment):
+            checks = _ExperimentChecks(entry, configuration, networks)
+            for key, text in (problem for check in checks.FITS for problem in check(checks)):
+                yield ("experiments", name, *key), text
+
+
+def refuse_misfits(configuration: Configuration, networks: Networks | None, names: Iterable[str]) -> None:
+    """Refuse to run experiments that do not fit what they use.
+
+    The experiments that the pipeline brings are checked only when they are asked for: a user who makes one network
+    smaller need not do so with every experiment that starts from it.
+
+    Raises:
+        UserError: one message with every problem found: key, value and what would fit.
+    """
+    problems = [f"{'.'.join(key)}: {text}" for key, text in misfits(configuration, networks, names)]
+    if problems:
+        raise one_message(problems)
+
+
 def check_references(configuration: Configuration, sources: Sources, networks: Networks | None = None) -> None:
     """Check what pydantic cannot see: names across sections, changed recipes, networks, starts, ensembles, rings.
 
@@ -341,6 +372,9 @@ def check_references(configuration: Configuration, sources: Sources, networks: N
     Raises:
         UserError: one message with every problem found: file, key, value and the nearest valid name.
     """
-    problems = [f"{sources.origin(key)}: {'.'.join(key)}: {text}" for key, text in _problems(configuration, networks)]
+    given = sources.of_users("experiments")
+    own = [name for name in configuration.experiments if name in given]
+    found = [*_problems(configuration, networks), *misfits(configuration, networks, own)]
+    problems = [f"{sources.origin(key)}: {'.'.join(key)}: {text}" for key, text in found]
     if problems:
         raise one_message(problems)

@@ -88,6 +88,7 @@ def named_run(options: argparse.Namespace, settings: Sequence[str] = ()) -> tupl
     name = options.experiment
     plan = load_plan(options.project, options.configfile)
     plan.run(name)
+    plan.datasets_behind(name)
     if settings:
         # An experiment of its own, because others may start from the one that is there, whose network it changes.
         values = plan.configuration.experiments[name].model_dump(mode="json", exclude_unset=True)

@@ -11,7 +11,7 @@ from pipeline_lib.configuration.data import Dataset
 from pipeline_lib.configuration.experiments import Ensemble, Experiment
 from pipeline_lib.configuration.loading import CONFIGURATION_FILE, load
 from pipeline_lib.configuration.messages import nearest
-from pipeline_lib.configuration.references import member_name
+from pipeline_lib.configuration.references import member_name, refuse_misfits
 from pipeline_lib.configuration.root import Configuration
 from pipeline_lib.configuration.specification import (
     DownloadSpecification,
@@ -245,8 +245,13 @@ class Plan:
     # Targets and reports
 
     def datasets_behind(self, name: str) -> list[str]:
-        """The data sets that a target needs, including those of its sources; each once, in order."""
+        """The data sets that a target needs, including those of its sources; each once, in order.
+
+        Raises:
+            UserError: an experiment behind the target does not fit what it starts or learns from.
+        """
         runs = with_sources(self.runs(*self.experiments_of(name)))
+        refuse_misfits(self.configuration, NETWORKS, dict.fromkeys(run.experiment for run in runs))
         return list(dict.fromkeys(run.dataset for run in runs))
 
     def results(self, name: str) -> list[Path]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -408,3 +409,13 @@ def test_snakemake_prints_the_message_alone(repository: Path, tmp_path: Path) ->
     text = outcome.stdout + outcome.stderr
     assert "my.yaml: trail: unknown key. Did you mean `trial`?" in text
     assert "Traceback" not in text
+
+
+def test_what_the_user_did_not_touch_is_refused_when_it_is_asked_for(tmp_path: Path) -> None:
+    overlay = tmp_path / "my.yaml"
+    small = {"model": {"options": {"depth_multiplier": 0.125}}}
+    overlay.write_text(yaml.safe_dump({"experiments": {"baseline_k400": small}}))
+    plan = load_plan(Path(__file__).resolve().parents[3], [overlay])
+    assert plan.datasets_behind("baseline_k400") == ["kinetics400"]
+    with pytest.raises(UserError, match=r"baseline_flow_probe_pwc_k400\.initialise_from: .*depth_multiplier is 0\.125"):
+        plan.datasets_behind("baseline_flow_probe_pwc_k400")
