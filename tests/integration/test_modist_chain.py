@@ -21,11 +21,11 @@ recipes:
     sampling: {crop: 32, short_side: [40, 48]}
   demo_linear: {steps: 4, global_batch: 4, sampling: {crop: 32, short_side: [40, 40]}}
 experiments:
-  modist_demo: {model: {options: {width: 4}}, objective: {motion_network: {options: {width: 2}}}}
-  rgb_only_demo: {model: {options: {width: 4}}}
-  modist_demo_linear: {model: {options: {width: 4}}}
-  rgb_only_demo_linear: {model: {options: {width: 4}}}
-  random_demo_linear: {model: {options: {width: 4}}}
+  modist_demo: {model: {options: {width: 8}}, objective: {motion_network: {options: {width: 8}}}}
+  rgb_only_demo: {model: {options: {width: 8}}}
+  modist_demo_linear: {model: {options: {width: 8}}}
+  rgb_only_demo_linear: {model: {options: {width: 8}}}
+  random_demo_linear: {model: {options: {width: 8}}}
 """
 
 
