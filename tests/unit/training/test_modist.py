@@ -140,7 +140,7 @@ def test_a_pretraining_leaves_the_visual_trunk(packed, tmp_path):
     network, metadata = load_network(tmp_path / "a" / "weights.safetensors")
     assert metadata["provenance"]["stage"] == "train"
     features = network(torch.rand(2, 3, 4, 32, 32))
-    assert features.shape == (2, 32)
+    assert features.shape == (2, 64)
     lines = [json.loads(line) for line in (tmp_path / "a" / "metrics.jsonl").read_text().splitlines()]
     assert {"total", "visual", "motion", "cross", "positive", "knn_top1"} <= set(lines[-1])
 
