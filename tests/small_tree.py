@@ -19,7 +19,7 @@ from pipeline_lib.configuration.specification import TrainingSpecification
 from pipeline_lib.configuration.training import Optimiser, Recipe, Sampling, Schedule
 from pipeline_lib.manifests.shard_lists import write_shard_list
 from pipeline_lib.media.shards import ShardPart
-from pipeline_lib.training.networks import build_network, source_path
+from pipeline_lib.training.networks import build_network
 from pipeline_lib.training.weights import save_weights
 
 CLASSES = ("abseiling", "air drumming", "flipping a pancake")
@@ -163,7 +163,7 @@ def make_run(layout: Layout, specification: TrainingSpecification, classes: Sequ
     summary = layout.summary("tiny")
     inputs = {layout.key(shards): contents_digest(sorted(shards.parent.glob(shards.name)))}
     if specification.initialise_from is not None:
-        source = source_path(layout, specification.initialise_from)
+        source = layout.start(specification.initialise_from)
         inputs[layout.key(source)] = content_digest(source)
     save_weights(
         folder / "weights.safetensors",

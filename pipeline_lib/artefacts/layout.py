@@ -6,6 +6,13 @@ from pathlib import Path
 SHAPES_NO_ARTEFACT = True
 
 
+# Names of files that a stage writes into the folder that it is given.
+WEIGHTS, TRAINING_LOG, SPECIFICATION = "weights.safetensors", "metrics.jsonl", "specification.json"
+SCORES, METRICS, RETRIEVAL = "scores.h5", "metrics.json", "retrieval.json"
+SUMMARY, MANIFEST, BOXES, SHARD_LISTS = "summary.json", "manifest.parquet", "boxes.parquet", "shards"
+GENERATED = "generated.json"
+
+
 def shard_names(num_shards: int) -> list[str]:
     """The names of a data set's shards, ``000`` … , in order."""
     width = max(3, len(str(num_shards - 1)))
@@ -28,15 +35,15 @@ _DEPTHS = {
 
 # Files that are made together: how deep their folder lies, and which of them has the record.
 _CARRIERS = {
-    "media": (2, "generated.json"),
-    "manifests": (2, "summary.json"),
-    "experiments": (3, "weights.safetensors"),
-    "trials": (3, "weights.safetensors"),
-    "evaluations": (4, "scores.h5"),
+    "media": (2, GENERATED),
+    "manifests": (2, SUMMARY),
+    "experiments": (3, WEIGHTS),
+    "trials": (3, WEIGHTS),
+    "evaluations": (4, SCORES),
 }
 
 # Files beside those, with a record of their own.
-_RECORDED = {"retrieval.json"}
+_RECORDED = {RETRIEVAL}
 
 
 @dataclass(frozen=True)
@@ -95,7 +102,7 @@ class Layout:
 
     def download_summary(self, download: str) -> Path:
         """Counts and failures of an optional download."""
-        return self.root / "downloads" / download / "summary.json"
+        return self.root / "downloads" / download / SUMMARY
 
     def manifest_folder(self, dataset: str) -> Path:
         """Folder with ``manifest.parquet``, ``summary.json`` and ``shards/``."""
@@ -103,15 +110,15 @@ class Layout:
 
     def manifest(self, dataset: str) -> Path:
         """The data set's table, one row per listed video."""
-        return self.manifest_folder(dataset) / "manifest.parquet"
+        return self.manifest_folder(dataset) / MANIFEST
 
     def summary(self, dataset: str) -> Path:
         """Counts, classes and digest of the manifest."""
-        return self.manifest_folder(dataset) / "summary.json"
+        return self.manifest_folder(dataset) / SUMMARY
 
     def shard_lists(self, dataset: str) -> Path:
         """Folder of the shards' lists."""
-        return self.manifest_folder(dataset) / "shards"
+        return self.manifest_folder(dataset) / SHARD_LISTS
 
     def shard_list(self, dataset: str, shard: str) -> Path:
         """The accepted videos of one shard, as JSON."""
@@ -133,6 +140,14 @@ class Layout:
         """Weights that were imported from a public checkpoint."""
         return self.root / "imported" / f"{name}.safetensors"
 
+    def public_checkpoints(self) -> Path:
+        """Folder of downloaded checkpoints, as their publishers wrote them."""
+        return self.root / "imported" / "downloads"
+
+    def export(self, experiment: str, split: str, seed: str) -> Path:
+        """Folder of an exported network."""
+        return self.root / "exports" / experiment / f"{split}-{seed}"
+
     def experiment(self, experiment: str, split: str, seed: str) -> Path:
         """Folder of one training; ``weights.safetensors`` in it is the final artefact."""
         return self.root / "experiments" / experiment / f"{split}-{seed}"
@@ -143,7 +158,25 @@ class Layout:
 
     def weights(self, experiment: str, split: str, seed: str) -> Path:
         """The final weights of one training."""
-        return self.experiment(experiment, split, seed) / "weights.safetensors"
+        return self.experiment(experiment, split, seed) / WEIGHTS
+
+    def training_log(self, experiment: str, split: str, seed: str) -> Path:
+        """The losses of one training, a JSON object per line."""
+        return self.experiment(experiment, split, seed) / TRAINING_LOG
+
+    def start(self, source: str) -> Path:
+        """The weights that ``initialise_from`` names: ``{experiment}/{split}-{seed}`` or ``imported/NAME``."""
+        room, _, name = source.partition("/")
+        return self.imported(name) if room == "imported" else self.root / "experiments" / source / WEIGHTS
+
+    def trained(self) -> list[str]:
+        """The trainings whose weights are there, as ``{experiment}/{split}-{seed}``, sorted."""
+        folder = self.root / "experiments"
+        return sorted(path.parent.relative_to(folder).as_posix() for path in folder.glob(f"*/*/{WEIGHTS}"))
+
+    def evaluated(self, experiment: str, split: str, seed: str) -> list[Path]:
+        """The metrics of one training that are there, under whichever protocol, sorted."""
+        return sorted(self.evaluation(experiment, split, seed, "x").parent.glob(f"*/{METRICS}"))
 
     def evaluation(self, experiment: str, split: str, seed: str, protocol: str) -> Path:
         """Folder of one evaluation: ``scores.h5`` and ``metrics.json``."""
@@ -151,15 +184,15 @@ class Layout:
 
     def scores(self, experiment: str, split: str, seed: str, protocol: str) -> Path:
         """Predictions of one evaluation, clip by clip."""
-        return self.evaluation(experiment, split, seed, protocol) / "scores.h5"
+        return self.evaluation(experiment, split, seed, protocol) / SCORES
 
     def metrics(self, experiment: str, split: str, seed: str, protocol: str) -> Path:
         """Figures computed from the scores."""
-        return self.evaluation(experiment, split, seed, protocol) / "metrics.json"
+        return self.evaluation(experiment, split, seed, protocol) / METRICS
 
     def retrieval(self, experiment: str, split: str, seed: str, protocol: str) -> Path:
         """Nearest-neighbour figures of a run's features, from a protocol's clips."""
-        return self.evaluation(experiment, split, seed, protocol) / "retrieval.json"
+        return self.evaluation(experiment, split, seed, protocol) / RETRIEVAL
 
     def report(self, name: str) -> Path:
         """The self-contained HTML page of a target."""

@@ -14,8 +14,8 @@ TOLERANCE = 1e-3
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("experiment", metavar="EXPERIMENT", help="a trained experiment")
     parser.add_argument("--root", type=Path, default=Path("output"), help="the output root (default: output)")
-    parser.add_argument("--split", default="1", help="split of the run (default: 1)")
-    parser.add_argument("--seed", default="0", help="seed of the run (default: 0)")
+    parser.add_argument("--split", type=int, default=1, help="split of the run (default: 1)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the run (default: 0)")
     parser.add_argument("--out", type=Path, help="folder to write (default: OUTPUT_ROOT/exports/EXPERIMENT/SPLIT-SEED)")
     parser.add_argument("--no-onnx", action="store_true", help="leave out ONNX")
 
@@ -23,19 +23,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     from pipeline_lib.artefacts.atomic import write_bytes
     from pipeline_lib.artefacts.layout import Layout
+    from pipeline_lib.evaluation.prediction import find_weights
     from pipeline_lib.training.networks import load_network
     from pipeline_lib.training.weights import save_weights
 
     layout = Layout(options.root)
-    weights = layout.weights(options.experiment, options.split, options.seed)
-    if not weights.is_file():
-        known = sorted(path.name for path in (options.root / "experiments").glob("*") if path.is_dir())
-        raise UserError(
-            f"{weights} is missing: {options.experiment} (split {options.split}, seed {options.seed}) is not trained "
-            f"yet. Trained are: {', '.join(known) or 'none'}"
-        )
+    place = (options.experiment, str(options.split), str(options.seed))
+    weights = find_weights(layout, options.experiment, options.split, options.seed)
     network, metadata = load_network(weights)
-    out: Path = options.out or options.root / "exports" / options.experiment / f"{options.split}-{options.seed}"
+    out: Path = options.out or layout.export(*place)
     save_weights(out / "model.safetensors", network.state_dict(), metadata)
     write_bytes(out / "README.md", _card(options, metadata).encode())
     written = "model.safetensors, README.md"
@@ -145,9 +141,10 @@ def _card(options: argparse.Namespace, metadata: dict[str, Any]) -> str:
 def _metric_lines(options: argparse.Namespace) -> list[str]:
     import json
 
-    folder = options.root / "evaluations" / options.experiment / f"{options.split}-{options.seed}"
+    from pipeline_lib.artefacts.layout import Layout
+
     lines: list[str] = []
-    for path in sorted(folder.glob("*/metrics.json")):
+    for path in Layout(options.root).evaluated(options.experiment, str(options.split), str(options.seed)):
         record = json.loads(path.read_text(encoding="utf-8"))
         figures = {k: v for k, v in record.get("metrics", {}).items() if isinstance(v, int | float)}
         shown = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())

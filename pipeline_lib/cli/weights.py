@@ -103,8 +103,9 @@ def _fetched(options: argparse.Namespace, url: str | None, out: Path, about: str
     if url is None:
         raise UserError(f"{options.source} cannot be fetched: get {about}, and give the file as FILE")
     name = url.rpartition("/")[2]
-    folder = options.root / "imported" / "downloads"
-    place = folder / name
+    from pipeline_lib.artefacts.layout import Layout
+
+    place = Layout(options.root).public_checkpoints() / name
     if place.is_file():
         return Path(place)
     by_hand = (

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from pipeline_lib.artefacts.layout import Layout
+from pipeline_lib.artefacts.layout import METRICS, SCORES, Layout
 from pipeline_lib.artefacts.records import content_digest, distribution_versions, read_record
 from pipeline_lib.artefacts.stage import Stage
 from pipeline_lib.configuration.specification import EnsembleSpecification
@@ -27,7 +27,7 @@ def evaluate_ensemble(specification: EnsembleSpecification, root: Path, output: 
         UserError: a member's score file is missing, or the members judge different videos or classes.
     """
     layout, task = Layout(root), specification.task
-    scores, metrics = output / "scores.h5", output / "metrics.json"
+    scores, metrics = output / SCORES, output / METRICS
     with Stage("ensemble", ensemble_modules(specification.task), scores, [metrics], root) as stage:
         members = {}
         for member in specification.members:
@@ -35,10 +35,11 @@ def evaluate_ensemble(specification: EnsembleSpecification, root: Path, output: 
             split, _, seed = run.partition("-")
             members[member] = layout.scores(experiment, split, seed, specification.protocol_name)
         # The members judge the same videos of the same manifest, so the last one's counts are the ensemble's.
-        counted = read_metrics(members[specification.members[-1]].with_name("metrics.json"))
+        counted = read_metrics(members[specification.members[-1]].with_name(METRICS))
         named = read_record(members[specification.members[0]]) or {}
         if stage.is_finished(
             {
+                "task": task,
                 "experiment": specification.experiment,
                 "split": specification.split,
                 "seed": specification.seed,

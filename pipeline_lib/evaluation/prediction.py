@@ -95,17 +95,11 @@ def find_weights(layout: Layout, experiment: str, split: int, seed: int) -> Path
     """
     path = layout.weights(experiment, str(split), str(seed))
     if not path.is_file():
-        trained = sorted(found.parent.relative_to(layout.root / "experiments") for found in _weights_below(layout))
-        known = ", ".join(str(name) for name in trained) or "none"
         raise UserError(
             f"{path} is missing: {experiment} {split}-{seed} has not been trained. "
-            f"Trained below {layout.root}: {known}."
+            f"Trained below {layout.root}: {', '.join(layout.trained()) or 'none'}."
         )
     return path
-
-
-def _weights_below(layout: Layout) -> list[Path]:
-    return list((layout.root / "experiments").glob("*/*/weights.safetensors"))
 
 
 def _extract(

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline_lib.artefacts.layout import Layout
+from pipeline_lib.artefacts.layout import METRICS, SCORES, Layout
 from pipeline_lib.artefacts.progress import Progress
 from pipeline_lib.artefacts.records import content_digest, distribution_versions, torch_versions
 from pipeline_lib.artefacts.stage import Stage
@@ -95,6 +95,7 @@ class Judged:
         """Parameters of the evaluation for a record, with the digest of what each index selects."""
         training = self.specification.training
         return {
+            "task": self.task.name,
             "experiment": training.experiment,
             "split": training.split,
             "seed": training.seed,
@@ -185,7 +186,7 @@ def evaluate(specification: EvaluationSpecification, root: Path, output: Path, n
         UserError: an input is missing or unreadable, or the network was trained for other classes.
     """
     training, subset = specification.training, specification.protocol.subset
-    scores, metrics = output / "scores.h5", output / "metrics.json"
+    scores, metrics = output / SCORES, output / METRICS
     modules = evaluation_modules(training.model.name, specification.task)
     with Stage("evaluate", modules, scores, [metrics], root) as stage:
         run = judged(specification, root, num_threads)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from pipeline_lib.artefacts.atomic import write_bytes, write_json
 from pipeline_lib.artefacts.digest import file_digest
+from pipeline_lib.artefacts.layout import GENERATED
 from pipeline_lib.artefacts.progress import Progress
 from pipeline_lib.artefacts.records import distribution_versions
 from pipeline_lib.artefacts.stage import Stage
@@ -23,7 +24,7 @@ from pipeline_lib.errors import UserError
 from pipeline_lib.generation.videos import SUBSETS, Scene, draw_scene, render, true_flow
 from pipeline_lib.media.ffmpeg import ffmpeg_executable, ffmpeg_version
 
-MARKER = "generated.json"
+MARKER = GENERATED
 """The file that is written last, with the digest of every other file; without it a folder is not complete."""
 MODULES = ("pipeline_lib.generation.stage",)
 """The modules that the fingerprint of a generated data set covers."""

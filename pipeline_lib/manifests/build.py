@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from pipeline_lib.artefacts.atomic import atomic_path, write_json
 from pipeline_lib.artefacts.digest import digest
 from pipeline_lib.artefacts.fingerprint import code_fingerprint
-from pipeline_lib.artefacts.layout import shard_names
+from pipeline_lib.artefacts.layout import BOXES, MANIFEST, SHARD_LISTS, SUMMARY, shard_names
 from pipeline_lib.artefacts.progress import Progress
 from pipeline_lib.artefacts.records import distribution_versions
 from pipeline_lib.artefacts.stage import Stage
@@ -288,7 +288,7 @@ def build_manifest(specification: ManifestSpecification, output: Path, num_worke
             videos are unusable than ``maximum_reject_share`` allows.
     """
     name, dataset = specification.name, specification.dataset
-    with Stage("manifest", manifest_modules(dataset), output / "summary.json") as stage:
+    with Stage("manifest", manifest_modules(dataset), output / SUMMARY) as stage:
         listing, videos = list_videos(name, dataset)
         num_files = 0
         if dataset.probe == "none" and not dataset.videos:
@@ -340,12 +340,12 @@ def build_manifest(specification: ManifestSpecification, output: Path, num_worke
             "provenance": record | {"content": content, "counts": status},
         }
         for shard, shard_videos in _shard_lists(columns, videos, dataset):
-            write_shard_list(output / "shards" / f"{shard}.json", name, shard, shard_videos)
+            write_shard_list(output / SHARD_LISTS / f"{shard}.json", name, shard, shard_videos)
         if listing.boxes:
             accepted = {id for id, status in zip(columns["id"], columns["status"], strict=True) if status == ACCEPTED}
-            _write_boxes(output / "boxes.parquet", listing.boxes, accepted)
-        _write_parquet(output / "manifest.parquet", pa.table(columns, schema=manifest_schema(dataset.num_splits)))
-        write_json(output / "summary.json", summary)
+            _write_boxes(output / BOXES, listing.boxes, accepted)
+        _write_parquet(output / MANIFEST, pa.table(columns, schema=manifest_schema(dataset.num_splits)))
+        write_json(output / SUMMARY, summary)
         stage.finish(
             {
                 "listed": len(videos),

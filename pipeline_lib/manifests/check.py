@@ -5,6 +5,7 @@ from pathlib import Path
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline_lib.artefacts.layout import MANIFEST, SUMMARY
 from pipeline_lib.artefacts.manifest_summary import read_summary
 from pipeline_lib.errors import UserError
 from pipeline_lib.manifests.build import reason_code
@@ -22,10 +23,10 @@ def check_table(folder: Path, reason: str | None = None, limit: int = 3) -> str:
     Raises:
         UserError: there is no manifest, or no video has the reason.
     """
-    folder = folder.parent if folder.name == "manifest.parquet" else folder
-    summary = read_summary(folder / "summary.json")
+    folder = folder.parent if folder.name == MANIFEST else folder
+    summary = read_summary(folder / SUMMARY)
     try:
-        table = pq.read_table(folder / "manifest.parquet", columns=["id", "path", "status", "reason"])
+        table = pq.read_table(folder / MANIFEST, columns=["id", "path", "status", "reason"])
     except (OSError, ValueError) as error:
         raise UserError(
             f"{folder} holds no complete manifest ({error}); delete its summary.json and run "

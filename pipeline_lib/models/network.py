@@ -1,5 +1,6 @@
 """What every video network offers: logits, named endpoints with their shapes, and a description of its input."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
@@ -58,7 +59,7 @@ class ClipInput:
             )
 
 
-class VideoNetwork(nn.Module):
+class VideoNetwork(nn.Module, ABC):
     """A network from clips to logits with named activations. A subclass computes them.
 
     Args:
@@ -98,12 +99,12 @@ class VideoNetwork(nn.Module):
         scale, shift = state_dict[prefix + "input_scale"], state_dict[prefix + "input_shift"]
         self._rescales = not scale.is_meta and bool((scale != 1).any() or (shift != 0).any())
 
+    @abstractmethod
     def compute(self, clip_BCTHW: Tensor, names: Collection[str]) -> dict[str, Tensor]:
         """Activations of a clip that is checked and normalised; see ``forward_features``.
 
         Nothing after the deepest of the named endpoints is computed.
         """
-        raise NotImplementedError
 
     def _prepare(self, clip_BCTHW: Tensor) -> Tensor:
         self.input.check(tuple(clip_BCTHW.shape))

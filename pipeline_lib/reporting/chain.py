@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pipeline_lib.artefacts.layout import Layout
+from pipeline_lib.artefacts.layout import GENERATED, METRICS, RETRIEVAL, SCORES, SUMMARY, WEIGHTS, Layout
 from pipeline_lib.artefacts.records import Record, content_digest, contents_digest, read_header, read_record
 from pipeline_lib.artefacts.stage import read_sidecar
 from pipeline_lib.errors import UserError
@@ -22,7 +22,7 @@ NUM_NAMED = 5
 """Files of a folder that a message names."""
 
 # What a folder's chain begins with.
-HEADS = ("metrics.json", "retrieval.json", "scores.h5", "weights.safetensors", "summary.json", "generated.json")
+HEADS = (METRICS, RETRIEVAL, SCORES, WEIGHTS, SUMMARY, GENERATED)
 
 
 @dataclass

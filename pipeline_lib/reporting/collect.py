@@ -186,13 +186,13 @@ def collect(specification: ReportSpecification, root: Path) -> Report:
             continue
         for split in experiment.splits:
             for seed in experiment.seeds:
-                folder = layout.experiment(experiment.name, str(split), str(seed))
+                training = (experiment.name, str(split), str(seed))
+                log, weights = layout.training_log(*training), layout.weights(*training)
                 several = len(experiment.splits) * len(experiment.seeds) > 1
-                curve = read_curve(folder / "metrics.jsonl", f"{split}-{seed}" if several else "")
+                curve = read_curve(log, f"{split}-{seed}" if several else "")
                 if curve is not None:
-                    inputs.append(folder / "metrics.jsonl")
+                    inputs.append(log)
                     curves.setdefault(experiment.name, []).append(curve)
-                weights = folder / "weights.safetensors"
                 if weights.is_file():
                     inputs.append(weights)
                     trainings[f"{experiment.name}/{split}-{seed}"] = read_header(weights)

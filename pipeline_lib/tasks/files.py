@@ -5,7 +5,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline_lib.artefacts.records import Record
+from pipeline_lib.artefacts.records import Record, read_record
+from pipeline_lib.errors import UserError
+from pipeline_lib.tasks import TASKS
 
 
 def task_module(task: str) -> str:
@@ -21,6 +23,21 @@ def metrics_module(task: str) -> str:
 def combination_module(task: str) -> str:
     """The module that combines a task's predictions."""
     return f"pipeline_lib.tasks.{task}.combination"
+
+
+def task_of(predictions: Path) -> str:
+    """The task whose predictions a file holds.
+
+    Raises:
+        UserError: it is not a file of predictions.
+    """
+    task = ((read_record(predictions) or {}).get("parameters") or {}).get("task")
+    if task not in TASKS:
+        raise UserError(
+            f"{predictions} cannot be read as a file of predictions. The rules evaluate_run and ensemble make it: "
+            "delete it if it is there, and run the same target again."
+        )
+    return str(task)
 
 
 def figures_of(task: str, predictions: Path) -> dict[str, Any]:

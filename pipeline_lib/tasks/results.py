@@ -1,7 +1,7 @@
 """How results are shown: an experiment's results over its runs, and what a task writes and draws about them."""
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -99,6 +99,14 @@ class Difference:
 
 
 @dataclass(frozen=True)
+class Comparison:
+    """Two files of predictions side by side: ``data`` for programs, ``text`` with that many details for people."""
+
+    data: dict[str, Any]
+    text: Callable[[int], str]
+
+
+@dataclass(frozen=True)
 class Section:
     """A part of the report: the anchor and the text of its link, and its HTML."""
 
@@ -135,6 +143,14 @@ class Presentation(Protocol):
 
         Raises:
             UserError: the files cannot be compared.
+        """
+        ...
+
+    def comparison(self, first: Path, second: Path) -> Comparison:
+        """Two files of predictions side by side.
+
+        Raises:
+            UserError: they do not judge the same videos.
         """
         ...
 

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from pipeline_lib.artefacts.layout import Layout
 from pipeline_lib.clips.batches import CHANNELS
 from pipeline_lib.configuration.objectives import Model
 from pipeline_lib.configuration.specification import TrainingSpecification
@@ -50,13 +49,6 @@ def _built(model: Model, num_classes: int, in_channels: int, dropout: float) -> 
         options["dropout"] = dropout
     network: VideoNetwork = importlib.import_module(module).build(num_classes, in_channels, **options)
     return network
-
-
-def source_path(layout: Layout, source: str) -> Path:
-    """Weights that ``initialise_from`` names: ``{experiment}/{split}-{seed}`` or ``imported/NAME``."""
-    if source.startswith("imported/"):
-        return layout.root / "imported" / f"{source.removeprefix('imported/')}.safetensors"
-    return layout.root / "experiments" / source / "weights.safetensors"
 
 
 def initialise(network: nn.Module, path: Path) -> list[str]:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from pipeline_lib.artefacts.atomic import atomic_path, write_json
-from pipeline_lib.artefacts.layout import Layout
+from pipeline_lib.artefacts.layout import SPECIFICATION, TRAINING_LOG, WEIGHTS, Layout
 from pipeline_lib.artefacts.records import content_digest, distribution_versions, torch_versions
 from pipeline_lib.artefacts.stage import Stage
 from pipeline_lib.clips.index import ClipIndex
@@ -35,16 +35,13 @@ from pipeline_lib.training.inputs import (
     training_clips,
 )
 from pipeline_lib.training.metrics_log import Metrics
-from pipeline_lib.training.networks import build_network, grouped, initialise, load_network, source_path
+from pipeline_lib.training.networks import build_network, grouped, initialise, load_network
 from pipeline_lib.training.objectives.base import EndpointForward, TrainingObjective
 from pipeline_lib.training.saving import Saving
 from pipeline_lib.training.signals import EXIT_INTERRUPTED, stop_requests
 from pipeline_lib.training.trainer import Machine, Trainer, place
 from pipeline_lib.training.validation import Validation
 from pipeline_lib.training.weights import save_weights
-
-LOG = "metrics.jsonl"
-SPECIFICATION = "specification.json"
 
 
 def train(
@@ -79,8 +76,8 @@ def train(
         Stage(
             "train",
             training_modules(specification),
-            output / "weights.safetensors",
-            [output / LOG, output / SPECIFICATION],
+            output / WEIGHTS,
+            [output / TRAINING_LOG, output / SPECIFICATION],
             exclusive=ranks.is_first,
         ) as stage,
     ):
@@ -125,7 +122,7 @@ def train(
         if ranks.is_first:
             checkpoints.set_aside_others()
         ranks.barrier()
-        log = checkpoints.folder / LOG
+        log = checkpoints.folder / TRAINING_LOG
         label = f"train {specification.experiment} {specification.split}-{specification.seed}"
         metrics = Metrics(recipe, label, device, log if ranks.is_first else None, output / "tensorboard")
         saving = Saving(recipe, checkpoints, device, writes=ranks.is_first)
@@ -214,7 +211,7 @@ def teacher_path(specification: TrainingSpecification, layout: Layout) -> Path |
 def start_path(specification: TrainingSpecification, layout: Layout) -> Path | None:
     """Weights that the training starts from, if it does not start from random ones."""
     start = specification.initialise_from
-    return None if start is None else source_path(layout, start)
+    return None if start is None else layout.start(start)
 
 
 def first_network(specification: TrainingSpecification, layout: Layout, num_classes: int, ranks: Ranks) -> nn.Module:
@@ -257,7 +254,7 @@ def write_artefacts(
 ) -> None:
     """Write specification, log and weights. The weights come last, because they mark the training as finished."""
     write_json(output / SPECIFICATION, specification.model_dump(mode="json"))
-    with atomic_path(output / LOG) as temporary:
+    with atomic_path(output / TRAINING_LOG) as temporary:
         shutil.copyfile(log, temporary)
     sampling = specification.recipe.sampling
     save_weights(

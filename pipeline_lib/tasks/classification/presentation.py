@@ -1,6 +1,7 @@
 """How results of classification are shown: accuracies, classes, confusion."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from pipeline_lib.tasks.classification.comparison import (
 from pipeline_lib.tasks.classification.metrics import Evaluation
 from pipeline_lib.tasks.classification.scores import ScoreFile
 from pipeline_lib.tasks.drawing import COLOURS, STYLE, svg
-from pipeline_lib.tasks.results import Column, Difference, Result, Section
+from pipeline_lib.tasks.results import Column, Comparison, Difference, Result, Section, signed
+from pipeline_lib.text_table import text_table
 
 DATA_FILES = ("classes.html.j2", "confusion.html.j2")
 """Parts of the page, beside this module; the fingerprint covers them."""
@@ -67,6 +69,31 @@ class ClassificationPresentation:
             "Clips": distance.num_clips,
         }
 
+    def comparison(self, first: Path, second: Path) -> Comparison:
+        """Video@1, the classes that differ most, and how far the logits are apart."""
+        ours, theirs = ScoreFile(first), ScoreFile(second)
+        difference = paired_difference([ours], [theirs], (str(first), str(second)))
+        classes = sorted(per_class_differences(ours, theirs), key=lambda row: (-abs(row.difference), row.name))
+        mean, low, high = (signed(100 * value) for value in (difference.mean, difference.low, difference.high))
+        lines = [
+            f"Video@1: {mean} points, 95 % interval {low} … {high} (paired bootstrap, {difference.num_videos} videos)"
+        ]
+        try:
+            distance = student_teacher_distance(ours, theirs)
+            lines.append(
+                f"logits: mean squared difference {distance.mse:.4f}, KL(second ‖ first) {distance.kl:.4f} nats, "
+                f"same top-1 in {100 * distance.agreement:.1f} % of {distance.num_clips} clips"
+            )
+        except UserError as error:
+            distance = None
+            lines.append(f"the logits cannot be compared: {error}")
+        data = {
+            "video_top1_difference": difference.as_data(),
+            "per_class": [asdict(row) | {"difference": row.difference} for row in classes],
+            "distance": distance.as_data() if distance else None,
+        }
+        return Comparison(data, lambda count: "\n".join([*lines, *_class_lines(classes[:count])]))
+
     def sections(self, results: Sequence[Result], pairs: Sequence[tuple[Result, Result]]) -> list[Section]:
         """Accuracy per class, and confusion."""
         environment = jinja2.Environment(
@@ -95,6 +122,22 @@ class ClassificationPresentation:
             confusions=[_confusion(result) for result in results]
         )
         return [Section("classes", "Classes", Markup(classes)), Section("confusion", "Confusion", Markup(confusion))]
+
+
+def _class_lines(rows: Sequence[ClassDifference]) -> list[str]:
+    cells = [
+        [
+            row.name,
+            str(row.num_videos),
+            f"{100 * row.first:.1f}",
+            f"{100 * row.second:.1f}",
+            signed(100 * row.difference),
+            f"{signed(100 * row.low)} … {signed(100 * row.high)}",
+        ]
+        for row in rows
+    ]
+    header = ["class", "videos", "first", "second", "difference", "95 % interval"]
+    return [text_table(header, cells)] if cells else []
 
 
 def _data_file(name: str) -> str | None:

@@ -25,7 +25,7 @@ from pipeline_lib.models.importing.checkpoint_files import read_checkpoint
 from pipeline_lib.models.importing.conversion import fit, inflate, rename
 from pipeline_lib.models.importing.publishers import SOURCES, check_digest, convert, variant
 from pipeline_lib.models.network import VideoNetwork
-from pipeline_lib.training.networks import build_network, initialise, source_path
+from pipeline_lib.training.networks import build_network, initialise
 from pipeline_lib.training.weights import load_metadata, load_weights
 
 
@@ -230,7 +230,7 @@ def test_experiments_from_imagenet_start_from_what_their_names_import(tmp_path: 
     starts = {}
     for name in ("teacher_imagenet_k400", "baseline_imagenet_k400"):
         experiment = Experiment.model_validate(entries[name])
-        path = source_path(layout, str(experiment.initialise_from))
+        path = layout.start(str(experiment.initialise_from))
         source = str(experiment.initialise_from).removeprefix("imported/")
         words = ["weights", "import", source, str(tmp_path / "googlenet.pth"), "--root", str(layout.root)]
         assert main(words) == 0
