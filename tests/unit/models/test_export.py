@@ -65,7 +65,7 @@ def test_an_export_holds_the_network_its_card_and_checked_onnx(
 def test_a_network_that_is_not_trained_cannot_be_exported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     trained(tmp_path)
     assert main(["export", "s3dg_flow", "--root", str(tmp_path)]) == 2
-    assert "Trained are: d3d" in capsys.readouterr().err
+    assert f"Trained below {tmp_path}: d3d/1-0." in capsys.readouterr().err
 
 
 def test_an_export_without_onnx_needs_no_onnx(tmp_path: Path) -> None:
