@@ -1,7 +1,6 @@
 """``weights``: lists and imports public weights."""
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -82,15 +81,14 @@ def _import(options: argparse.Namespace) -> int:
 
 
 def _options(pairs: list[str]) -> dict[str, Any]:
+    from pipeline_lib.planning.by_name import value_of
+
     chosen: dict[str, Any] = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")
         if not equals:
             raise UserError(f"--option {pair}: write KEY=VALUE")
-        try:
-            chosen[key] = json.loads(text)
-        except json.JSONDecodeError:
-            chosen[key] = text
+        chosen[key] = value_of(text)
     return chosen
 
 

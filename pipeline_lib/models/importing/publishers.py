@@ -171,8 +171,10 @@ def check_digest(path: Path) -> None:
     """Compare a file with the eight digits of SHA-256 that torchvision puts into its names (``s3d-d76dad2f.pth``).
 
     Raises:
-        UserError: they differ: the download was cut or the file was changed.
+        UserError: they differ: the download was cut or the file was changed; or there is no such file.
     """
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such file")
     stem, _, digits = path.stem.rpartition("-")
     if not stem or len(digits) != 8 or set(digits) - set("0123456789abcdef"):
         return

@@ -357,6 +357,9 @@ def test_tensorflows_own_files_are_answered_with_the_way_to_npz(tmp_path: Path) 
         read_checkpoint(tmp_path / "model.ckpt.index")
     with pytest.raises(UserError, match="no such file"):
         read_checkpoint(tmp_path / "absent.pth")
+    # A name with digits is compared with the file's before the file is read.
+    with pytest.raises(UserError, match="no such file"):
+        check_digest(tmp_path / "s3d-d76dad2f.pth")
 
 
 def test_torchs_older_files_are_read(tmp_path: Path) -> None:
