@@ -200,7 +200,7 @@ def surveillance_trial(media: Path, root: Path, steps: int) -> Trial:
         frame_format=FrameFormat(short_side=96, frames_per_second=12.5, jpeg_quality=85),
         motion_name="tvl1",
         motion=Motion(method="tvl1", bound=20.0),
-        model=Model(name="s3dg", options={"depth_multiplier": 0.25}),
+        model=Model(name="s3dg_slim", options={"depth_multiplier": 0.25}),
         rgb_recipe=short,
         flow_recipe=short,
         distillation=Distillation(endpoint="logits", weight=1.0),
@@ -273,7 +273,7 @@ def specifications(trial: Trial, split: int, seed: int, variants: bool) -> dict[
             recipe=more.get("recipe", trial.flow_recipe if modality == "flow" else trial.rgb_recipe),
             objective=more.get("objective", Classification()),
             teacher=more.get("teacher"),
-            initialise_from=more.get("initialise_from"),
+            start=more.get("start", "random"),
             hardware=HARDWARE,
         )
 
@@ -292,7 +292,7 @@ def specifications(trial: Trial, split: int, seed: int, variants: bool) -> dict[
         if kind in starts:
             options = {"depth_multiplier": trial.model.options["depth_multiplier"]}
             more["model"] = Model(name="s3dg_predicted_flow", options=options)
-            more["initialise_from"] = f"{trial.name}_{starts[kind]}/{split}-{seed}"
+            more["start"] = f"{trial.name}_{starts[kind]}/{split}-{seed}"
         if stage == "finetune":
             more["recipe"] = finetuning(trial.rgb_recipe)
         found[kind] = one(kind, stage, "rgb", **more)

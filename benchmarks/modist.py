@@ -151,13 +151,13 @@ def specifications(made: Comparison, split: int, seed: int) -> Iterator[tuple[st
                     motion_kind=motion[1],
                     recipe=made.pretraining,
                     objective=objective,
-                    initialise_from=None,
+                    start="random",
                 ),
             )
             start = f"{trial.name}_{kind}/{split}-{seed}"
         frozen = Classification(frozen=True, standardised=True)
         linear = {"recipe": made.linear, "objective": frozen, "motion": None, "motion_kind": None}
-        yield kind, one(f"{kind}_linear", "finetune", initialise_from=start, **linear)
+        yield kind, one(f"{kind}_linear", "finetune", start=start, **linear)
 
 
 def measure(made: Comparison, root: Path, clock: Clock) -> Iterator[dict[str, Any]]:

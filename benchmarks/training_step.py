@@ -205,7 +205,7 @@ def measure(frames: int, side: int, options: argparse.Namespace, device: torch.d
     say(f"{frames}×{side}², batch {batch}")
     cases = cases_of(frames, side, batch, device, options.compile, options.networks)
     losses = {case.name: case.step() for case in cases}
-    equal = [case.name for case in cases if "s3dg" not in case.name]
+    equal = [case.name for case in cases if "s3dg_slim" not in case.name]
     spread = max(losses[name] for name in equal) - min(losses[name] for name in equal)
     say(f"losses of the equal networks differ by {spread:.1e}")
     for case in cases:
@@ -317,7 +317,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--sizes", nargs="+", default=["16x112", "64x224"], metavar="FRAMESxSIDE")
     parser.add_argument("--batch", type=int, help="clips per step (default: by size and device)")
     parser.add_argument("--repeats", type=int, default=0, help="default: 7, of large clips on a CPU 3")
-    parser.add_argument("--networks", nargs="+", choices=("s3d", "s3dg"), default=["s3d", "s3dg"])
+    parser.add_argument("--networks", nargs="+", choices=("s3d", "s3dg_slim"), default=["s3d", "s3dg_slim"])
     # On a CPU each of a network's two graphs takes its compiler most of a minute, to run slower than the eager network:
     # inductor knows neither that convolutions over time or space alone are 2D nor channels_last_3d pooling.
     parser.add_argument(

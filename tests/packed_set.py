@@ -154,11 +154,11 @@ def tiny_training(packed: PackedSet, **changes: object) -> TrainingSpecification
         "modality": "rgb",
         "motion": None,
         "motion_kind": None,
-        "model": {"name": "s3dg", "options": {"depth_multiplier": 0.0625, "minimum_depth": 4}},
+        "model": {"name": "s3dg_slim", "options": {"depth_multiplier": 0.0625, "minimum_depth": 4}},
         "recipe": recipe,
         "objective": {"name": "classification"},
         "teacher": None,
-        "initialise_from": None,
+        "start": "random",
         "hardware": {"device": "cpu", "num_threads": 1},
         **changes,
     }

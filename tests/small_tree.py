@@ -129,7 +129,7 @@ def training_specification(
         modality=modality,
         motion="tvl1" if modality == "flow" else None,
         motion_kind=None,
-        model=Model(name="s3dg", options={"depth_multiplier": 0.1}),
+        model=Model(name="s3dg_slim", options={"depth_multiplier": 0.1}),
         recipe=Recipe(
             source="test",
             optimiser=Optimiser(),
@@ -140,7 +140,7 @@ def training_specification(
         ),
         objective=objective or (Distillation() if teacher else Classification()),
         teacher=teacher,
-        initialise_from=None,
+        start="random",
         hardware=Hardware(device="cpu", num_threads=1),
     )
 
@@ -162,8 +162,8 @@ def make_run(layout: Layout, specification: TrainingSpecification, classes: Sequ
         shards = layout.motion("tiny", "small", "tvl1", "*")
     summary = layout.summary("tiny")
     inputs = {layout.key(shards): contents_digest(sorted(shards.parent.glob(shards.name)))}
-    if specification.initialise_from is not None:
-        source = layout.start(specification.initialise_from)
+    if specification.start != "random":
+        source = layout.start(specification.start)
         inputs[layout.key(source)] = content_digest(source)
     save_weights(
         folder / "weights.safetensors",

@@ -165,7 +165,7 @@ class Layout:
         return self.experiment(experiment, split, seed) / TRAINING_LOG
 
     def start(self, source: str) -> Path:
-        """The weights that ``initialise_from`` names: ``{experiment}/{split}-{seed}`` or ``imported/NAME``."""
+        """The weights that a start names: ``{experiment}/{split}-{seed}`` or ``imported/NAME``."""
         room, _, name = source.partition("/")
         return self.imported(name) if room == "imported" else self.root / "experiments" / source / WEIGHTS
 

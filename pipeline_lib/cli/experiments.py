@@ -42,7 +42,7 @@ def _entry(plan: Any, name: str) -> dict[str, Any]:
     reported = plan.reported(name)
     entry = plan.configuration.experiments[name]
     keys = (
-        *("name", "description", "stage", "dataset", "modality", "motion", "model", "teacher", "initialise_from"),
+        *("name", "description", "stage", "dataset", "modality", "motion", "model", "teacher", "start"),
         *("members", "splits", "seeds", "protocols", "paper"),
     )
     values = {key: getattr(reported, key) for key in keys}
@@ -59,7 +59,9 @@ def _printed(paper: dict[str, Any]) -> str:
 def _cells(entry: dict[str, Any]) -> tuple[str, ...]:
     paper = dict(entry["paper"])
     named = {key: paper.pop(key) for key in list(paper) if isinstance(paper[key], dict)}
-    sources = [*entry["members"], *(entry[key] for key in ("teacher", "initialise_from") if entry[key] is not None)]
+    from pipeline_lib.configuration.experiments import RANDOM
+
+    sources = [*entry["members"], *(entry[key] for key in ("teacher", "start") if entry[key] not in (None, RANDOM))]
     network = entry["model"] or ""
     return (
         entry["name"],

@@ -11,6 +11,15 @@ PUBLISHERS = ("torchvision/", "slim/", "pyslowfast/", "maclr/", "kylemin/")
 """How the names of public weights start (pipeline_lib/models/importing/publishers.py lists them)."""
 
 
+RANDOM, IMAGENET, IMPORTED = "random", "imagenet", "imported/"
+"""Starts that are no experiments; the last one is how the names of imported weights start."""
+
+
+def by_place(start: str) -> str:
+    """A start, public weights by the name of their place below the output root."""
+    return f"{IMPORTED}{start}" if start.startswith(PUBLISHERS) else start
+
+
 class Experiment(Section):
     """One training run per split and seed."""
 
@@ -30,8 +39,9 @@ class Experiment(Section):
     objective: Objective = Classification()
     teacher: str | None = None
     """Experiment whose frozen network teaches."""
-    initialise_from: str | None = None
-    """Experiment, or ``imported/NAME`` weights, to start from; null is random. A public source by its own name
+    start: str = RANDOM
+    """The first weights: ``random``, ``imagenet`` (public weights of its 2D network, inflated over time; the
+    configuration's ``start`` may name others), an experiment, or ``imported/NAME``. A public source by its own name
     (``torchvision/s3d``) means ``imported/torchvision/s3d``."""
     splits: list[int] = [1]
     seeds: list[int] = [0]
@@ -49,10 +59,10 @@ class Experiment(Section):
         """Every network that it builds, by the key that names it."""
         return {("model",): self.model} | {("objective", key): one for key, one in self.objective.networks.items()}
 
-    @field_validator("initialise_from")
+    @field_validator("start")
     @classmethod
-    def _public_source(cls, value: str | None) -> str | None:
-        return f"imported/{value}" if value is not None and value.startswith(PUBLISHERS) else value
+    def _public_source(cls, value: str) -> str:
+        return by_place(value)
 
 
 class Ensemble(Section):

@@ -7,6 +7,18 @@ from pydantic import Field
 from pipeline_lib.configuration.base import Section
 
 
+class ImageNet(NamedTuple):
+    """Public weights of an image network that a video network can start from.
+
+    Attributes:
+        source: name of the weights.
+        options: options that a network needs to hold them.
+    """
+
+    source: str
+    options: dict[str, Any] = {}
+
+
 class NetworkOptions(Section):
     """Options of one family of networks; each family adds its own."""
 
@@ -21,6 +33,11 @@ class NetworkOptions(Section):
     @property
     def clip_side(self) -> int | None:
         """The only height and width, in pixels, that the network takes, or None if it takes any."""
+        return None
+
+    @property
+    def imagenet(self) -> "ImageNet | None":
+        """The public weights of its 2D relative, trained on ImageNet, or None if there are none."""
         return None
 
     @property

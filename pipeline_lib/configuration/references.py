@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from pipeline_lib.configuration.experiments import Ensemble, Experiment
+from pipeline_lib.configuration.experiments import IMAGENET, IMPORTED, RANDOM, Ensemble, Experiment
 from pipeline_lib.configuration.merging import Key, Sources
 from pipeline_lib.configuration.messages import Checked, nearest, one_message, problem_of
 from pipeline_lib.configuration.motions import METHODS
@@ -15,7 +15,6 @@ from pipeline_lib.configuration.objectives import Model
 from pipeline_lib.configuration.root import Configuration
 from pipeline_lib.configuration.training import Recipe, merged
 
-IMPORTED = "imported/"
 Problem = tuple[Key, str]
 """A key, and what is wrong with its value."""
 Networks = Mapping[str, NetworkKind]
@@ -35,7 +34,7 @@ def ancestors(configuration: Configuration, name: str) -> list[str]:
     elif experiment is None:
         names = []
     else:
-        names = [source for source in (experiment.teacher, experiment.initialise_from) if source is not None]
+        names = [source for source in (experiment.teacher, experiment.start) if source is not None]
     return [source for source in names if source in configuration.experiments]
 
 
@@ -226,17 +225,19 @@ class _ExperimentChecks:
             yield ("motion",), f"`{one.motion}` is not what the teacher {one.teacher} sees: `{teacher.motion}`."
 
     def the_start_exists(self) -> Iterator[Problem]:
-        start = self.experiment.initialise_from
-        if start is not None and "/" not in start:
-            yield from _unknown(("initialise_from",), "experiment", start, self.trained)
-        elif start is not None and not start.startswith(IMPORTED):
+        start, options = self.experiment.start, self._options(self.experiment.model)[0]
+        if start == IMAGENET and options is not None and options.imagenet is None:
+            yield ("start",), f"`{IMAGENET}`: there are no weights of that kind for {self.experiment.model.name}."
+        elif "/" not in start:
+            yield from _unknown(("start",), "experiment", start, [RANDOM, IMAGENET, *self.trained])
+        elif not start.startswith(IMPORTED):
             yield (
-                ("initialise_from",),
+                ("start",),
                 f"`{start}` is neither an experiment nor `{IMPORTED}NAME` (weights made by `weights import`).",
             )
 
     def the_weights_of_the_start_fit(self) -> Iterator[Problem]:
-        one, source = self.experiment, self.trained.get(self.experiment.initialise_from or "")
+        one, source = self.experiment, self.trained.get(self.experiment.start)
         own, start = (None if each is None else self._options(each.model)[0] for each in (one, source))
         if source is None or own is None or start is None:
             return
@@ -253,8 +254,8 @@ class _ExperimentChecks:
                     misfits.append(f"it sees {source.modality}, not {modality}")
         if misfits:
             yield (
-                ("initialise_from",),
-                f"the weights of `{one.initialise_from}` do not fit: {'; '.join(misfits)}. Only the number of classes "
+                ("start",),
+                f"the weights of `{one.start}` do not fit: {'; '.join(misfits)}. Only the number of classes "
                 "may differ.",
             )
 
@@ -314,6 +315,8 @@ def _problems(configuration: Configuration, networks: Networks | None) -> Iterat
         for key, text in _validated(METHODS[kind.method].parameters, kind.parameters)[1]:
             yield ("motions", name, "parameters", *key), text
     for name, entry in configuration.experiments.items():
+        if name in (RANDOM, IMAGENET):
+            yield ("experiments", name), "the name means a start. Choose another one."
         if isinstance(entry, Ensemble):
             found = _ensemble_problems(entry, configuration)
         else:

@@ -2,12 +2,21 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag, field_validator
 
 from pipeline_lib.configuration.base import Section
 from pipeline_lib.configuration.data import Dataset, FrameFormat, Motion, Name
 from pipeline_lib.configuration.download import Download
-from pipeline_lib.configuration.experiments import Ensemble, Experiment, Protocol, Target
+from pipeline_lib.configuration.experiments import (
+    IMAGENET,
+    IMPORTED,
+    RANDOM,
+    Ensemble,
+    Experiment,
+    Protocol,
+    Target,
+    by_place,
+)
 from pipeline_lib.configuration.training import Recipe
 
 
@@ -52,5 +61,16 @@ class Configuration(Section):
     """Named sets of experiments; the targets ``evaluate`` and ``report`` cover those in ``select``."""
     select: list[str] = ["demo"]
     """Experiments and targets that ``evaluate`` and ``report`` cover."""
+    start: str = IMAGENET
+    """What ``imagenet`` means as the start of an experiment: ``imagenet``, public weights of each network's 2D
+    relative; ``random``; or ``imported/NAME``, weights of your own (docs/models.md)."""
     trial: float = Field(default=1.0, gt=0, le=1)
     """Every recipe's steps are multiplied by this: one number shrinks a run."""
+
+    @field_validator("start")
+    @classmethod
+    def _no_experiment(cls, value: str) -> str:
+        start = by_place(value)
+        if start not in (RANDOM, IMAGENET) and not start.startswith(IMPORTED):
+            raise ValueError(f"{value!r}: write random, imagenet, or imported/NAME (weights made by `weights import`)")
+        return start

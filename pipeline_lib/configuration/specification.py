@@ -57,10 +57,10 @@ class MotionSpecification(Section):
 
 
 class TrainingSpecification(Section):
-    """What the trainer gets. ``teacher`` and ``initialise_from`` name runs whose weights are inputs of the job.
+    """What the trainer gets. ``teacher`` and ``start`` name runs whose weights are inputs of the job.
 
-    ``initialise_from`` is ``{experiment}/{split}-{seed}`` (below ``experiments/``), or ``imported/{name}`` for weights
-    that were imported, or null. The recipe holds the experiment's changes and the trial factor already.
+    ``start`` is ``{experiment}/{split}-{seed}`` (below ``experiments/``), or ``imported/{name}`` for weights
+    that were imported, or ``random``. The recipe holds the experiment's changes and the trial factor already.
     """
 
     experiment: str
@@ -79,7 +79,7 @@ class TrainingSpecification(Section):
     recipe: Recipe
     objective: Objective
     teacher: "TrainingSpecification | None"
-    initialise_from: str | None
+    start: str
     hardware: Hardware
 
     @model_validator(mode="after")
@@ -131,7 +131,7 @@ class ReportedExperiment(Section):
     motion: str | None = None
     model: str | None = None
     teacher: str | None = None
-    initialise_from: str | None = None
+    start: str | None = None
     members: list[str] = []
     splits: list[int]
     seeds: list[int]

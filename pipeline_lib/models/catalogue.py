@@ -36,9 +36,9 @@ _INCEPTIONS: dict[str, dict[str, Any]] = {
     # The network of the public weights.
     "s3d": {"convolution": "separable", "stem_kernel": 7, "variant": "torchvision"},
     "s3d_slim": _S3D | {"temporal_branches": 2},
-    "s3d_four_branches": _S3D,
+    "s3d_paper": _S3D,
     "fast_s3d": _S3D | {"first_temporal_layer": 9},
-    "s3dg": _S3DG,
+    "s3dg_slim": _S3DG,
     "nl_s3dg": _S3DG | {"non_local": True},
 }
 for _k in range(11):

@@ -96,14 +96,21 @@ _COMPARED: tuple[Row, ...] = (
         "s3d_slim", 64, 224, paper={"parameters_m": 8.77, "gmacs": 66.38}, source="S3D-G, Table 2", note=_NOT_REPRODUCED
     ),
     Row(
-        "s3d_four_branches",
+        "s3d_paper",
         64,
         224,
         paper={"parameters_m": 8.77, "gmacs": 66.38},
         source="S3D-G, Table 2",
         note=f"footnote 5's network; {_NOT_REPRODUCED}",
     ),
-    Row("s3dg", 64, 224, paper={"parameters_m": 11.56, "gmacs": 71.38}, source="S3D-G, Table 2", note=_NOT_REPRODUCED),
+    Row(
+        "s3dg_slim",
+        64,
+        224,
+        paper={"parameters_m": 11.56, "gmacs": 71.38},
+        source="S3D-G, Table 2",
+        note=_NOT_REPRODUCED,
+    ),
     Row("nl_s3dg", 64, 224),
     Row("fast_s3d", 64, 224, paper={"gmacs": 43.47}, source="S3D-G, section 4.4", note=_NOT_REPRODUCED),
 )

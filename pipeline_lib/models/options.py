@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from pipeline_lib.configuration.networks import NetworkOptions
+from pipeline_lib.configuration.networks import ImageNet, NetworkOptions
 
 SHAPES_NO_ARTEFACT = True
 
@@ -65,6 +65,11 @@ class InceptionOptions(NetworkOptions):
     """Weight of a new batch in the running statistics; short runs need more."""
     batch_norm_eps: float = Field(default=1e-3, gt=0)
     """ε of the batch normalisations."""
+
+    @property
+    def imagenet(self) -> ImageNet | None:
+        """Inception v1; torchvision's normalisations have a scale, which TF-slim's lack."""
+        return ImageNet("torchvision/googlenet", {"norm_scale": True})
 
     @property
     def shapes(self) -> dict[str, Any]:
@@ -146,6 +151,11 @@ class ResNetOptions(NetworkOptions):
         return self.num_frames if self.fold_time else None
 
     @property
+    def imagenet(self) -> ImageNet | None:
+        """The ResNet of the same depth."""
+        return ImageNet(f"torchvision/resnet{self.depth}")
+
+    @property
     def shapes(self) -> dict[str, Any]:
         """See ``NetworkOptions``."""
         return {
@@ -192,6 +202,11 @@ class SlowOptions(NetworkOptions):
     def clip_frames(self) -> int | None:
         """See ``NetworkOptions``."""
         return self.num_frames if self.frames == "stacked" else None
+
+    @property
+    def imagenet(self) -> ImageNet | None:
+        """The ResNet of the same depth."""
+        return ImageNet(f"torchvision/resnet{self.depth}")
 
     @property
     def shapes(self) -> dict[str, Any]:

@@ -290,7 +290,7 @@ class Plan:
         if isinstance(entry, Ensemble):
             modalities = [member.trained.modality for member in run.members]
             return ReportedExperiment(**common, modality="+".join(modalities), members=entry.members)
-        own = ("modality", "frame_format", "teacher", "initialise_from", "retrieval")
+        own = ("modality", "frame_format", "teacher", "start", "retrieval")
         common |= {key: getattr(entry, key) for key in own}
         return ReportedExperiment(**common, motion=run.motion, model=entry.model.name)
 

@@ -1,15 +1,17 @@
 """One run: where its artefacts lie, what its jobs get, and which runs it starts or learns from."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from pipeline_lib.artefacts.layout import Layout, shard_names
-from pipeline_lib.configuration.experiments import Ensemble, Experiment
-from pipeline_lib.configuration.messages import nearest
+from pipeline_lib.configuration.experiments import IMAGENET, IMPORTED, Ensemble, Experiment
+from pipeline_lib.configuration.messages import nearest, parsed
+from pipeline_lib.configuration.networks import ImageNet
 from pipeline_lib.configuration.objectives import Model
-from pipeline_lib.configuration.references import IMPORTED, member_name
+from pipeline_lib.configuration.references import member_name
 from pipeline_lib.configuration.root import Configuration
 from pipeline_lib.configuration.specification import (
     EnsembleSpecification,
@@ -18,12 +20,17 @@ from pipeline_lib.configuration.specification import (
 )
 from pipeline_lib.configuration.training import Recipe, merged
 from pipeline_lib.errors import UserError
-from pipeline_lib.models.catalogue import resolve
+from pipeline_lib.models.catalogue import NETWORKS, resolve
 
 
-def with_catalogue_options(model: Model) -> Model:
-    """The network with all its options, so that an edit to the catalogue changes the specification."""
-    return Model(name=model.name, options=resolve(model.name)[1] | model.options)
+def with_catalogue_options(model: Model, further: Mapping[str, Any] | None = None) -> Model:
+    """The network with all its options, so that an edit to the catalogue changes the specification.
+
+    Args:
+        model: as the configuration has it.
+        further: options that hold where the configuration says nothing.
+    """
+    return Model(name=model.name, options=resolve(model.name)[1] | dict(further or {}) | model.options)
 
 
 @dataclass(frozen=True)
@@ -137,8 +144,33 @@ class Run:
     @cached_property
     def start(self) -> "Run | None":
         """The run whose weights it starts from; None if it starts from random or imported weights."""
-        name = self.trained.initialise_from
-        return None if name is None or name.startswith(IMPORTED) else self._source(name)
+        name = self.trained.start
+        return self._source(name) if name in self.configuration.experiments else None
+
+    @property
+    def imagenet(self) -> ImageNet | None:
+        """The public ImageNet weights that it starts from, or the experiments that it starts from do."""
+        if self.start is not None:
+            return self.start.imagenet
+        if (self.trained.start, self.configuration.start) != (IMAGENET, IMAGENET):
+            return None
+        kind = NETWORKS[self.trained.model.name]
+        options = parsed(kind.options_model, kind.options | self.trained.model.options, "model.options")
+        return options.imagenet
+
+    @property
+    def first_weights(self) -> str:
+        """The start as the trainer gets it: a run, imported weights, or ``random``."""
+        if self.start is not None:
+            return str(self.start)
+        if self.imagenet is not None:
+            return IMPORTED + self.imagenet.source
+        return self.configuration.start if self.trained.start == IMAGENET else self.trained.start
+
+    @property
+    def model(self) -> Model:
+        """Its network with all options, those that its first weights need among them."""
+        return with_catalogue_options(self.trained.model, None if self.imagenet is None else self.imagenet.options)
 
     @cached_property
     def members(self) -> list["Run"]:
@@ -161,9 +193,8 @@ class Run:
     def source_weights(self) -> list[Path]:
         """The weights that a training starts or learns from, imported ones among them."""
         files = [run.weights for run in self.sources]
-        start = self.trained.initialise_from
-        if start is not None and start.startswith(IMPORTED):
-            files.append(self.layout.imported(start.removeprefix(IMPORTED)))
+        if self.first_weights.startswith(IMPORTED):
+            files.append(self.layout.start(self.first_weights))
         return files
 
     # What it reads
@@ -262,11 +293,11 @@ class Run:
             modality=experiment.modality,
             motion=self.motion,
             motion_kind=None if self.motion is None else self.configuration.motions[self.motion],
-            model=with_catalogue_options(experiment.model),
+            model=self.model,
             recipe=self.recipe,
             objective=objective,
             teacher=None if self.teacher is None else self.teacher.training,
-            initialise_from=experiment.initialise_from if self.start is None else str(self.start),
+            start=self.first_weights,
             hardware=self.configuration.hardware,
         )
 

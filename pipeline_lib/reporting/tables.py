@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline_lib.configuration.experiments import RANDOM
 from pipeline_lib.configuration.specification import ReportedExperiment
 from pipeline_lib.reporting.collect import Report
 from pipeline_lib.reporting.compare import Comparison
@@ -105,7 +106,7 @@ def _differences_from_paper(result: Result, trainings: dict[str, dict[str, Any]]
     specification = metadata.get("specification", {})
     network = specification.get("model", {}).get("name", "")
     # I3D, S3D-G and D3D start from Inception-v1 trained on ImageNet (S3D-G, Table 4); R(2+1)D starts at random.
-    if any(family in network for family in INFLATED_FAMILIES) and not specification.get("initialise_from"):
+    if any(family in network for family in INFLATED_FAMILIES) and specification.get("start", RANDOM) == RANDOM:
         reasons.append("random initialisation, where the paper starts from inflated ImageNet weights")
     planned, steps = result.experiment.paper.get("steps"), specification.get("recipe", {}).get("steps")
     if planned is not None and steps is not None and steps != planned:

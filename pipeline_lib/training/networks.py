@@ -78,7 +78,7 @@ def initialise(network: nn.Module, path: Path) -> list[str]:
     if wrong:
         shown = ", ".join(wrong[:4]) + (f" and {len(wrong) - 4} more" if len(wrong) > 4 else "")
         raise UserError(
-            f"initialise_from: {path} holds another network: {shown} differ. "
+            f"start: {path} holds another network: {shown} differ. "
             "Model and options must be those of the source; only the number of classes may differ."
         )
     network.load_state_dict({name: tensor for name, tensor in tensors.items() if name not in differing}, strict=False)

@@ -16,6 +16,7 @@ from pipeline_lib.artefacts.records import content_digest, distribution_versions
 from pipeline_lib.artefacts.stage import Stage
 from pipeline_lib.clips.index import ClipIndex
 from pipeline_lib.clips.sampling import INITIALISATION, generator
+from pipeline_lib.configuration.experiments import RANDOM
 from pipeline_lib.configuration.root import Hardware
 from pipeline_lib.configuration.specification import TrainingSpecification
 from pipeline_lib.configuration.training import Recipe
@@ -210,8 +211,8 @@ def teacher_path(specification: TrainingSpecification, layout: Layout) -> Path |
 
 def start_path(specification: TrainingSpecification, layout: Layout) -> Path | None:
     """Weights that the training starts from, if it does not start from random ones."""
-    start = specification.initialise_from
-    return None if start is None else layout.start(start)
+    start = specification.start
+    return None if start == RANDOM else layout.start(start)
 
 
 def first_network(specification: TrainingSpecification, layout: Layout, num_classes: int, ranks: Ranks) -> nn.Module:

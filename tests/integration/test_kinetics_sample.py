@@ -119,7 +119,7 @@ def test_missing_data_are_named_in_one_message(repository: Path, tmp_path: Path,
     [
         ("datasets: {kinetics400: {num_shard: 4}}", "num_shards"),
         ("experiments: {d3d_demo: {teacher: teacher_dem}}", "teacher_demo"),
-        ("experiments: {teacher_demo: {initialise_from: d3d_demo}}", "teacher_demo"),
+        ("experiments: {teacher_demo: {start: d3d_demo}}", "teacher_demo"),
     ],
 )
 def test_a_wrong_configuration_is_one_message(repository: Path, tmp_path: Path, overlay: str, told: str) -> None:

@@ -26,7 +26,7 @@ experiments:
     recipe_changes:
       {steps: 1, global_batch: 2, reestimate_batch_norm: 0, schedule: {base_rate: 1.0e-9, milestones: []},
        sampling: {num_frames: 16, crop: 48, short_side: [48, 48]}}
-    initialise_from: torchvision/s3d
+    start: torchvision/s3d
     protocols: [two_clips]
 """
 

@@ -83,11 +83,14 @@ SOURCES: dict[str, Source] = {
         "s3d", {INCEPTION: names.kylemin_s3d}, SYMMETRIC, "S3D_kinetics400.pt of github.com/kylemin/S3D"
     ),
     "slim/s3dg": Source(
-        "s3dg", _SLIM, SYMMETRIC, "S3D-G or D3D in TF-slim's names, exported to npz (github.com/princeton-vl/d3dhelper)"
+        "s3dg_slim",
+        _SLIM,
+        SYMMETRIC,
+        "S3D-G or D3D in TF-slim's names, exported to npz (github.com/princeton-vl/d3dhelper)",
     ),
     "slim/i3d": Source("i3d", _SLIM, SYMMETRIC, "I3D in TF-slim's names, exported to npz"),
     "slim/inception_v1": Source(
-        "s3dg",
+        "s3dg_slim",
         _SLIM,
         SYMMETRIC,
         "Inception v1, ImageNet, TF-slim (inception_v1_2016_08_28), exported to npz",

@@ -41,7 +41,7 @@ def test_the_examples_are_valid_together(repository: Path, planned: Any) -> None
         "frame_format": "short256_25fps",
         "modality": "flow",
         "motion": "tvl1",
-        "model": {"name": "s3dg"},
+        "model": {"name": "s3dg_slim"},
         "recipe": "s3dg_flow",
     }
     overlay = experiment | {

@@ -40,7 +40,7 @@ def _training() -> list[str]:
     modules = {module for name in plan.trained_names for module in training_modules(plan.runs(name)[0].training)}
     return [
         *modules,
-        *evaluation_modules("s3dg", "classification"),
+        *evaluation_modules("s3dg_slim", "classification"),
         *ensemble_modules("classification"),
         INCEPTION,
         RESNET,

@@ -31,7 +31,7 @@ def test_every_experiment_of_the_files_is_listed(repository: Path, capsys: pytes
     assert (student["stage"], student["dataset"], student["model"], student["recipe"]) == (
         "distill",
         "kinetics400",
-        "s3dg",
+        "s3dg_slim",
         "d3d",
     )
     assert student["teacher"] == "teacher_k400"
@@ -46,7 +46,7 @@ def test_the_table_shows_one_line_an_experiment(repository: Path, capsys: pytest
     assert head.split()[0] == "experiment"
     assert [line.split()[0] for line in lines] == ["d3d_k400", "teacher_k400"]
     assert "D3D, Table 2: video_top1 75.9" in lines[0]
-    assert "s3dg (flow)" in lines[1]
+    assert "s3dg_slim (flow)" in lines[1]
     assert main(["experiments", "--project", str(repository), "i3d_something"]) == 0
     line = capsys.readouterr().out.splitlines()[2]
     assert "S3D-G, Tables 1 and 3: video_top1 45.8, video_top5 76.5" in line

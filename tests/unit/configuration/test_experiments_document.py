@@ -54,6 +54,6 @@ def test_the_papers_initialisation_is_a_valid_overlay(repository: Path, planned:
     (example,) = re.findall(r"```yaml\n(.*?)```", document(repository), re.DOTALL)
     plan = planned(yaml.safe_load(example))
     (run,) = plan.runs("d3d_k400")
-    assert run.training.initialise_from == "imported/inception_v1"
+    assert run.training.start == "imported/inception_v1"
     assert [path.name for path in run.source_weights] == ["weights.safetensors", "inception_v1.safetensors"]
-    assert run.training.teacher.initialise_from == "imported/inception_v1_flow"
+    assert run.training.teacher.start == "imported/inception_v1_flow"

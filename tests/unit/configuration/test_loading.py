@@ -42,7 +42,7 @@ MISTAKES: list[tuple[dict[str, Any], str, tuple[str, ...]]] = [
     (
         demo(model={"options": {"depth_multiplierr": 0.5}}),
         "experiments.d3d_demo.model.options.depth_multiplierr",
-        ("s3dg", "`depth_multiplier`"),
+        ("s3dg_slim", "`depth_multiplier`"),
     ),
     # wrong types and values
     ({"frame_formats": {"short64_native": {"short_side": "64"}}}, "short_side", ("'64'", "integer")),
@@ -118,7 +118,7 @@ MISTAKES: list[tuple[dict[str, Any], str, tuple[str, ...]]] = [
     (
         demo(model={"options": {"depth_multiplier": "wide"}}),
         "experiments.d3d_demo.model.options.depth_multiplier",
-        ("s3dg", "'wide'", "number"),
+        ("s3dg_slim", "'wide'", "number"),
     ),
     (
         demo(model={"options": {"convolution": "seperable"}}),
@@ -175,18 +175,18 @@ MISTAKES: list[tuple[dict[str, Any], str, tuple[str, ...]]] = [
         ("features from features",),
     ),
     (
-        one("d3d_demo_transfer", model={"options": {"depth_multiplier": 0.5}}, initialise_from="d3d_demo"),
-        "experiments.d3d_demo_transfer.initialise_from",
+        one("d3d_demo_transfer", model={"options": {"depth_multiplier": 0.5}}, start="d3d_demo"),
+        "experiments.d3d_demo_transfer.start",
         ("depth_multiplier is 0.25 there and 0.5 here",),
     ),
     (
-        one("d3d_demo_transfer", model={"options": {"norm_scale": True}}, initialise_from="d3d_demo"),
-        "experiments.d3d_demo_transfer.initialise_from",
+        one("d3d_demo_transfer", model={"options": {"norm_scale": True}}, start="d3d_demo"),
+        "experiments.d3d_demo_transfer.start",
         ("norm_scale is None there and True here",),
     ),
     (
-        one("d3d_demo_transfer", model={"options": {"gate_bias": True}}, initialise_from="d3d_demo"),
-        "experiments.d3d_demo_transfer.initialise_from",
+        one("d3d_demo_transfer", model={"options": {"gate_bias": True}}, start="d3d_demo"),
+        "experiments.d3d_demo_transfer.start",
         ("gate_bias is False there and True here",),
     ),
     (
@@ -195,13 +195,13 @@ MISTAKES: list[tuple[dict[str, Any], str, tuple[str, ...]]] = [
         ("valid",),
     ),
     (
-        one("d3d_demo_transfer", initialise_from="modist_demo"),
-        "experiments.d3d_demo_transfer.initialise_from",
-        ("modist_r18 is of another family than s3dg",),
+        one("d3d_demo_transfer", start="modist_demo"),
+        "experiments.d3d_demo_transfer.start",
+        ("modist_r18 is of another family than s3dg_slim",),
     ),
     (
-        one("d3d_demo_transfer", initialise_from="teacher_demo"),
-        "experiments.d3d_demo_transfer.initialise_from",
+        one("d3d_demo_transfer", start="teacher_demo"),
+        "experiments.d3d_demo_transfer.start",
         ("it sees flow, not rgb",),
     ),
     # what an objective asks of the rest
@@ -293,7 +293,7 @@ def test_the_file_that_gave_a_value_is_named_not_the_overlay(repository: Path, t
 )
 def test_a_ring_of_experiments_is_shown(planned: Any, start: str, ring: str) -> None:
     with pytest.raises(UserError, match=f"in a ring: {ring}"):
-        planned({"experiments": {"teacher_demo": {"initialise_from": start}}})
+        planned({"experiments": {"teacher_demo": {"start": start}}})
 
 
 def test_all_problems_are_said_at_once(planned: Any) -> None:
@@ -360,19 +360,19 @@ def test_a_network_and_its_start_may_differ_in_what_has_no_weights(planned: Any)
     plan = planned(one("d3d_demo_transfer", model={"options": options}))
     specification = plan.runs("d3d_demo_transfer")[0].training
     # A specification holds every option of the family.
-    assert specification.model.options == resolve("s3dg")[1] | options
+    assert specification.model.options == resolve("s3dg_slim")[1] | options
     assert specification.model.options["minimum_depth"] == 16
 
 
 def test_the_stream_inside_a_network_is_a_start_for_it(planned: Any) -> None:
     options = {"depth_multiplier": 0.25}
     own = {"name": "s3dg_predicted_flow", "options": options}
-    planned(one("baseline_demo", model=own, initialise_from="teacher_demo"))
+    planned(one("baseline_demo", model=own, start="teacher_demo"))
     with pytest.raises(UserError, match="teacher_demo` do not fit: stem_kernel is 3 there and 7 here"):
         wide = {"name": "s3dg_predicted_flow", "options": options | {"stem_kernel": 7}}
-        planned(one("baseline_demo", model=wide, initialise_from="teacher_demo"))
+        planned(one("baseline_demo", model=wide, start="teacher_demo"))
     with pytest.raises(UserError, match="it sees rgb, not flow"):
-        planned(one("d3d_demo", model=own, initialise_from="baseline_demo"))
+        planned(one("d3d_demo", model=own, start="baseline_demo"))
 
 
 plain = st.recursive(
@@ -417,5 +417,5 @@ def test_what_the_user_did_not_touch_is_refused_when_it_is_asked_for(tmp_path: P
     overlay.write_text(yaml.safe_dump({"experiments": {"baseline_k400": small}}))
     plan = load_plan(Path(__file__).resolve().parents[3], [overlay])
     assert plan.datasets_behind("baseline_k400") == ["kinetics400"]
-    with pytest.raises(UserError, match=r"baseline_flow_probe_pwc_k400\.initialise_from: .*depth_multiplier is 0\.125"):
+    with pytest.raises(UserError, match=r"baseline_flow_probe_pwc_k400\.start: .*depth_multiplier is 0\.125"):
         plan.datasets_behind("baseline_flow_probe_pwc_k400")

@@ -40,7 +40,7 @@ def roots() -> dict[str, list[str]]:
     found |= {f"manifest {name}": code.manifest_modules(Dataset(format=name)) for name in ("kinetics", "table", "ava")}
     found |= {f"motion {method}": motion_modules(Motion(method=method)) for method in METHODS}
     found |= {f"train {name}": _training_roots(plan, name) for name in TRAININGS}
-    for network in ("s3dg", "r3d_18"):
+    for network in ("s3dg_slim", "r3d_18"):
         modules = evaluation_modules(network, "classification")
         found[f"evaluate {modules[-1].rsplit('.', 1)[1]}"] = modules
     found["retrieve slow_resnet"] = retrieval_modules("slow_r50", "classification")

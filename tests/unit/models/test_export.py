@@ -49,7 +49,7 @@ def test_an_export_holds_the_network_its_card_and_checked_onnx(
     assert metadata["classes"] == list(CLASSES)
     assert all(torch.equal(tensor, network.state_dict()[name]) for name, tensor in tensors.items())
     card = (out / "README.md").read_text()
-    for words in ("s3dg", "pixel / 127.5 − 1", "video_top1 0.75", '"base_rate": 0.1', *CLASSES):
+    for words in ("s3dg_slim", "pixel / 127.5 − 1", "video_top1 0.75", '"base_rate": 0.1', *CLASSES):
         assert words in card
     session = onnxruntime.InferenceSession(str(out / "model.onnx"), providers=["CPUExecutionProvider"])
     sampling = training_specification("d3d").recipe.sampling

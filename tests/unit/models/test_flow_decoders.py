@@ -15,10 +15,10 @@ from pipeline_lib.models.network import VideoNetwork
 from pipeline_lib.training.objectives.flow_regression import PREDICTION, DecodedForward, FlowRegressionObjective
 
 
-def network(name: str = "s3dg") -> VideoNetwork:
+def network(name: str = "s3dg_slim") -> VideoNetwork:
     module, options = resolve(name)
     small = {
-        "s3dg": {"depth_multiplier": 0.0625, "minimum_depth": 4},
+        "s3dg_slim": {"depth_multiplier": 0.0625, "minimum_depth": 4},
         "r3d_18": {"width": 8},
         "torchvision/swin3d_t": {"depths": [1, 1], "width": 8, "num_heads": [1, 2]},
     }
@@ -29,7 +29,12 @@ def network(name: str = "s3dg") -> VideoNetwork:
 @pytest.mark.parametrize("kind", ["simple", "spatial", "pwc"])
 @pytest.mark.parametrize(
     ("name", "endpoint"),
-    [("s3dg", "MaxPool_3a_3x3"), ("s3dg", "Mixed_5c"), ("r3d_18", "conv3_x"), ("torchvision/swin3d_t", "features.1")],
+    [
+        ("s3dg_slim", "MaxPool_3a_3x3"),
+        ("s3dg_slim", "Mixed_5c"),
+        ("r3d_18", "conv3_x"),
+        ("torchvision/swin3d_t", "features.1"),
+    ],
 )
 def test_decoders_attach_anywhere(kind: str, name: str, endpoint: str) -> None:
     predictor = DecodedForward(network(name), FlowRegression(endpoint=endpoint, decoder=kind))  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ from pipeline_lib.training.batch_norm import set_momentum
 
 
 def test_temporal_convolutions_start_as_the_identity() -> None:
-    network = small("s3dg")
+    network = small("s3dg_slim")
     temporal = network.stages["Mixed_3b"].Branch_1.Conv2d_0b_3x3.temporal  # type: ignore[union-attr]
     x = torch.rand(1, temporal.conv.in_channels, 5, 4, 4)
     assert temporal.norm is None
@@ -20,7 +20,7 @@ def test_temporal_convolutions_start_as_the_identity() -> None:
 
 
 def test_gates_scale_each_channel_by_one_number() -> None:
-    layer = small("s3dg").stages["Conv2d_2c_3x3"]
+    layer = small("s3dg_slim").stages["Conv2d_2c_3x3"]
     gate = layer.gate
     torch.nn.init.normal_(gate.conv.weight)
     x = torch.rand(2, gate.conv.in_channels, 3, 4, 4)
@@ -30,7 +30,7 @@ def test_gates_scale_each_channel_by_one_number() -> None:
 
 
 def test_normalisation_without_scale_has_no_weight_to_train() -> None:
-    network = small("s3dg")
+    network = small("s3dg_slim")
     norm = network.stages["Conv2d_1a_7x7"].spatial.norm  # type: ignore[union-attr]
     assert norm.eps == 1e-3
     assert norm.momentum == 0.001

@@ -11,7 +11,7 @@ from pipeline_lib.errors import UserError
 from pipeline_lib.models import catalogue, mvit
 
 NAMES = list(catalogue.names())
-FEW = ["s3dg", "s3d", "nl_s3dg", "i2d", "r2d_18", "rmc4_18", "r2plus1d_34", "modist_r18", "modist_motion_r50"]
+FEW = ["s3dg_slim", "s3d", "nl_s3dg", "i2d", "r2d_18", "rmc4_18", "r2plus1d_34", "modist_r18", "modist_motion_r50"]
 FEW += ["s3dg_predicted_flow", "torchvision/mvit_v2_s", "torchvision/swin3d_t"]
 
 
@@ -21,8 +21,8 @@ def test_the_catalogue_has_every_network_of_the_papers() -> None:
     expected |= {
         f"{side}_heavy_{kind}_k{k}" for side in ("top", "bottom") for kind in ("i3d", "s3d") for k in range(11)
     }
-    expected |= {"i3d", "i2d", "s3d", "fast_s3d", "s3dg", "nl_s3dg", "modist_r50", "modist_r18", "slow_r50"}
-    expected |= {"modist_motion_r50", "modist_motion_r50_stacked", "s3d_four_branches", "s3d_slim"}
+    expected |= {"i3d", "i2d", "s3d", "fast_s3d", "s3dg_slim", "nl_s3dg", "modist_r50", "modist_r18", "slow_r50"}
+    expected |= {"modist_motion_r50", "modist_motion_r50_stacked", "s3d_paper", "s3d_slim"}
     assert expected <= set(NAMES)
 
 
@@ -39,7 +39,9 @@ def test_every_network_gives_logits_and_endpoints(name: str) -> None:
 
 def test_endpoints_have_the_papers_names() -> None:
     with torch.device("meta"):
-        assert {"Conv2d_2c_3x3", "MaxPool_3a_3x3", "Mixed_4c", "Mixed_4f", "Mixed_5c"} <= set(built("s3dg").endpoints)
+        assert {"Conv2d_2c_3x3", "MaxPool_3a_3x3", "Mixed_4c", "Mixed_4f", "Mixed_5c"} <= set(
+            built("s3dg_slim").endpoints
+        )
         assert built("r3d_18").endpoints == ("conv1", "conv2_x", "conv3_x", "conv4_x", "conv5_x", "logits")
         assert built("modist_r50").endpoints == ("conv1", "pool1", "res2", "res3", "res4", "res5", "logits")
         assert "NonLocal_5b" in built("nl_s3dg").endpoints
@@ -64,7 +66,7 @@ def test_training_reaches_every_parameter(name: str) -> None:
 
 
 def test_an_early_endpoint_computes_nothing_behind_it() -> None:
-    network = small("s3dg").eval()
+    network = small("s3dg_slim").eval()
     network.stages["Mixed_4c"] = torch.nn.Identity()  # its successor would now get the wrong number of channels
     clip = torch.randn(1, 3, 8, 32, 32)
     assert list(network.forward_features(clip, ["Mixed_3b", "MaxPool_3a_3x3"])) == ["MaxPool_3a_3x3", "Mixed_3b"]
@@ -92,7 +94,7 @@ def test_endpoints_are_what_forward_computes() -> None:
 )
 def test_clips_that_do_not_suit_are_refused(clip: torch.Tensor, words: str) -> None:
     with pytest.raises(UserError, match=words):
-        small("s3dg")(clip)
+        small("s3dg_slim")(clip)
 
 
 def test_r2d_says_how_many_frames_it_wants() -> None:
@@ -104,9 +106,9 @@ def test_r2d_says_how_many_frames_it_wants() -> None:
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("s3dg", {"depth_multiplier": 0.0}),
-        ("s3dg", {"stem_kernel": 4}),
-        ("s3dg", {"first_temporal_layer": 12}),
+        ("s3dg_slim", {"depth_multiplier": 0.0}),
+        ("s3dg_slim", {"stem_kernel": 4}),
+        ("s3dg_slim", {"first_temporal_layer": 12}),
         ("r3d_18", {"depth": 50}),
         ("r3d_18", {"kinds": ["3d"] * 4}),
         ("slow_r50", {"temporal_kernels": [1, 1, 2, 3]}),
@@ -126,7 +128,7 @@ def test_options_out_of_range_are_refused(name: str, options: dict[str, Any]) ->
 
 
 def test_an_unknown_network_is_answered_with_those_that_sound_alike() -> None:
-    with pytest.raises(UserError, match="s3dg"):
+    with pytest.raises(UserError, match="s3dg_slim"):
         catalogue.resolve("s3d_g")
 
 
@@ -141,7 +143,7 @@ def test_shapes_of_endpoints_are_told_without_data() -> None:
         assert list(told) == list(network.endpoints)
         assert not any(tensor.is_meta for tensor in network.state_dict().values())
     with pytest.raises(UserError, match="no endpoint Mixed_9z"):
-        small("s3dg").endpoint_shapes(["Mixed_9z"])
+        small("s3dg_slim").endpoint_shapes(["Mixed_9z"])
 
 
 # torchvision's networks, read through hooks

@@ -34,7 +34,7 @@ def test_fast_s3d_has_its_top_two_layers_in_3d() -> None:
     assert temporal_layers("i2d") == []
 
 
-@pytest.mark.parametrize(("name", "branches"), [("s3d_slim", {1, 2}), ("s3d_four_branches", {0, 1, 2, 3})])
+@pytest.mark.parametrize(("name", "branches"), [("s3d_slim", {1, 2}), ("s3d_paper", {0, 1, 2, 3})])
 def test_temporal_convolutions_lie_in_two_or_four_branches(name: str, branches: set[int]) -> None:
     with torch.device("meta"):
         mixed = built(name).stages["Mixed_4d"]

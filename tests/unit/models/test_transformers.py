@@ -225,7 +225,7 @@ def test_the_documents_overlay_for_an_own_folder_is_valid(repository: Path, plan
     plan = planned(example | {"datasets": {"mine": {"videos": ["/data/mine"], "format": "folder"}}})
     (run,) = plan.runs("d3d_mvit_mine")
     specification = run.training
-    assert specification.initialise_from == "imported/torchvision/mvit_v2_s"
+    assert specification.start == "imported/torchvision/mvit_v2_s"
     objective = build_objective(specification)
     with torch.device("meta"):
         attached = objective.attach(build_network(specification.model, 4, "rgb"))
@@ -235,7 +235,7 @@ def test_the_documents_overlay_for_an_own_folder_is_valid(repository: Path, plan
 
 
 def wider(**options: Any) -> dict[str, Any]:
-    return {"name": "s3dg", "options": {"depth_multiplier": 0.125, "minimum_depth": 8, **options}}
+    return {"name": "s3dg_slim", "options": {"depth_multiplier": 0.125, "minimum_depth": 8, **options}}
 
 
 def test_students_of_another_width_learn_through_an_adapter_too(

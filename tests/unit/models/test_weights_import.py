@@ -57,7 +57,7 @@ def to_slim(name: str) -> str:
     return f"{scope}/weights"
 
 
-@pytest.mark.parametrize(("source", "name", "stem"), [("slim/s3dg", "s3dg", 7), ("slim/i3d", "i3d", 7)])
+@pytest.mark.parametrize(("source", "name", "stem"), [("slim/s3dg", "s3dg_slim", 7), ("slim/i3d", "i3d", 7)])
 def test_every_slim_name_finds_its_place(source: str, name: str, stem: int, tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = built(name, num_classes=6, stem_kernel=stem)
@@ -177,8 +177,8 @@ def test_an_inflated_2d_network_is_the_image_network_on_every_frame() -> None:
 def test_inflated_inception_gives_the_images_features_on_a_still_clip() -> None:
     torch.manual_seed(0)
     theirs = randomised(torchvision.models.googlenet(weights=None, init_weights=False, num_classes=5))
-    state, _ = convert(SOURCES["torchvision/googlenet"], theirs.state_dict(), model="s3dg")
-    ours = built("s3dg", norm_scale=True, gating=False).eval()
+    state, _ = convert(SOURCES["torchvision/googlenet"], theirs.state_dict(), model="s3dg_slim")
+    ours = built("s3dg_slim", norm_scale=True, gating=False).eval()
     ours.load_state_dict({n: t for n, t in state.items() if ".gate." not in n}, strict=False)
     assert not ours._rescales
     # 63 pixels: 'SAME' and the image network's padding agree. The stem's window leaves the clip at both ends only.
@@ -230,8 +230,8 @@ def test_experiments_from_imagenet_start_from_what_their_names_import(tmp_path: 
     starts = {}
     for name in ("teacher_imagenet_k400", "baseline_imagenet_k400"):
         experiment = Experiment.model_validate(entries[name])
-        path = layout.start(str(experiment.initialise_from))
-        source = str(experiment.initialise_from).removeprefix("imported/")
+        path = layout.start(str(experiment.start))
+        source = str(experiment.start).removeprefix("imported/")
         words = ["weights", "import", source, str(tmp_path / "googlenet.pth"), "--root", str(layout.root)]
         assert main(words) == 0
         network = build_network(experiment.model, 7, experiment.modality)
@@ -289,7 +289,7 @@ def test_weights_of_another_network_are_refused(tmp_path: Path, capsys: pytest.C
     assert main(["weights", "import", "torchvision/mc3_18", str(file), "--out", str(out)]) == 2
     assert "stages.conv3_x.0.conv1.spatial.conv.weight: (128, 64, 3, 3, 3)" in capsys.readouterr().err
     assert main(["weights", "import", "torchvision/s3d", str(file), "--out", str(out)]) == 2
-    assert main(["weights", "import", "torchvision/mc3_18", str(file), "--out", str(out), "--model", "s3dg"]) == 2
+    assert main(["weights", "import", "torchvision/mc3_18", str(file), "--out", str(out), "--model", "s3dg_slim"]) == 2
     assert main(["weights", "import", "nowhere/x", str(file), "--out", str(out)]) == 2
     assert not out.exists()
 
@@ -433,6 +433,6 @@ def test_the_table_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     fast = next(entry for entry in table if entry["name"] == "fast_s3d")
     assert fast["paper"] == {"gmacs": 43.47}
     assert fast["difference"]["gmacs"] == pytest.approx(fast["gmacs"] - 43.47, abs=0.001)
-    assert main(["models", "s3dg"]) == 0
+    assert main(["models", "s3dg_slim"]) == 0
     assert "no variant known to us" in capsys.readouterr().out
     assert main(["models", "nonsense"]) == 2

@@ -85,7 +85,7 @@ def test_a_trial_leaves_the_runs_own_folder_alone(repository: Path, tmp_path: Pa
         "stage": "train_baseline",
         "dataset": packed.name,
         "frame_format": "short36",
-        "model": {"name": "s3dg", "options": {"depth_multiplier": 0.0625, "minimum_depth": 4}},
+        "model": {"name": "s3dg_slim", "options": {"depth_multiplier": 0.0625, "minimum_depth": 4}},
         "recipe": "demo_rgb",
         "recipe_changes": {
             "steps": 2,

@@ -49,7 +49,7 @@ def test_the_specification_of_a_distillation_holds_all_that_shapes_it(planned: A
     assert specification.horizontal_flip == "forbidden"
     assert (specification.modality, specification.motion) == ("rgb", "tvl1_small")
     assert specification.motion_kind.bound == 8.0
-    assert specification.model.name == "s3dg"
+    assert specification.model.name == "s3dg_slim"
     # The catalogue's options of the name beside the experiment's own.
     assert specification.model.options["gating"] is True
     assert specification.model.options["depth_multiplier"] == 0.25
@@ -139,22 +139,22 @@ def test_runs_meet_the_run_that_they_start_from(planned: Any) -> None:
             "experiments": {
                 "baseline_demo": {"seeds": [3, 4]},
                 "rgb_rgb_demo": {"members": ["baseline_demo@3", "baseline_demo@4"]},
-                "d3d_demo": {"initialise_from": "baseline_demo", "seeds": [0, 4]},
+                "d3d_demo": {"start": "baseline_demo", "seeds": [0, 4]},
                 "d3d_ucf101": {"splits": [1, 2, 3]},
             }
         }
     )
-    assert plan.run("d3d_demo", 1, 4).training.initialise_from == "baseline_demo/1-4"
-    assert plan.run("d3d_demo", 1, 0).training.initialise_from == "baseline_demo/1-3"
+    assert plan.run("d3d_demo", 1, 4).training.start == "baseline_demo/1-4"
+    assert plan.run("d3d_demo", 1, 0).training.start == "baseline_demo/1-3"
     # Another data set: its only split, whatever the follower's.
-    assert plan.run("d3d_ucf101", 3, 0).training.initialise_from == "d3d_k400/1-0"
+    assert plan.run("d3d_ucf101", 3, 0).training.start == "d3d_k400/1-0"
     with pytest.raises(UserError, match=r"no run d3d_ucf101/4-0"):
         plan.run("d3d_ucf101", 4, 0)
 
 
 def test_a_source_that_has_seen_the_validation_clips_is_refused(planned: Any) -> None:
-    plan = planned({"experiments": {"d3d_k600_ucf101": {"splits": [1, 2], "initialise_from": "d3d_ucf101"}}})
-    assert plan.run("d3d_k600_ucf101", 1, 0).training.initialise_from == "d3d_ucf101/1-0"
+    plan = planned({"experiments": {"d3d_k600_ucf101": {"splits": [1, 2], "start": "d3d_ucf101"}}})
+    assert plan.run("d3d_k600_ucf101", 1, 0).training.start == "d3d_ucf101/1-0"
     with pytest.raises(UserError, match="has no split 2"):
         plan.run("d3d_k600_ucf101", 2, 0)
 

@@ -44,7 +44,7 @@ def test_work_follows_from_lists_recipes_and_networks(repository: Path, overlay:
     assert len(set(runs)) == len(runs) == len(by_stage["training"])
     assert names.index("teacher_k400") < names.index("d3d_k400")
     specification = runs[names.index("d3d_k400")].training
-    forward = [count("s3dg", 64, 224, in_channels=channels).gmacs for channels in (3, 2)]
+    forward = [count("s3dg_slim", 64, 224, in_channels=channels).gmacs for channels in (3, 2)]
     clips = specification.recipe.steps * specification.recipe.global_batch
     hours = 2e9 * (3 * forward[0] + forward[1]) * clips / 100e12 / 3600
     (student,) = (stage for stage in by_stage["training"] if stage.what == "d3d_k400/1-0")

@@ -144,7 +144,7 @@ def test_imported_weights_end_a_chain_with_their_source(tree: Layout) -> None:
     imported = tree.imported("i3d")
     tensors = {"weight": torch.zeros(2)}
     save_weights(imported, tensors, {"source": "a public checkpoint"})
-    training = training_specification("tuned").model_copy(update={"initialise_from": "imported/i3d"})
+    training = training_specification("tuned").model_copy(update={"start": "imported/i3d"})
     make_run(tree, training)
     link = chain_of(tree.weights("tuned", "1", "0"))
     (found,) = [source for source in link.inputs if source.name == "imported/i3d.safetensors"]

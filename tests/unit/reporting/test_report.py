@@ -48,7 +48,7 @@ def reported(name: str, stage: str, modality: str = "rgb", **more: object) -> Re
         "splits": [1], "seeds": [0], "protocols": ["two_clips"],
     }  # fmt: skip
     if stage != "ensemble":
-        values |= {"frame_format": "small", "model": "s3dg"}
+        values |= {"frame_format": "small", "model": "s3dg_slim"}
     return ReportedExperiment.model_validate(values | more)
 
 

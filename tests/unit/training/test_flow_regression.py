@@ -7,7 +7,7 @@ from pipeline_lib.configuration.objectives import FlowRegression, Model
 from pipeline_lib.training.networks import build_network
 from pipeline_lib.training.objectives.flow_regression import FlowRegressionObjective, flow_loss
 
-NETWORK = Model(name="s3dg", options={"depth_multiplier": 0.0625, "minimum_depth": 4})
+NETWORK = Model(name="s3dg_slim", options={"depth_multiplier": 0.0625, "minimum_depth": 4})
 
 
 def test_the_loss_by_hand():

@@ -217,7 +217,7 @@ def test_a_linear_classifier_leaves_the_trunk_as_it_is(packed, tmp_path, monkeyp
         experiment="linear",
         stage="finetune",
         model=pretraining.model.model_dump(),
-        initialise_from="modist_tiny/1-0",
+        start="modist_tiny/1-0",
         objective={"name": "classification", "frozen": True, "standardised": standardised},
         recipe={"steps": 4, "dropout": 0.0, "batch_norm_momentum": None},
     )

@@ -47,7 +47,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> PackedSet:
 
 
 def test_the_predictor_learns_flow_and_both_train_end_to_end(packed):
-    teacher = tiny_teacher(packed, model={"name": "s3dg", "options": WIDTHS}, recipe={"steps": 4})
+    teacher = tiny_teacher(packed, model={"name": "s3dg_slim", "options": WIDTHS}, recipe={"steps": 4})
     folders = {name: packed.layout.experiment(name, "1", "0") for name in ("flow_tiny", "predictor", "whole")}
     train(teacher, packed.root, folders["flow_tiny"], 0)
 
@@ -58,7 +58,7 @@ def test_the_predictor_learns_flow_and_both_train_end_to_end(packed):
         stage="pretrain",
         model=NETWORK,
         motion="exact",
-        initialise_from="flow_tiny/1-0",
+        start="flow_tiny/1-0",
         recipe={**recipe, "optimiser": {"name": "adamw", "weight_decay": 0.0}, "schedule": {"base_rate": 0.003}},
         objective={"name": "flow_regression", "endpoint": "predicted_flow", "decoder": "none", "action_weight": 0.0},
     )
@@ -79,7 +79,7 @@ def test_the_predictor_learns_flow_and_both_train_end_to_end(packed):
         experiment="whole",
         stage="finetune",
         model=NETWORK,
-        initialise_from="predictor/1-0",
+        start="predictor/1-0",
         recipe={"steps": 2, "dropout": 0.0, "schedule": {"base_rate": 0.05, "milestones": []}},
     )
     train(whole, packed.root, folders["whole"], 0)

@@ -31,7 +31,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> PackedSet:
 @pytest.fixture(scope="module")
 def teacher(packed: PackedSet) -> TrainingSpecification:
     recipe = {"steps": 40, "global_batch": 8, "dropout": 0.0, "schedule": {"base_rate": 0.1, "milestones": [24]}}
-    model = {"name": "s3dg", "options": {"depth_multiplier": 0.0625, "minimum_depth": 8}}
+    model = {"name": "s3dg_slim", "options": {"depth_multiplier": 0.0625, "minimum_depth": 8}}
     specification = tiny_teacher(packed, model=model, recipe={**recipe, "checkpoint_steps": 20})
     assert train(specification, packed.root, packed.layout.experiment("flow_tiny", "1", "0"), 0) == 0
     return specification
@@ -219,7 +219,7 @@ def test_distillation_nears_the_teacher_and_leaves_it_as_it_is(packed, teacher, 
 
 def test_fine_tuning_starts_from_the_sources_weights(packed, teacher, tmp_path):
     source = packed.layout.experiment("flow_tiny", "1", "0")
-    changes: dict[str, object] = {"initialise_from": "flow_tiny/1-0", "experiment": "tuned", "stage": "finetune"}
+    changes: dict[str, object] = {"start": "flow_tiny/1-0", "experiment": "tuned", "stage": "finetune"}
     changes["model"] = teacher.model.model_dump()
     specification = tiny_teacher(packed, **changes, recipe={"steps": 1, "schedule": {"base_rate": 1e-12}})
     train(specification, packed.root, tmp_path / "tuned", 0)
@@ -231,9 +231,9 @@ def test_fine_tuning_starts_from_the_sources_weights(packed, teacher, tmp_path):
         if "running" not in name and "num_batches" not in name:
             assert torch.allclose(tuned[name], tensor, atol=1e-7), name
     with pytest.raises(UserError, match="holds another network"):
-        train(tiny_training(packed, initialise_from="flow_tiny/1-0"), packed.root, tmp_path / "wrong", 0)
+        train(tiny_training(packed, start="flow_tiny/1-0"), packed.root, tmp_path / "wrong", 0)
     with pytest.raises(UserError, match=r"nothing/1-0/weights\.safetensors is missing"):
-        train(tiny_training(packed, initialise_from="nothing/1-0"), packed.root, tmp_path / "none", 0)
+        train(tiny_training(packed, start="nothing/1-0"), packed.root, tmp_path / "none", 0)
 
 
 def test_accumulated_passes_give_the_gradient_of_the_whole_batch(packed, tmp_path):
