@@ -166,36 +166,30 @@ def video_of_sample(seed: int, sample: int, num_videos: int) -> int:
 
 
 class MicroBatchSampler(Sampler[list[int]]):
-    """Global sample indices of one rank's micro-batches, step after step.
+    """Global sample indices of one process's micro-batches, step after step.
 
-    Step s holds the samples [s·G, (s + 1)·G) of the global batch G, cut into groups of ``micro_batch``; group k goes
-    to rank k mod ``num_ranks``. So the groups that a batch normalisation sees do not depend on the number of ranks.
+    Step s holds the samples [s·G, (s + 1)·G) of the global batch G; each process takes the same places of it in every
+    step.
 
     Args:
         first_step: step at which a resumed run continues.
         last_step: one past the last step.
-        global_batch: clips per optimiser step over all ranks.
-        micro_batch: clips per forward pass of one rank.
-        rank: this process.
-        num_ranks: number of processes.
+        global_batch: clips per optimiser step over all processes.
+        places: first place in the global batch and number of clips of each forward pass of this process.
     """
 
-    def __init__(
-        self, first_step: int, last_step: int, global_batch: int, micro_batch: int, rank: int = 0, num_ranks: int = 1
-    ) -> None:
-        assert global_batch % (micro_batch * num_ranks) == 0
+    def __init__(self, first_step: int, last_step: int, global_batch: int, places: Sequence[tuple[int, int]]) -> None:
         self.first_step, self.last_step = first_step, last_step
-        self.global_batch, self.micro_batch = global_batch, micro_batch
-        self.rank, self.num_ranks = rank, num_ranks
+        self.global_batch, self.places = global_batch, places
 
     def __len__(self) -> int:
-        return (self.last_step - self.first_step) * (self.global_batch // (self.micro_batch * self.num_ranks))
+        return (self.last_step - self.first_step) * len(self.places)
 
     def __iter__(self) -> Iterator[list[int]]:
         for step in range(self.first_step, self.last_step):
-            for group in range(self.rank, self.global_batch // self.micro_batch, self.num_ranks):
-                first = step * self.global_batch + group * self.micro_batch
-                yield list(range(first, first + self.micro_batch))
+            for place, num_clips in self.places:
+                first = step * self.global_batch + place
+                yield list(range(first, first + num_clips))
 
 
 def _as_is(batch: Any) -> Any:

@@ -60,7 +60,7 @@ def _sum_over_ranks(values: torch.Tensor) -> torch.Tensor:
 
 
 class SynchronisedBatchNorm3d(nn.BatchNorm3d):
-    """Batch normalisation over the micro-batches of all processes, all of one size, on the CPU.
+    """Batch normalisation over the micro-batches of all processes, on the CPU.
 
     torch's own ``SyncBatchNorm`` refuses CPU tensors; this one uses differentiable all-reduces, which gloo has. It
     computes the mean and then the squared distances from it, as one process does.
@@ -70,14 +70,18 @@ class SynchronisedBatchNorm3d(nn.BatchNorm3d):
         """Normalise (B, C, T, H, W)."""
         if not self.training:
             return super().forward(input)
-        num_ranks = dist.get_world_size()
         values = input.float()
         shape = (1, -1, 1, 1, 1)
-        mean = _sum_over_ranks(values.mean(dim=(0, 2, 3, 4))) / num_ranks
+        # The processes may have different numbers of clips, so their means are weighted.
+        own = values.numel() // values.shape[1]
+        count = torch.tensor(own)
+        dist.all_reduce(count)
+        share = own / int(count)
+        mean = _sum_over_ranks(values.mean(dim=(0, 2, 3, 4)) * share)
         centred = values - mean.view(shape)
-        variance = _sum_over_ranks(centred.square().mean(dim=(0, 2, 3, 4))) / num_ranks
+        variance = _sum_over_ranks(centred.square().mean(dim=(0, 2, 3, 4)) * share)
         if self.track_running_stats:
-            self._update(mean.detach(), variance.detach(), values.numel() // values.shape[1] * num_ranks)
+            self._update(mean.detach(), variance.detach(), int(count))
         normalised = centred * torch.rsqrt(variance + self.eps).view(shape)
         if self.affine:
             normalised = normalised * self.weight.view(shape) + self.bias.view(shape)

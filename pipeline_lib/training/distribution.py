@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -47,6 +47,21 @@ class Ranks:
         parts = [torch.empty_like(values) for _ in range(self.num_ranks)]
         dist.all_gather(parts, values.contiguous())
         return torch.stack(parts)
+
+    def gather_rows(self, values: torch.Tensor) -> list[torch.Tensor]:
+        """The tensors (rows, …) of all processes in the order of the ranks; they may differ in their rows."""
+        if self.num_ranks == 1:
+            return [values]
+        counts = self.gather(torch.tensor(len(values), device=values.device)).tolist()
+        padded = values.new_zeros((max(counts), *values.shape[1:]))
+        padded[: len(values)] = values
+        return [part[:count] for part, count in zip(self.gather(padded), counts, strict=True)]
+
+    def share(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Overwrite tensors by those of the first process."""
+        if self.num_ranks > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor, src=0)
 
     def from_first(self, value: object) -> object:
         """What the first process holds."""

@@ -1,8 +1,9 @@
 """What a training sees: the lists of its data set, and their clips in micro-batches, step after step."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch.utils.data import Dataset
@@ -115,14 +116,20 @@ class MicroBatches:
 
     def of_rank(self, rank: int, first_step: int, last_step: int) -> Iterator[Batch]:
         """Micro-batches of one process, from the first step to the one before the last."""
-        plan = self.plan
-        return self._load(first_step, last_step, plan.micro_batch, rank, plan.num_ranks)
+        places = [(part.first, part.num_clips) for part in self.plan.parts[rank]]
+        return self._load(first_step, last_step, places)
 
-    def of_all_ranks(self, first_step: int, num_clips: int, num_batches: int) -> Iterator[Batch]:
-        """At least ``num_batches`` batches of ``num_clips`` from a step on, whole steps, for one process."""
-        num_steps = -(-num_batches * num_clips // self.plan.global_batch)
-        return self._load(first_step, first_step + num_steps, num_clips)
+    def of_all_ranks(self, first_step: int, num_batches: int) -> Iterator[Batch]:
+        """At least ``num_batches`` batches from a step on, whole steps, for one process.
 
-    def _load(self, first: int, last: int, size: int, rank: int = 0, num_ranks: int = 1) -> Iterator[Batch]:
-        sampler = MicroBatchSampler(first, last, self.plan.global_batch, size, rank, num_ranks)
+        A batch holds all clips that a batch normalisation sees, also if several processes shared them.
+        """
+        sizes = self.plan.groups
+        num_steps = -(-num_batches // len(sizes))
+        return self._load(
+            first_step, first_step + num_steps, list(zip(accumulate(sizes, initial=0), sizes, strict=False))
+        )
+
+    def _load(self, first: int, last: int, places: Sequence[tuple[int, int]]) -> Iterator[Batch]:
+        sampler = MicroBatchSampler(first, last, self.plan.global_batch, places)
         return iter(clip_loader(self.clips, sampler, self.num_workers, self.pin_memory))

@@ -168,21 +168,24 @@ class Trainer:
         self.module.begin_step()
         sums: dict[str, torch.Tensor] = {}
         videos: list[torch.Tensor] = []
-        for accumulated in range(plan.num_accumulated):
+        parts = plan.parts[self.machine.ranks.rank]
+        for part in parts:
             with self.times.phase("data"):
                 raw = next(batches)
                 batch = to_network_input(raw, self.machine.device)
             videos.append(raw["videos"])
-            # The processes exchange gradients once a step, in the last backward pass.
-            is_last = accumulated == plan.num_accumulated - 1
-            waits = isinstance(model, DistributedDataParallel) and not is_last
+            # The processes exchange gradients once a step, each in its last backward pass. DDP pairs what they exchange
+            # by order and not by pass, so the processes may have different numbers of passes; each needs one. DDP takes
+            # the mean over the processes, so their weights sum to their number.
+            waits = isinstance(model, DistributedDataParallel) and part is not parts[-1]
+            weight = plan.weight(part)
             with model.no_sync() if waits else nullcontext():
                 with self.times.phase("forward"):
-                    losses = self._forward(model, batch, accumulated * plan.num_ranks + self.machine.ranks.rank)
+                    losses = self._forward(model, batch, part.number)
                 with self.times.phase("backward"):
-                    torch.autograd.backward(losses["total"] / plan.num_accumulated)
+                    torch.autograd.backward(losses["total"] * weight / (plan.total_weight / plan.num_ranks))
             for name, value in losses.items():
-                value = value.detach().double()
+                value = value.detach().double() * weight
                 sums[name] = sums[name] + value if name in sums else value
         with self.times.phase("communication"):
             means, all_finite, stop = self._mean_over_ranks(sums)
@@ -195,7 +198,7 @@ class Trainer:
         return stop
 
     def _forward(self, model: Any, batch: Outputs, group: int) -> Outputs:
-        """Losses of one micro-batch, the ``group``-th of the global batch."""
+        """Losses of one micro-batch, that of the step's pass ``group``."""
         random = generator(self.seed, DROPOUT, self.step, group)
         torch.manual_seed(int(random.integers(2**62)))
         mixed = self.machine.device.type == "cuda" and self.recipe.precision == "bfloat16"
@@ -210,7 +213,7 @@ class Trainer:
         plan, machine, names = self.batches.plan, self.machine, sorted(sums)
         asked = torch.tensor(float(machine.request.signal > 0), dtype=torch.float64, device=machine.device)
         totals = machine.ranks.sum(torch.stack([sums[name] for name in names] + [asked]))
-        means = totals[:-1] / (plan.num_accumulated * plan.num_ranks)
+        means = totals[:-1] / plan.total_weight
         *losses, num_asked = totals.tolist()
         return dict(zip(names, means, strict=True)), all(map(math.isfinite, losses)), num_asked > 0.0
 
@@ -242,6 +245,8 @@ class Trainer:
         # Set the mode of the whole module: it knows which of its parts stay in eval mode during training.
         was_training = module.training
         module.eval()
+        # Each process judges its share by the statistics of the first one, because these are what is kept.
+        self.machine.ranks.share(module.buffers())
         with self.times.phase("validation"):
             values = self.validation.run(module, self.step, self.machine.device)
         module.train(was_training)
@@ -318,12 +323,11 @@ class Trainer:
         print(f"the best weights are those of step {step}", file=sys.stderr)
 
     def _reestimate_batch_norm(self) -> None:
-        recipe, plan, module = self.recipe, self.batches.plan, self.kept
-        # This process is alone now, so a batch holds all that the processes normalised together.
+        recipe, module = self.recipe, self.kept
+        # This process is alone now.
         batch_norm.separate(module)
-        num_clips = plan.micro_batch * (plan.num_ranks if recipe.synchronise_batch_norm else 1)
         # Clips after the last step, so that none of them is in the running statistics already.
-        batches = self.batches.of_all_ranks(recipe.steps, num_clips, recipe.reestimate_batch_norm)
+        batches = self.batches.of_all_ranks(recipe.steps, recipe.reestimate_batch_norm)
 
         def forward(batch: Batch) -> None:
             torch.manual_seed(0)

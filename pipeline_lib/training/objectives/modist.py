@@ -87,7 +87,8 @@ class ContrastForward(EndpointForward):
         queries = {name: self._online(name, both[:size]) for name, both in clips.items()}
         keys = {name: self._keys(name, both[size:]) for name, both in clips.items()}
         if torch.is_grad_enabled():
-            self._pending.append({"videos": videos, "labels": batch["labels"], **keys})
+            own = {name: batch[name] for name in ("samples", "videos", "labels")}
+            self._pending.append({**own, **keys})
         with torch.autocast(videos.device.type, enabled=False):
             bank = self.banks[VISUAL]
             assert isinstance(bank, MemoryBank)
@@ -128,11 +129,12 @@ class ContrastForward(EndpointForward):
         """Put the step's keys of all processes into the banks, in the order of the global batch."""
         if not self._pending:
             return
-        # (passes, B, …) of each process; pass a of rank r is group a · R + r of the global batch.
         gathered = {
-            name: ranks.gather(torch.stack([passed[name] for passed in self._pending])).transpose(0, 1).flatten(0, 2)
+            name: torch.cat(ranks.gather_rows(torch.cat([passed[name] for passed in self._pending])))
             for name in self._pending[0]
         }
+        order = gathered.pop("samples").argsort()
+        gathered = {name: rows[order] for name, rows in gathered.items()}
         for name, bank in self.banks.items():
             assert isinstance(bank, MemoryBank)
             bank.enqueue(gathered[name], gathered["videos"], gathered["labels"])
@@ -165,7 +167,7 @@ class MotionDistillationObjective:
     def losses(self, student: Forward, batch: Outputs, teacher: Forward | None = None) -> Outputs:
         """``total``, its terms, ``positive`` and ``knn_top1``; see ``ContrastForward.forward``."""
         assert teacher is None
-        wanted = {name: batch[name] for name in (*self.modalities, "videos", "labels")}
+        wanted = {name: batch[name] for name in (*self.modalities, "samples", "videos", "labels")}
         return student(wanted, ())  # type: ignore[arg-type]
 
 

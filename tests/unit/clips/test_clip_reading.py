@@ -125,7 +125,7 @@ def test_training_clips_depend_on_seed_and_sample_alone(packed):
 
     def batches(num_workers: int, first: int, seed: int = 0):
         clips = TrainingClips(ClipReader(index, ("rgb", "flow")), sampling, seed, horizontal_flip=True)
-        return list(clip_loader(clips, MicroBatchSampler(first, 4, 6, 3), num_workers))
+        return list(clip_loader(clips, MicroBatchSampler(first, 4, 6, [(0, 3), (3, 3)]), num_workers))
 
     whole, resumed, other = batches(0, 0), batches(2, 2), batches(0, 0, seed=1)
     assert len(whole) == 8

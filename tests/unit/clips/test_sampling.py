@@ -81,17 +81,14 @@ def test_crops_stay_inside_the_resized_frame(height, width, vertical, horizontal
 
 
 @given(
-    micro=st.integers(1, 6),
-    num_ranks=st.integers(1, 4),
-    accumulated=st.integers(1, 3),
+    places=st.lists(st.tuples(st.integers(0, 20), st.integers(1, 5)), min_size=1, max_size=4),
     first=st.integers(0, 5),
     num_steps=st.integers(1, 4),
 )
-def test_ranks_share_the_same_groups_that_one_process_sees(micro, num_ranks, accumulated, first, num_steps):
-    total = micro * num_ranks * accumulated
-    alone = list(MicroBatchSampler(first, first + num_steps, total, micro))
-    shared = [list(MicroBatchSampler(first, first + num_steps, total, micro, r, num_ranks)) for r in range(num_ranks)]
-    assert [sample for group in alone for sample in group] == list(range(first * total, (first + num_steps) * total))
-    interleaved = [group for groups in zip(*shared, strict=True) for group in groups]
-    assert interleaved == alone
-    assert len(MicroBatchSampler(first, first + num_steps, total, micro, 0, num_ranks)) == len(shared[0])
+def test_a_process_takes_the_same_places_of_every_steps_batch(places, first, num_steps):
+    sampler = MicroBatchSampler(first, first + num_steps, 25, places)
+    found = list(sampler)
+    assert len(found) == len(sampler) == num_steps * len(places)
+    for number, samples in enumerate(found):
+        step, (place, num_clips) = first + number // len(places), places[number % len(places)]
+        assert samples == [25 * step + place + clip for clip in range(num_clips)]

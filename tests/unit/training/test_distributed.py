@@ -1,7 +1,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -10,10 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from packed_set import PackedSet, make_packed_set, tiny_training
+from packed_set import PackedSet, make_packed_set, measure_strengths, tiny_modist, tiny_training
+from real_processes import free_port, train_in_processes
 
 from pipeline_lib.configuration.specification import TrainingSpecification
 from pipeline_lib.training.run import train
+from pipeline_lib.training.signals import EXIT_INTERRUPTED
+from pipeline_lib.training.trainer import Trainer
 from pipeline_lib.training.weights import load_weights
 
 
@@ -39,29 +41,14 @@ def train_words(specification: TrainingSpecification, packed: PackedSet, output:
     return [*words, "--root", str(packed.root), "--output", str(output), "--loader-workers", "0"]
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-
-
-def train_in_two_processes(specification: TrainingSpecification, packed: PackedSet, output: Path) -> str:
-    """What a training over two gloo processes printed."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port"]
-    command += [str(free_port()), *train_words(specification, packed, output)]
-    finished = subprocess.run(command, capture_output=True, text=True, timeout=200, env=ENVIRONMENT)
-    assert finished.returncode == 0, finished.stderr
-    return finished.stderr
 
 
 def test_two_processes_give_the_losses_of_one(packed, tmp_path):
     # Three videos: the processes' shares of the validation are not equal.
     specification = synchronised(packed, reestimate_batch_norm=2, validation_steps=3, validation_videos=3)
     train(specification, packed.root, tmp_path / "one", 0)
-    printed = train_in_two_processes(specification, packed, tmp_path / "two")
+    printed = train_in_processes(specification, packed, tmp_path / "two", 2)
     assert "global batch 4 = 2 clips per forward pass × 2 processes × 1 accumulated passes" in printed
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-3, abs=1e-4)
     assert len(losses(tmp_path / "two")) == 6
@@ -72,6 +59,68 @@ def test_two_processes_give_the_losses_of_one(packed, tmp_path):
     one, two = (load_weights(tmp_path / name / "weights.safetensors")[0] for name in ("one", "two"))
     for name, tensor in one.items():
         assert torch.allclose(two[name].float(), tensor.float(), rtol=1e-2, atol=1e-3), name
+
+
+# R(2+1)D's 4 groups, S3D-G's 56 in small, and a smaller last group.
+PLANS: dict[str, dict[str, object]] = {
+    "4 groups": {"global_batch": 8, "batch_norm_batch": 2},
+    "7 groups": {"global_batch": 14, "batch_norm_batch": 2},
+    "3, 3, 2 clips": {"global_batch": 8, "batch_norm_batch": 3, "optimiser": {"clip_gradient_norm": 1.0}},
+}
+RUNS = [("4 groups", 3), ("4 groups", 8), ("7 groups", 2), ("7 groups", 3), ("7 groups", 8), ("3, 3, 2 clips", 2)]
+
+
+@pytest.fixture(scope="module")
+def alone(packed, tmp_path_factory):
+    """Losses and weights of one process, by plan."""
+    folder = tmp_path_factory.mktemp("alone")
+    for name, recipe in PLANS.items():
+        train(uneven(packed, recipe), packed.root, folder / name, 0)
+    return {name: (losses(folder / name), load_weights(folder / name / "weights.safetensors")[0]) for name in PLANS}
+
+
+def uneven(packed: PackedSet, recipe: dict[str, object]) -> TrainingSpecification:
+    return tiny_training(packed, recipe={"steps": 3, "reestimate_batch_norm": 2, **recipe})
+
+
+@pytest.mark.parametrize(("plan", "num_ranks"), RUNS)
+def test_any_number_of_processes_gives_the_losses_of_one(packed, alone, tmp_path, plan, num_ranks):
+    # With dropout: the random numbers of a group are the same too.
+    train_in_processes(uneven(packed, PLANS[plan]), packed, tmp_path / "run", num_ranks)
+    expected, weights = alone[plan]
+    assert losses(tmp_path / "run") == pytest.approx(expected, rel=1e-4)
+    tensors = load_weights(tmp_path / "run" / "weights.safetensors")[0]
+    for name, tensor in weights.items():
+        assert torch.allclose(tensors[name].float(), tensor.float(), rtol=1e-3, atol=1e-4), name
+
+
+@pytest.mark.parametrize("objective", ["classification", "modist"])
+def test_three_processes_share_eight_clips_of_a_batch_normalisation(packed, tmp_path, objective):
+    recipe = {"global_batch": 8, "steps": 5}
+    specification = tiny_modist(packed, recipe=recipe) if objective == "modist" else synchronised(packed, **recipe)
+    if objective == "modist":
+        measure_strengths(packed)
+    train(specification, packed.root, tmp_path / "one", 0)
+    printed = train_in_processes(specification, packed, tmp_path / "three", 3)
+    assert "3 × 1; batch normalisation sees 8 clips" in printed
+    assert losses(tmp_path / "three") == pytest.approx(losses(tmp_path / "one"), rel=1e-3, abs=1e-4)
+
+
+def test_a_training_goes_on_with_another_number_of_processes(packed, alone, tmp_path, monkeypatch):
+    original = Trainer._forward
+
+    def stop_in_step_one(self, *arguments):
+        if self.step == 1:
+            self.machine.request.signal = signal.SIGTERM
+        return original(self, *arguments)
+
+    monkeypatch.setattr(Trainer, "_forward", stop_in_step_one)
+    specification = uneven(packed, PLANS["7 groups"])
+    assert train(specification, packed.root, tmp_path / "run", 0) == EXIT_INTERRUPTED
+    printed = train_in_processes(specification, packed, tmp_path / "run", 3)
+    assert "going on after step 2" in printed
+    assert "1 × 3, 2 × 2" in printed
+    assert losses(tmp_path / "run") == pytest.approx(alone["7 groups"][0], rel=1e-4)
 
 
 def start_nodes(

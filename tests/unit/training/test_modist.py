@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 from packed_set import PackedSet, make_packed_set, measure_strengths, tiny_modist, tiny_training
-from test_distributed import losses, train_in_two_processes
+from real_processes import train_in_processes
+from test_distributed import losses
 
 from pipeline_lib.clips.batches import to_network_input
 from pipeline_lib.clips.index import build_index
@@ -198,7 +199,7 @@ def test_two_processes_give_the_losses_of_one(packed, tmp_path):
     # other rows, and the losses would part.
     specification = tiny_modist(packed, recipe={"steps": 8, "schedule": {"milestones": [20]}})
     train(specification, packed.root, tmp_path / "one", 0)
-    printed = train_in_two_processes(specification, packed, tmp_path / "two")
+    printed = train_in_processes(specification, packed, tmp_path / "two", 2)
     assert "2 clips per forward pass × 2 processes" in printed
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-3, abs=1e-4)
     assert losses(tmp_path / "one")[-1] > 1.0

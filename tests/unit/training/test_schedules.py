@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from pipeline_lib.configuration.training import Recipe, Schedule
 from pipeline_lib.errors import UserError
-from pipeline_lib.training.batch_plan import plan_batches
+from pipeline_lib.training.batch_plan import BatchPlan, plan_batches
 from pipeline_lib.training.schedules import learning_rate
 
 
@@ -69,7 +69,60 @@ def test_without_a_batch_norm_batch_a_device_takes_its_share():
     assert plan_batches(recipe(batch_norm_batch=None), 4, synchronised=True).micro_batch == 84
 
 
-@pytest.mark.parametrize(("num_ranks", "synchronised"), [(5, False), (4, True), (400, False)])
-def test_numbers_that_do_not_divide_are_refused(num_ranks, synchronised):
-    with pytest.raises(UserError, match="global_batch: 336"):
-        plan_batches(recipe(), num_ranks, synchronised)
+def every_clip(plan: BatchPlan) -> list[int]:
+    parts = [part for own in plan.parts for part in own if part.counts]
+    return sorted(place for part in parts for place in range(part.first, part.first + part.num_clips))
+
+
+@given(
+    total=st.integers(1, 60),
+    size=st.integers(1, 20) | st.none(),
+    num_ranks=st.integers(1, 12),
+    synchronised=st.booleans(),
+)
+def test_every_clip_is_counted_once_with_one_weight_on_any_number_of_processes(total, size, num_ranks, synchronised):
+    if size is not None and size > total:
+        return
+    settings = recipe(global_batch=total, batch_norm_batch=size)
+    if synchronised and num_ranks > min(total, size or total, (total % size if size else 0) or total):
+        with pytest.raises(UserError, match="processes cannot share"):
+            plan_batches(settings, num_ranks, synchronised)
+        return
+    plan = plan_batches(settings, num_ranks, synchronised)
+    assert every_clip(plan) == list(range(total))
+    assert len(plan.parts) == num_ranks and all(plan.parts)
+    assert sum(plan.groups) == total
+    # A pass's loss is the mean over its clips; weighted, it counts as its share of the global batch.
+    weights = {part: plan.weight(part) / plan.total_weight for own in plan.parts for part in own if part.counts}
+    assert all(weight == pytest.approx(part.num_clips / total) for part, weight in weights.items())
+    assert sum(weights.values()) == pytest.approx(1.0)
+    # Random numbers and groups are those of one process, unless all clips of a device are one group.
+    numbers = [part.number for own in plan.parts for part in own if part.counts]
+    assert len(set(numbers)) == len(numbers)
+    if size is not None:
+        alone = plan_batches(settings, 1, synchronised)
+        assert plan.groups == alone.groups
+        if not synchronised:
+            assert {part.number: part for part in weights} == {part.number: part for part in alone.parts[0]}
+    assert str(total) in plan.arithmetic()
+
+
+@pytest.mark.parametrize(
+    ("changes", "num_ranks", "passes"),
+    [
+        ({"global_batch": 128, "batch_norm_batch": 32}, 8, "4 × 1, 4 × 0"),
+        ({}, 16, "8 × 4, 8 × 3"),
+        ({}, 32, "24 × 2, 8 × 1"),
+        ({}, 64, "56 × 1, 8 × 0"),
+    ],
+)
+def test_the_papers_batches_are_said_where_they_do_not_divide(changes, num_ranks, passes):
+    plan = plan_batches(recipe(**changes), num_ranks)
+    assert f"clips: {passes}; batch normalisation sees {plan.groups[0]} clips" in plan.arithmetic()
+
+
+def test_only_what_means_nothing_is_refused():
+    with pytest.raises(UserError, match=r"batch_norm_batch: 512 is more than recipe\.global_batch, 336"):
+        plan_batches(recipe(batch_norm_batch=512), 1)
+    with pytest.raises(UserError, match=r"8 processes cannot share .* 6 clips .*Use at most 6 processes"):
+        plan_batches(recipe(), 8, synchronised=True)
