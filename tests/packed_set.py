@@ -16,6 +16,7 @@ from pipeline_lib.flow.strength_stage import measure_strength
 from pipeline_lib.media.shards import ShardPart
 
 CLASSES = ("down", "left", "right", "up")
+MODIST_COLOURS = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "jitter": 0.8, "grey": 0.2, "blur": 0.5}
 VELOCITIES = {"down": (0.0, 2.0), "left": (-2.0, 0.0), "right": (2.0, 0.0), "up": (0.0, -2.0)}
 
 
@@ -193,7 +194,7 @@ def tiny_modist(packed: PackedSet, **changes: object) -> TrainingSpecification:
     given = {"experiment": "modist_tiny", "stage": "pretrain", "motion": "exact", "motion_kind": kind, **changes}
     given["objective"] = {**objective, **changes.get("objective", {})}  # type: ignore[dict-item]
     recipe = {"dropout": 0.0, "synchronise_batch_norm": True, "batch_norm_momentum": None}
-    sampling = {"num_frames": 4, "stride": 2, "crop": 32, "short_side": [36, 40], "augmentation": "modist"}
+    sampling = {"num_frames": 4, "stride": 2, "crop": 32, "short_side": [36, 40], "colours": MODIST_COLOURS}
     given["recipe"] = {**recipe, "sampling": sampling, **changes.get("recipe", {})}  # type: ignore[dict-item]
     return tiny_training(packed, **{"model": {"name": "modist_r18", "options": {"width": 8}}, **given})
 

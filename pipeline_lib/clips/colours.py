@@ -1,25 +1,27 @@
-"""MoDist's colour augmentation: drawn per sample, applied to whole clips on the device.
+"""Changes of colour: drawn per sample, applied to whole clips on the device.
 
 MoDist (Xiao, Tighe, Modolo, "Modist: Motion distillation for self-supervised video representation learning"),
-section 4: grey with p = 0.2, Gaussian blur with p = 0.5, brightness, contrast and saturation with p = 0.8 and a ratio
-of 0.4. It does not print the blur's σ; SimCLR's is used, uniform in [0.1, 2] (Chen et al. 2020, appendix A).
+section 4.1, prints probabilities and ratios, which are keys of a recipe. It does not print the blur's σ; the authors'
+release (amazon-science/self-supervised-maclr, slowfast/config/defaults.py, GAUSSIAN_BLUR.SIGMA) has SimCLR's, uniform
+in [0.1, 2].
 """
 
 import numpy as np
 import torch
 from torchvision.transforms.v2 import functional as transforms
 
-GREY, BLUR, JITTER = 0.2, 0.5, 0.8
-RATIO = 0.4
+from pipeline_lib.configuration.training import Colours
+
 SIGMA = (0.1, 2.0)
 
 
-def draw_colours(random: np.random.Generator) -> list[float]:
+def draw_colours(random: np.random.Generator, settings: Colours) -> list[float]:
     """Factors of brightness, contrast and saturation (1: unchanged), 1 for grey else 0, σ of the blur (0: none)."""
     uniform = random.random(7)
-    factors = 1.0 + RATIO * (2.0 * uniform[1:4] - 1.0) if uniform[0] < JITTER else np.ones(3)
-    sigma = SIGMA[0] + (SIGMA[1] - SIGMA[0]) * uniform[6] if uniform[5] < BLUR else 0.0
-    return [*(float(factor) for factor in factors), float(uniform[4] < GREY), float(sigma)]
+    ratios = np.array([settings.brightness, settings.contrast, settings.saturation])
+    factors = 1.0 + ratios * (2.0 * uniform[1:4] - 1.0) if uniform[0] < settings.jitter else np.ones(3)
+    sigma = SIGMA[0] + (SIGMA[1] - SIGMA[0]) * uniform[6] if uniform[5] < settings.blur else 0.0
+    return [*(float(factor) for factor in factors), float(uniform[4] < settings.grey), float(sigma)]
 
 
 def change_colours(clips: torch.Tensor, colours: torch.Tensor) -> torch.Tensor:

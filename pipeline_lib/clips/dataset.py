@@ -148,8 +148,9 @@ class TrainingClips(Dataset[Batch]):
     def __getitems__(self, samples: Sequence[int]) -> Batch:
         """A micro-batch at once, so that nothing has to be copied together."""
         batch = self.reader.read([self.request(sample) for sample in samples])
-        if self.sampling.augmentation == "modist" and "rgb" in batch:
-            drawn = [draw_colours(generator(self.seed, COLOURS, sample)) for sample in samples]
+        colours = self.sampling.colours
+        if colours is not None and "rgb" in batch:
+            drawn = [draw_colours(generator(self.seed, COLOURS, sample), colours) for sample in samples]
             batch["colours"] = torch.tensor(drawn, dtype=torch.float32)
         return batch
 

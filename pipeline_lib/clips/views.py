@@ -133,7 +133,8 @@ class PairedClips(Dataset[Batch]):
             read = self.reader.read(motion, ["flow"])
             batch |= {name: tensor for name, tensor in read.items() if name.startswith("flow")}
             batch["flow_flip"] = read["flip"]
-        if self.sampling.augmentation == "modist":
+        colours = self.sampling.colours
+        if colours is not None:
             streams = [generator(self.seed, COLOURS, s, 1 + view) for view in range(NUM_VIEWS) for s in samples]
-            batch["colours"] = torch.tensor([draw_colours(random) for random in streams], dtype=torch.float32)
+            batch["colours"] = torch.tensor([draw_colours(random, colours) for random in streams], dtype=torch.float32)
         return batch

@@ -28,14 +28,19 @@ class Schedule(Section):
 
     name: Literal["step", "cosine"] = "step"
     base_rate: float = Field(gt=0)
-    """Rate at the recipe's global batch."""
+    """Rate at the recipe's global batch, or at a batch of ``per_clips``."""
+    per_clips: int | None = Field(default=None, ge=1)
+    """Clips for which the rates are given; the trainer multiplies them by the global batch over this number (Goyal et
+    al. 2017, section 2.1: the linear scaling rule). Null: they are those of the recipe's own global batch."""
     milestones: list[int] = []
     """Steps at which the rate is multiplied by ``factor``; of ``step`` alone."""
     factor: float = 0.1
     restarts: list[int] = []
-    """Steps at which the rate starts at ``base_rate`` again (I3D's flow schedule); of ``step`` alone."""
+    """Steps at which the rate starts at ``base_rate`` again (I3D's flow stream); later milestones count from there. Of
+    ``step`` alone."""
     warmup_steps: int = Field(default=0, ge=0)
     warmup_start_rate: float = Field(default=0.0, ge=0)
+    """Scaled by ``per_clips`` as ``base_rate`` is."""
 
     @model_validator(mode="after")
     def _cosine_has_no_steps(self) -> "Schedule":
@@ -43,6 +48,32 @@ class Schedule(Section):
         for name in ("milestones", "restarts"):
             if self.name == "cosine" and getattr(self, name):
                 raise ValueError(f"{name}: {getattr(self, name)} belong to the schedule `step`; with cosine set []")
+        return self
+
+
+class Colours(Section):
+    """How the colours of a training clip change, all its frames alike; drawn for each clip (MoDist, section 4.1)."""
+
+    brightness: float = Field(default=0.0, ge=0, le=1)
+    """Ratio: the factor is drawn from [1 − ratio, 1 + ratio]."""
+    contrast: float = Field(default=0.0, ge=0, le=1)
+    """The same for contrast."""
+    saturation: float = Field(default=0.0, ge=0, le=1)
+    """The same for saturation."""
+    jitter: float = Field(default=0.0, ge=0, le=1)
+    """Probability that brightness, contrast and saturation change; they do so together."""
+    grey: float = Field(default=0.0, ge=0, le=1)
+    """Probability that a clip turns grey."""
+    blur: float = Field(default=0.0, ge=0, le=1)
+    """Probability of a Gaussian blur, whose σ is drawn from [0.1, 2] pixels."""
+
+    @model_validator(mode="after")
+    def _jitter_has_ratios(self) -> "Colours":
+        if (self.jitter > 0) != any((self.brightness, self.contrast, self.saturation)):
+            raise ValueError(
+                f"jitter: {self.jitter} is the probability that brightness, contrast and saturation change by their "
+                "ratios; set it and a ratio above 0, or neither"
+            )
         return self
 
 
@@ -61,8 +92,10 @@ class Sampling(Section):
     not use ``short_side``."""
     aspect: tuple[float, float] = (3 / 4, 4 / 3)
     """Range of the width over the height of what ``area`` cuts out, drawn on a logarithmic scale."""
-    augmentation: Literal["standard", "modist", "none"] = "standard"
-    """``standard`` crops and mirrors at random, ``modist`` also changes colours, ``none`` takes the centre."""
+    augmentation: Literal["standard", "none"] = "standard"
+    """``standard`` crops and mirrors at random, ``none`` takes the centre."""
+    colours: Colours | None = None
+    """How the colours of RGB training clips change; null leaves them."""
 
     @model_validator(mode="after")
     def _crop_fits(self) -> "Sampling":
@@ -71,6 +104,12 @@ class Sampling(Section):
             raise ValueError(f"short_side: {[low, high]} runs from the larger value to the smaller")
         if low < self.crop:
             raise ValueError(f"crop: {self.crop} does not fit into the smallest short_side, {low}")
+        return self
+
+    @model_validator(mode="after")
+    def _colours_are_an_augmentation(self) -> "Sampling":
+        if self.colours is not None and self.augmentation == "none":
+            raise ValueError("colours: drawn at random, but augmentation is `none`; leave one of them out")
         return self
 
     @model_validator(mode="after")

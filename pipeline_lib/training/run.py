@@ -39,6 +39,7 @@ from pipeline_lib.training.metrics_log import Metrics
 from pipeline_lib.training.networks import build_network, grouped, initialise, load_network
 from pipeline_lib.training.objectives.base import EndpointForward, TrainingObjective
 from pipeline_lib.training.saving import Saving
+from pipeline_lib.training.schedules import rate_arithmetic
 from pipeline_lib.training.signals import EXIT_INTERRUPTED, stop_requests
 from pipeline_lib.training.trainer import Machine, Trainer, place
 from pipeline_lib.training.validation import Validation
@@ -93,7 +94,8 @@ def train(
         if ranks.from_first(is_finished(stage, specification, layout, lists, device)):
             return 0
         plan = plan_batches(recipe, ranks.num_ranks, recipe.synchronise_batch_norm)
-        ranks.say(f"{len(index)} videos of {len(index.classes)} classes; {plan.arithmetic()}")
+        rate = rate_arithmetic(recipe.schedule, recipe.global_batch)
+        ranks.say(f"{len(index)} videos of {len(index.classes)} classes; {rate}; {plan.arithmetic()}")
 
         # What is trained, and what it learns from.
         network = first_network(specification, layout, len(index.classes), ranks)

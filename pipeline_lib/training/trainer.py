@@ -24,7 +24,7 @@ from pipeline_lib.training.metrics_log import Metrics
 from pipeline_lib.training.objectives.base import EndpointForward, Forward, Outputs
 from pipeline_lib.training.optimisers import averaged, build_optimiser
 from pipeline_lib.training.saving import Saving
-from pipeline_lib.training.schedules import learning_rate
+from pipeline_lib.training.schedules import learning_rate, scaled
 from pipeline_lib.training.signals import StopRequest
 from pipeline_lib.training.skipping import SkippedSteps
 from pipeline_lib.training.timing import PhaseTimes
@@ -109,6 +109,7 @@ class Trainer:
 
     Attributes:
         step: steps done.
+        schedule: the recipe's, scaled to its global batch.
         average: moving average of the module, if the recipe wants one.
         times: seconds per phase in this process.
     """
@@ -131,7 +132,8 @@ class Trainer:
         self.metrics, self.saving, self.validation = metrics, saving, validation
         self.step = 0
         self.weights = [parameter for parameter in module.parameters() if parameter.requires_grad]
-        self.optimiser = build_optimiser(module, recipe.optimiser, recipe.schedule.base_rate, fused=True)
+        self.schedule = scaled(recipe.schedule, recipe.global_batch)
+        self.optimiser = build_optimiser(module, recipe.optimiser, self.schedule.base_rate, fused=True)
         self.average = None if recipe.ema_decay is None else averaged(module, recipe.ema_decay)
         self.skipped = SkippedSteps(module, recipe.maximum_skipped_steps)
         self.times = PhaseTimes(machine.device)
@@ -148,7 +150,7 @@ class Trainer:
         batches = self.batches.of_rank(self.machine.ranks.rank, self.step, num_steps)
         with self.metrics.shown(self.step):
             while self.step < num_steps:
-                rate = learning_rate(self.recipe.schedule, self.step, num_steps)
+                rate = learning_rate(self.schedule, self.step, num_steps)
                 stop = self._one_step(model, batches, rate)
                 self.step += 1
                 self.metrics.step_done(self.step, rate)

@@ -1,21 +1,47 @@
 import numpy as np
+import pytest
 import torch
+from packed_set import MODIST_COLOURS
 
 from pipeline_lib.clips.colours import change_colours, draw_colours
 from pipeline_lib.clips.sampling import COLOURS, generator
+from pipeline_lib.configuration.training import Colours, Sampling
 
 CLIPS = torch.randint(0, 256, (3, 2, 24, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
-def test_draws_follow_the_papers_probabilities():
-    drawn = np.array([draw_colours(generator(0, COLOURS, sample)) for sample in range(4000)])
-    assert abs((drawn[:, 3] == 1).mean() - 0.2) < 0.03
-    assert abs((drawn[:, 4] > 0).mean() - 0.5) < 0.03
-    jittered = drawn[:, 0] != 1
+def drawn(settings: Colours) -> np.ndarray:
+    return np.array([draw_colours(generator(0, COLOURS, sample), settings) for sample in range(4000)])
+
+
+def test_draws_follow_the_pretrainings_probabilities():
+    found = drawn(Colours(**MODIST_COLOURS))
+    assert abs((found[:, 3] == 1).mean() - 0.2) < 0.03
+    assert abs((found[:, 4] > 0).mean() - 0.5) < 0.03
+    jittered = found[:, 0] != 1
     assert abs(jittered.mean() - 0.8) < 0.03
-    assert 0.6 <= drawn[:, :3].min() < 0.62
-    assert 1.38 < drawn[:, :3].max() <= 1.4
-    assert drawn[:, 4].max() <= 2.0
+    assert 0.6 <= found[:, :3].min() < 0.62
+    assert 1.38 < found[:, :3].max() <= 1.4
+    assert found[:, 4].max() <= 2.0
+
+
+def test_each_probability_and_ratio_is_a_key():
+    # The release's full fine-tuning: grey half of the time, no blur.
+    found = drawn(Colours(brightness=0.1, contrast=0.4, jitter=0.6, grey=0.5))
+    assert abs((found[:, 0] != 1).mean() - 0.6) < 0.03
+    assert abs((found[:, 3] == 1).mean() - 0.5) < 0.03
+    assert (found[:, 4] == 0).all() and (found[:, 2] == 1).all()
+    spread = np.abs(found[:, :2] - 1).max(axis=0)
+    assert spread == pytest.approx([0.1, 0.4], abs=0.01)
+    assert (drawn(Colours()) == [1, 1, 1, 0, 0]).all()
+
+
+@pytest.mark.parametrize("values", [{"jitter": 0.5}, {"contrast": 0.4}])
+def test_a_ratio_without_a_probability_is_refused_and_the_other_way_round(values):
+    with pytest.raises(ValueError, match="set it and a ratio above 0, or neither"):
+        Colours(**values)
+    with pytest.raises(ValueError, match="colours: drawn at random"):
+        Sampling(augmentation="none", colours=Colours(grey=0.5))
 
 
 def test_nothing_drawn_changes_nothing():

@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from packed_set import PackedSet, make_packed_set, measure_strengths
+from packed_set import MODIST_COLOURS, PackedSet, make_packed_set, measure_strengths
 
 from pipeline_lib.clips.batches import to_network_input
 from pipeline_lib.clips.dataset import ClipReader
@@ -16,7 +16,7 @@ from pipeline_lib.clips.views import MotionViews, PairedClips
 from pipeline_lib.configuration.training import Sampling
 from pipeline_lib.errors import UserError
 
-SAMPLING = Sampling(num_frames=4, stride=2, crop=32, short_side=(36, 40), augmentation="modist")
+SAMPLING = Sampling(num_frames=4, stride=2, crop=32, short_side=(36, 40), colours=MODIST_COLOURS)
 
 
 @pytest.fixture(scope="module")

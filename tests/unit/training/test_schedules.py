@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from pipeline_lib.configuration.training import Recipe, Schedule
 from pipeline_lib.errors import UserError
 from pipeline_lib.training.batch_plan import BatchPlan, plan_batches
-from pipeline_lib.training.schedules import learning_rate
+from pipeline_lib.training.schedules import learning_rate, rate_arithmetic, scaled
 
 
 def recipe(**changes: object) -> Recipe:
@@ -39,6 +39,22 @@ def test_cosine_and_warm_up():
     assert warm[:10] == sorted(warm[:10])
     assert warm[0] == pytest.approx(0.1 + 0.9 / 10, abs=1e-4)
     assert warm[9] == pytest.approx(1.0, abs=1e-4)
+
+
+def test_rates_per_clips_grow_with_the_batch():
+    # R(2+1)D: 0.01 for the 32 clips of a GPU, on 4, 64 and one GPU.
+    own = Schedule(base_rate=0.01, warmup_start_rate=0.001, warmup_steps=10, per_clips=32)
+    for batch, rate in ((128, 0.04), (2048, 0.64), (32, 0.01), (16, 0.005)):
+        large = scaled(own, batch)
+        assert large.base_rate == pytest.approx(rate)
+        assert large.warmup_start_rate == pytest.approx(rate / 10)
+        for step in (0, 5, 9, 50):
+            ratio = learning_rate(large, step, 100) / learning_rate(own, step, 100)
+            assert ratio == pytest.approx(batch / 32)
+    assert rate_arithmetic(own, 2048) == "rate 0.01 per 32 clips × 2048 clips = 0.64"
+    as_given = Schedule(base_rate=0.1)
+    assert scaled(as_given, 336) is as_given
+    assert rate_arithmetic(as_given, 336) == "rate 0.1"
 
 
 @given(trial=st.floats(0.0005, 1.0))

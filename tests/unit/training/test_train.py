@@ -247,6 +247,16 @@ def test_accumulated_passes_give_the_gradient_of_the_whole_batch(packed, tmp_pat
     assert left != right
 
 
+def test_the_rate_of_another_batch_is_scaled_and_said(packed, tmp_path, capsys):
+    recipe = {"steps": 2, "global_batch": 8, "schedule": {"base_rate": 0.01, "per_clips": 2}}
+    train(tiny_training(packed, recipe=recipe), packed.root, tmp_path / "scaled", 0)
+    assert "rate 0.01 per 2 clips × 8 clips = 0.04; global batch 8" in capsys.readouterr().err
+    plain = {**recipe, "schedule": {"base_rate": 0.04}}
+    train(tiny_training(packed, recipe=plain), packed.root, tmp_path / "plain", 0)
+    assert lines(tmp_path / "scaled") == lines(tmp_path / "plain")
+    assert lines(tmp_path / "plain")[0]["rate"] == 0.04
+
+
 def test_a_non_finite_loss_names_the_videos(packed, tmp_path):
     wild = tiny_training(packed, recipe={"schedule": {"base_rate": 1e30, "milestones": []}})
     with pytest.raises(UserError, match=r"loss is not finite at step .*v0\d\d.*Last good checkpoint"):
