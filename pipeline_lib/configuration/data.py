@@ -27,12 +27,15 @@ class Generated(Section):
 
 
 class Filter(Section):
-    """Which of the listed videos belong to the data set: a list of ids, classes, or counts drawn with a seed."""
+    """Which of the listed videos belong to the data set; the filters apply in the order of the keys."""
 
     ids: str | None = None
     """File with one video id (or YouTube id) a line; only these are kept."""
     classes: str | None = None
-    """File with one class name a line (Mini-Kinetics-200); only videos of these are kept."""
+    """File with one class name a line; only videos of these are kept."""
+    largest_classes: int | None = Field(default=None, ge=1)
+    """Only videos of so many classes with the most training videos are kept; of equal classes those whose names come
+    first. Mini-Kinetics-200 has the 200 largest of Kinetics-400 (S3D-G, section 3.1)."""
     per_class: dict[Literal["train", "validation"], int] = {}
     """At most so many videos of each class and list, drawn with ``seed``."""
     total: dict[Literal["train", "validation"], int] = {}

@@ -149,6 +149,11 @@ class FlowRegression(ObjectiveSettings):
     decoder: Literal["simple", "spatial", "pwc", "none"] = "pwc"
     """D3D's section 4.1 names the Simple decoder, section 5.6 the PWC one. ``none``: the endpoint predicts flow itself
     (``predicted_flow`` of ``s3dg_predicted_flow``)."""
+    unit: Literal["pixels", "bound"] = "pixels"
+    """What the flow loss and the end-point error are measured in: pixels of the clip that the network sees, or the
+    motion kind's bound (20 px for ``tvl1``). The paper prints no unit of the loss. Its end-point errors are in pixels
+    (Table 1: 2.92 for no motion at all), and in pixels the loss starts at 3.8 beside a cross-entropy of 5.99, in units
+    of the bound at 0.056, where a weight of 1 teaches next to nothing."""
     weight: float = Field(default=1.0, ge=0)
     """Weight of the flow loss."""
     action_weight: float = Field(default=1.0, ge=0)

@@ -1,7 +1,7 @@
-"""Reduced data sets: a list of ids or classes, or counts drawn with a seed."""
+"""Reduced data sets: lists of ids or classes, the largest classes, or counts drawn with a seed."""
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,12 @@ def _draw(
     return [video for video in videos if video.id in kept]
 
 
+def _largest_classes(videos: Sequence[ListedVideo], num_classes: int) -> set[str]:
+    """The classes with the most training videos in the first split; of equal ones those whose names come first."""
+    counts = Counter(label for video in videos if video.subsets[0] == "train" for label in set(video.labels))
+    return set(sorted(counts, key=lambda label: (-counts[label], label))[:num_classes])
+
+
 def apply_filter(videos: Sequence[ListedVideo], settings: Filter) -> list[ListedVideo]:
     """Keep the videos of a reduced data set, in their order.
 
@@ -66,6 +72,14 @@ def apply_filter(videos: Sequence[ListedVideo], settings: Filter) -> list[Listed
                 "one class name a line, spelled as in the annotations."
             )
         result = [video for video in result if names.intersection(video.labels)]
+    if settings.largest_classes is not None:
+        names = _largest_classes(result, settings.largest_classes)
+        if len(names) < settings.largest_classes:
+            raise UserError(
+                f"filter.largest_classes: {settings.largest_classes} classes are wanted, but only {len(names)} have "
+                "training videos."
+            )
+        result = [video for video in result if names.intersection(video.labels)]
     if settings.per_class:
         result = _draw(result, dict(settings.per_class), settings.seed, lambda video: video.labels)
     if settings.total:
@@ -73,7 +87,8 @@ def apply_filter(videos: Sequence[ListedVideo], settings: Filter) -> list[Listed
     if videos and not result:
         raise UserError(
             f"the filter leaves no video: ids {settings.ids}, classes {settings.classes}, "
-            f"per_class {dict(settings.per_class)}, total {dict(settings.total)}."
+            f"largest_classes {settings.largest_classes}, per_class {dict(settings.per_class)}, "
+            f"total {dict(settings.total)}."
         )
     return result
 

@@ -51,11 +51,11 @@ def flow_loss(predicted: torch.Tensor, flow: torch.Tensor) -> tuple[torch.Tensor
     """Squared error of (magnitude, sin θ, cos θ), the sine and cosine weighted by the magnitude (D3D, section 3.1).
 
     Args:
-        predicted: (B, 3, T', H', W').
-        flow: (B, 2, T, H, W) in units of the bound, resampled here to the prediction's size by averaging.
+        predicted: (B, 3, T', H', W'), the magnitude in the unit of ``flow``.
+        flow: (B, 2, T, H, W), resampled here to the prediction's size by averaging.
 
     Returns:
-        The mean of the weighted squared errors over all elements, and the end-point error in units of the bound (the
+        The mean of the weighted squared errors over all elements, and the end-point error in the unit of ``flow`` (the
         mean distance of the vectors after converting back to (u, v)).
     """
     predicted = predicted.float()
@@ -68,13 +68,24 @@ def flow_loss(predicted: torch.Tensor, flow: torch.Tensor) -> tuple[torch.Tensor
     return loss, error
 
 
+def longer(polar: torch.Tensor, factor: float) -> torch.Tensor:
+    """(magnitude, sin θ, cos θ) (B, 3, T, H, W) with the magnitude multiplied by a factor."""
+    return torch.cat([polar[:, :1] * factor, polar[:, 1:]], dim=1)
+
+
 class FlowRegressionObjective:
-    """action_weight · cross-entropy + weight · flow loss (D3D, Table 6's flow rows)."""
+    """action_weight · cross-entropy + weight · flow loss (D3D, Table 6's flow rows).
+
+    Args:
+        settings: endpoint, decoder, unit, weights.
+        modality: what the network sees, ``rgb`` or ``flow``.
+        bound: pixels of the batch's unit of flow, which is the motion kind's bound; 1 measures in that unit.
+    """
 
     views = None
 
-    def __init__(self, settings: FlowRegression, modality: str = "rgb") -> None:
-        self.settings, self.modality = settings, modality
+    def __init__(self, settings: FlowRegression, modality: str = "rgb", bound: float = 1.0) -> None:
+        self.settings, self.modality, self.bound = settings, modality, bound
         # A network may also see the flow that it decodes: D3D measures what its layers keep of it (Table 1, row
         # "Flow").
         self.modalities: tuple[str, ...] = tuple(dict.fromkeys((modality, "flow")))
@@ -97,13 +108,19 @@ class FlowRegressionObjective:
         return EndpointForward(network)
 
     def losses(self, student: Forward, batch: Outputs, teacher: Forward | None = None) -> Outputs:
-        """``total``, ``action``, ``flow``, ``endpoint_error`` (units of the bound) and ``top1``."""
+        """``total``, ``action``, ``flow``, ``endpoint_error`` (in the settings' unit) and ``top1``."""
         assert teacher is None
         decoded = self.settings.decoder != "none"
         outputs = student(batch[self.modality], () if decoded else (self.settings.endpoint,))
         logits = outputs["logits"].float()
         action = F.cross_entropy(logits, batch["labels"])
-        flow, error = flow_loss(outputs[PREDICTION if decoded else self.settings.endpoint], batch["flow"])
+        predicted, target = outputs[PREDICTION if decoded else self.settings.endpoint], batch["flow"]
+        if self.bound != 1.0:
+            # A decoder learns the unit of its target. Flow that the network predicts for itself has the unit of flow
+            # clips, because a temporal stream reads it.
+            predicted = predicted if decoded else longer(predicted.float(), self.bound)
+            target = target * self.bound
+        flow, error = flow_loss(predicted, target)
         return {
             "total": self.settings.action_weight * action + self.settings.weight * flow,
             "action": action.detach(),
@@ -114,6 +131,16 @@ class FlowRegressionObjective:
 
 
 def build(specification: TrainingSpecification) -> FlowRegressionObjective:
-    """The objective of a specification."""
-    assert isinstance(specification.objective, FlowRegression)
-    return FlowRegressionObjective(specification.objective, specification.modality)
+    """The objective of a specification.
+
+    Raises:
+        UserError: the unit is pixels and the specification has no motion kind, whose bound says how many they are.
+    """
+    settings = specification.objective
+    assert isinstance(settings, FlowRegression)
+    bound = 1.0
+    if settings.unit == "pixels":
+        if specification.motion_kind is None:
+            raise UserError("objective.unit: pixels need the motion kind's bound; the specification has no motion_kind")
+        bound = specification.motion_kind.bound
+    return FlowRegressionObjective(settings, specification.modality, bound)

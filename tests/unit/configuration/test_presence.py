@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pipeline_lib.configuration.presence import DOCUMENT, check_data
+from pipeline_lib.configuration.presence import DOCUMENT, check_data, missing_data
 from pipeline_lib.errors import UserError
 
 
@@ -49,8 +49,21 @@ def test_a_fine_tuning_asks_for_both_data_sets(planned: Any) -> None:
 
 
 def test_a_list_that_reduces_a_data_set_has_to_be_there(planned: Any) -> None:
-    text = message(planned({"targets": {"mine": {"description": "", "experiments": ["i3d_mini"]}}}), "mine")
-    assert f"datasets.mini_kinetics200.filter.classes is 'mini_kinetics_200.txt': looked for {Path.cwd()}" in text
+    overlay = {
+        "targets": {"mine": {"description": "", "experiments": ["i3d_mini"]}},
+        "datasets": {"mini_kinetics200": {"filter": {"ids": "published.txt"}}},
+    }
+    text = message(planned(overlay), "mine")
+    assert f"datasets.mini_kinetics200.filter.ids is 'published.txt': looked for {Path.cwd()}" in text
+
+
+def test_mini_kinetics_needs_no_list_and_october_2018_asks_for_its_own(planned: Any) -> None:
+    datasets = planned().configuration.datasets
+    assert not [problem for problem in missing_data("m", datasets["mini_kinetics200"]) if "filter" in problem]
+    (problem,) = [p for p in missing_data("o", datasets["kinetics400_october2018"]) if "filter" in p]
+    assert problem.startswith("datasets.o.filter.ids is 'kinetics400_october2018.txt': looked for ")
+    # A target that does not name it does not ask for it.
+    assert "october" not in message(planned(), "distill_k400")
 
 
 def test_generated_data_are_always_there(planned: Any) -> None:

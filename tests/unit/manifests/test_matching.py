@@ -129,6 +129,41 @@ def test_class_list(tmp_path: Path) -> None:
         apply_filter(VIDEOS, Filter(classes=str(path)))
 
 
+def _classes(sizes: dict[str, int], validation: int = 2) -> list[ListedVideo]:
+    return [
+        _video(f"{label}{number:03d}_{subset}", label, subset=subset)
+        for label, size in sizes.items()
+        for subset, count in (("train", size), ("validation", validation))
+        for number in range(count)
+    ]
+
+
+def test_the_largest_classes_are_counted_in_the_training_list_and_ties_go_to_the_first_name() -> None:
+    videos = _classes({"zumba": 9, "archery": 5, "bowling": 5, "curling": 3}) + _classes({"curling": 0}, validation=40)
+    for count, expected in ((1, {"zumba"}), (2, {"zumba", "archery"}), (3, {"zumba", "archery", "bowling"})):
+        for order in (videos, videos[::-1]):
+            kept = apply_filter(order, Filter(largest_classes=count))
+            assert {video.labels[0] for video in kept} == expected
+            assert {video.subsets[0] for video in kept} == {"train", "validation"}
+    assert filter_identity(Filter(largest_classes=3)) != filter_identity(Filter(largest_classes=2))
+    with pytest.raises(UserError, match="largest_classes: 5 classes are wanted, but only 4"):
+        apply_filter(videos, Filter(largest_classes=5))
+
+
+def test_mini_kinetics_by_the_rule_and_by_the_published_ids(tmp_path: Path) -> None:
+    # In small: the two largest of three classes, at most four training videos and one validation video of each.
+    rule = Filter(largest_classes=2, per_class={"train": 4, "validation": 1})
+    videos = _classes({"archery": 6, "bowling": 8, "curling": 5})
+    kept = apply_filter(videos, rule)
+    assert [video.labels[0] for video in kept].count("archery") == 5 and len(kept) == 10
+    # Another draw of the authors': the rule is still set and drops none of it.
+    others = apply_filter(videos, rule.model_copy(update={"seed": 7}))
+    assert others != kept
+    path = tmp_path / "ids.txt"
+    path.write_text("\n".join(video.id for video in others))
+    assert apply_filter(videos, rule.model_copy(update={"ids": str(path)})) == others
+
+
 def test_counts_are_drawn_with_a_seed_whatever_the_order() -> None:
     settings = Filter(per_class={"train": 3, "validation": 1}, seed=1)
     drawn = apply_filter(VIDEOS, settings)

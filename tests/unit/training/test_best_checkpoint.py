@@ -4,10 +4,11 @@ import json
 import signal
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
-from packed_set import PackedSet, make_packed_set, tiny_training
+from packed_set import CLASSES, PackedSet, make_packed_set, tiny_training
 
 from pipeline_lib.clips.batches import to_network_input
 from pipeline_lib.clips.dataset import ClipReader
@@ -119,3 +120,32 @@ def test_validation_decides_where_there_is_one_and_changes_nothing_else(packed, 
     at_best = next(line for line in log if line["step"] == best and "validation_loss" in line)
     assert at_best["validation_loss"] == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-4)
     assert at_best["validation_top1"] == pytest.approx((logits.argmax(1) == labels).float().mean().item())
+
+
+def test_validation_counts_every_label_of_a_video(tmp_path):
+    packed = make_packed_set(tmp_path / "several")
+    manifest = pd.read_parquet(packed.layout.manifest(packed.name))
+    rows = manifest.index[manifest["subset_1"] == "validation"]
+    for row in rows:
+        # Three of the four labels: whatever is predicted, it is seldom the first of them and often one.
+        first = CLASSES.index(manifest.at[row, "labels"][0])
+        manifest.at[row, "labels"] = [CLASSES[(first + other) % 4] for other in range(3)]
+    manifest.to_parquet(packed.layout.manifest(packed.name))
+    specification = tiny_training(packed, recipe={"steps": 2, "validation_steps": 2, "schedule": {"base_rate": 0.01}})
+    train(specification, packed.root, tmp_path / "run", 0)
+    network, _ = load_network(tmp_path / "run" / "weights.safetensors")
+    index = build_index(packed.layout, packed.name, "short36", None, packed.num_shards, 1, "validation")
+    assert all(len(labels) == 3 for labels in index.labels)
+    sampling = specification.recipe.sampling
+    requests = [video_requests(Protocol(num_clips=1), sampling, row, 12, 36, 48)[0] for row in range(len(index))]
+    clips = to_network_input(ClipReader(index, ["rgb"]).read(requests), torch.device("cpu"))
+    with torch.no_grad():
+        logits = network(clips["rgb"])
+    losses = -F.log_softmax(logits, 1)
+    found = next(line for line in lines(tmp_path / "run") if "validation_loss" in line)
+    best = torch.stack([losses[row, list(labels)].min() for row, labels in enumerate(index.labels)])
+    correct = [int(logits[row].argmax()) in labels for row, labels in enumerate(index.labels)]
+    first = [int(logits[row].argmax()) == labels[0] for row, labels in enumerate(index.labels)]
+    assert found["validation_loss"] == pytest.approx(best.mean().item(), rel=1e-4)
+    assert found["validation_top1"] == pytest.approx(sum(correct) / len(correct))
+    assert sum(correct) > sum(first)

@@ -23,7 +23,7 @@ OBJECTIVES: dict[str, dict[str, object]] = {
     "distillation_kl": {"name": "distillation", "distance": "kl", "temperature": 2.0},
     "distillation_pooled": {"name": "distillation", "endpoint": "Mixed_5c", "pooled": True, "weight": 50.0},
     "without_action_loss": {"name": "distillation", "action_weight": 0.0},
-    "flow_regression": {"name": "flow_regression"},
+    "flow_regression": {"name": "flow_regression", "unit": "bound"},
     "modist": {"name": "modist"},
 }
 

@@ -60,7 +60,13 @@ def test_the_predictor_learns_flow_and_both_train_end_to_end(packed):
         motion="exact",
         start="flow_tiny/1-0",
         recipe={**recipe, "optimiser": {"name": "adamw", "weight_decay": 0.0}, "schedule": {"base_rate": 0.003}},
-        objective={"name": "flow_regression", "endpoint": "predicted_flow", "decoder": "none", "action_weight": 0.0},
+        objective={
+            "name": "flow_regression",
+            "endpoint": "predicted_flow",
+            "decoder": "none",
+            "unit": "bound",
+            "action_weight": 0.0,
+        },
     )
     train(predictor, packed.root, folders["predictor"], 0)
     log = lines(folders["predictor"])
