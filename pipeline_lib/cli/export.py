@@ -1,6 +1,7 @@
 """``export``: a trained network for use elsewhere, as safetensors with a card, and as ONNX checked against torch."""
 
 import argparse
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,13 +100,6 @@ def _card(options: argparse.Namespace, metadata: dict[str, Any]) -> str:
         if flow
         else "pixel / 127.5 − 1"
     )
-    short_side, area = described["short_side"], specification["recipe"]["sampling"].get("area")
-    resized = (
-        f"{100 * area[0]:g}–{100 * area[1]:g} % of a frame cut out and resized for training; evaluated on crops of "
-        f"frames resized to a short side of {short_side[0]} px."
-        if area
-        else f"frames resized to a short side of {short_side[0]}–{short_side[1]} px for training, then cropped."
-    )
     lines = [
         f"# {options.experiment}",
         "",
@@ -118,7 +112,7 @@ def _card(options: argparse.Namespace, metadata: dict[str, Any]) -> str:
         "",
         f"Tensor (B, {2 if flow else 3}, {described['num_frames']}, {described['crop']}, {described['crop']}), "
         f"float32 in [-1, 1]: {channels}; value = {value}.",
-        f"{described['num_frames']} frames, {described['stride']} apart; {resized}",
+        f"{_frames_taken(described)}; {_resized(described, specification['recipe']['sampling'].get('area'))}",
         "",
         "## Metrics",
         "",
@@ -136,6 +130,35 @@ def _card(options: argparse.Namespace, metadata: dict[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _frames_taken(described: Mapping[str, Any]) -> str:
+    """Which frames a clip holds, in words."""
+    count = described["num_frames"]
+    if described.get("spacing") == "segments":
+        return f"{count} frames: the middle ones of as many equal segments of the whole video"
+    rate = described.get("frames_per_second")
+    unit = "" if rate is None else f" in units of 1/{rate:g} second"
+    ends = {"clamp": "its last frame again", "pad": "zeros"}
+    beyond = ends.get(described.get("past_end", "loop"), "the video again from its start")
+    return f"{count} frames, {described['stride']} apart{unit}; where the video has ended: {beyond}"
+
+
+def _resized(described: Mapping[str, Any], area: Sequence[float] | None) -> str:
+    """How a frame becomes a crop, in words."""
+    resize, short_side = described.get("resize"), described["short_side"]
+    if resize is not None:
+        evaluated = f"{resize[0]} × {resize[1]} px (height × width, aspect not kept)"
+        trained = evaluated
+    else:
+        evaluated = f"a short side of {short_side[0]} px"
+        trained = f"a short side of {short_side[0]}–{short_side[1]} px for training"
+    if area:
+        return (
+            f"{100 * area[0]:g}–{100 * area[1]:g} % of a frame cut out and resized for training; evaluated on crops of "
+            f"frames resized to {evaluated}."
+        )
+    return f"frames resized to {trained}, then cropped."
 
 
 def _metric_lines(options: argparse.Namespace) -> list[str]:

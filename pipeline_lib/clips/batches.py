@@ -46,6 +46,14 @@ def flip_clips(clip: torch.Tensor, flip: torch.Tensor) -> torch.Tensor:
     return torch.where(flip.view(-1, 1, 1, 1, 1), clip.flip(-1), clip)
 
 
+def blank(clip: torch.Tensor, padding: torch.Tensor) -> torch.Tensor:
+    """Zero the frames of the clips (B, C, T, H, W) where ``padding`` (B, T) is set.
+
+    This is done to the network's input, because no byte stands for zero there: normalised RGB has its zero at 127.5.
+    """
+    return clip.masked_fill_(padding.view(len(padding), 1, -1, 1, 1), 0.0)
+
+
 def to_network_input(batch: dict[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:
     """Move a loader's batch to the device and make it a network's input.
 
@@ -56,6 +64,7 @@ def to_network_input(batch: dict[str, torch.Tensor], device: torch.device) -> di
     Returns:
         ``rgb`` (B, 3, T, H, W) and ``flow`` (B, 2, T, H, W; other motion kinds have one channel), float32 in [-1, 1],
         ``channels_last_3d``, mirrored and u negated where ``flip`` is set (for flow ``flow_flip``, if there is one);
+        frames beyond the end of a video are exactly 0 with ``past_end: pad`` (mid-grey, no motion);
         ``labels``, ``videos`` and ``samples`` as they are.
     """
     moved = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
@@ -66,6 +75,7 @@ def to_network_input(batch: dict[str, torch.Tensor], device: torch.device) -> di
     flow_flip = moved.pop("flow_flip", flip)
     any_flow_flip = bool(batch.get("flow_flip", batch["flip"]).any())
     colours = moved.pop("colours", None)
+    paddings = {name: moved.pop(f"{name}_padding", None) for name in CHANNELS}
     if "rgb" in moved:
         if colours is not None:
             moved["rgb"] = change_colours(moved["rgb"], batch["colours"])
@@ -83,4 +93,7 @@ def to_network_input(batch: dict[str, torch.Tensor], device: torch.device) -> di
             if is_flow:
                 clip[:, 0] *= torch.where(flow_flip, -1.0, 1.0).view(-1, 1, 1, 1)
         moved["flow"] = clip
+    for name, padding in paddings.items():
+        if padding is not None:
+            moved[name] = blank(moved[name], padding)
     return moved

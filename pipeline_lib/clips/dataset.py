@@ -21,10 +21,10 @@ from pipeline_lib.clips.index import FLOW_STORED, ClipIndex, OpenShards
 from pipeline_lib.clips.sampling import (
     AUGMENTATION,
     COLOURS,
-    NUM_UNIFORM,
     ClipRequest,
     epoch_order,
     generator,
+    num_uniform,
     random_request,
 )
 from pipeline_lib.configuration.training import Sampling
@@ -56,6 +56,8 @@ class ClipReader:
             ``rgb`` uint8 (B, T, H, W, 3) and ``flow`` uint8 (B, T, H, W, C; 2 channels with zero at 128 if it
             is flow) if wanted, neither of them mirrored yet; ``flow_scale`` float32 (B, 2), factors of u and v;
             ``flow_stored`` int64 (2,), zero and scale of motion that is not flow; ``flip`` bool (B,);
+            ``rgb_padding`` and ``flow_padding`` bool (B, T), frames that a clip has not (``past_end: pad``), only
+            if there are any;
             ``labels`` int64 (B,);
             ``videos`` int64 (B,), rows of the index; ``samples`` int64 (B,).
 
@@ -71,12 +73,14 @@ class ClipReader:
             "flip": torch.tensor([request.flip for request in requests], dtype=torch.bool),
         }
         wanted = self.modalities if modalities is None else modalities
+        padding = torch.zeros((len(requests), num_frames), dtype=torch.bool)
         if "rgb" in wanted:
             rgb = np.empty((len(requests), num_frames, crop, crop, 3), dtype=np.uint8)
             for position, request in enumerate(requests):
                 path = index.frames_paths[index.shards[request.video]]
                 first, video_frames = int(index.frames_first[request.video]), int(index.video_frames[request.video])
                 encoded = read_encoded(self._shards[path], first, video_frames, request)
+                padding[position] = torch.tensor([frame is None for frame in encoded])
                 decode_frames(encoded, request, rgb[position], f"{path}: {index.ids[request.video]}")
             batch["rgb"] = torch.from_numpy(rgb)
         if "flow" in wanted:
@@ -88,6 +92,7 @@ class ClipReader:
                 path = index.motion_paths[index.shards[request.video]]
                 first, video_frames = int(index.motion_first[request.video]), int(index.video_frames[request.video])
                 encoded = read_encoded(self._shards[path], first, video_frames, request)
+                padding[position] = torch.tensor([frame is None for frame in encoded])
                 height, width = int(index.heights[request.video]), int(index.widths[request.video])
                 what = f"{path}: {index.ids[request.video]}"
                 scale[position] = decode_motion(encoded, height, width, request, flow[position], what)
@@ -95,6 +100,8 @@ class ClipReader:
             batch["flow_scale"] = torch.from_numpy(scale)
             if index.motion_stored != FLOW_STORED:
                 batch["flow_stored"] = torch.tensor(stored, dtype=torch.int64)
+        if bool(padding.any()):
+            batch |= {f"{name}_padding": padding for name in wanted}
         return batch
 
 
@@ -134,13 +141,12 @@ class TrainingClips(Dataset[Batch]):
         """The clip of a global sample index."""
         index = self.reader.index
         video = video_of_sample(self.seed, sample, len(index))
-        uniform = generator(self.seed, AUGMENTATION, sample).random(NUM_UNIFORM)
+        uniform = generator(self.seed, AUGMENTATION, sample).random(num_uniform(self.sampling))
         labels = index.labels[video]
         # A clip with several labels (Sports-1M) teaches one of them, drawn again in each epoch.
         label = labels[int(uniform[5] * len(labels))] if labels else -1
         mirrored = self.horizontal_flip and self.unmirrored.isdisjoint(labels)
-        video_frames, shape = int(index.video_frames[video]), (int(index.heights[video]), int(index.widths[video]))
-        return random_request(self.sampling, uniform, video_frames, shape, video, sample, label, mirrored)
+        return random_request(self.sampling, uniform, index.video(video), sample, label, mirrored)
 
     def __getitem__(self, sample: int) -> Batch:
         return self.__getitems__([sample])

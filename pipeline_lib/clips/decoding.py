@@ -1,19 +1,23 @@
 """From encoded frames to the pixels of a clip: decode, resize, crop."""
 
 from collections.abc import Iterator, Sequence
+from typing import TypeAlias
 
 import cv2
 import numpy as np
 import simplejpeg
 
-from pipeline_lib.clips.sampling import ClipRequest, crop_corner, frame_indices, resized_shape
+from pipeline_lib.clips.sampling import PADDING, ClipRequest, crop_corner
 from pipeline_lib.errors import UserError
 from pipeline_lib.media.motion_frames import padded, unstack_channels
 from pipeline_lib.media.shards import Shard
 
+Encoded: TypeAlias = Sequence[memoryview | None]
+"""JPEGs in the order of a clip; None where the clip has no frame (``past_end: pad``)."""
 
-def read_encoded(shard: Shard, first: int, video_frames: int, request: ClipRequest) -> list[memoryview]:
-    """The clip's encoded frames in the order of the clip, from one contiguous read.
+
+def read_encoded(shard: Shard, first: int, video_frames: int, request: ClipRequest) -> list[memoryview | None]:
+    """The clip's encoded frames in the order of the clip, from one contiguous read; None where there is no frame.
 
     Args:
         shard: the packed shard.
@@ -21,10 +25,10 @@ def read_encoded(shard: Shard, first: int, video_frames: int, request: ClipReque
         video_frames: frames of the video.
         request: which frames.
     """
-    indices = frame_indices(request.start, request.num_frames, request.stride, video_frames)
-    lowest, highest = int(indices.min()), int(indices.max())
+    indices = request.indices(video_frames)
+    lowest, highest = int(indices[indices != PADDING].min()), int(indices.max())
     encoded = shard.read_frames(first + lowest, first + highest + 1)
-    chosen = [encoded[index - lowest] for index in indices.tolist()]
+    chosen = [None if index == PADDING else encoded[index - lowest] for index in indices.tolist()]
     return chosen[::-1] if request.reverse else chosen
 
 
@@ -43,7 +47,7 @@ def _cut(image: np.ndarray, request: ClipRequest) -> np.ndarray:
     if request.rectangle is not None:
         top, left, height, width = request.rectangle
         return _resize(image[top : top + height, left : left + width], request.crop, request.crop)
-    image = _resize(image, *resized_shape(image.shape[0], image.shape[1], request.short_side))
+    image = _resize(image, *request.resized(image.shape[0], image.shape[1]))
     top, left = crop_corner(image.shape[0], image.shape[1], request)
     return image[top : top + request.crop, left : left + request.crop]
 
@@ -53,26 +57,28 @@ def _factors(height: int, width: int, request: ClipRequest) -> tuple[float, floa
     if request.rectangle is not None:
         _, _, height, width = request.rectangle
         return request.crop / width, request.crop / height
-    new_height, new_width = resized_shape(height, width, request.short_side)
+    new_height, new_width = request.resized(height, width)
     return new_width / width, new_height / height
 
 
-def _decoded(
-    encoded: Sequence[memoryview], colour: str, out: np.ndarray, what: str
-) -> Iterator[tuple[int, np.ndarray]]:
+def _decoded(encoded: Encoded, colour: str, out: np.ndarray, what: str) -> Iterator[tuple[int, np.ndarray]]:
     """Yields positions of a clip and their frames, which the caller writes to ``out`` before the next one.
 
-    A frame that occurs again (a looped video) is not decoded again but copied within ``out``.
+    A frame that occurs again (a looped video) is not decoded again but copied within ``out``. Where there is none, the
+    bytes are 0.
 
     Raises:
         UserError: a frame is not a JPEG.
     """
     seen: dict[int, int] = {}
     try:
-        height, width, _, _ = simplejpeg.decode_jpeg_header(encoded[0])
+        height, width, _, _ = simplejpeg.decode_jpeg_header(next(piece for piece in encoded if piece is not None))
         # One buffer for all frames, because new memory for each would cost page faults.
         scratch = np.empty((height, width, 3 if colour == "RGB" else 1), dtype=np.uint8)
         for position, piece in enumerate(encoded):
+            if piece is None:
+                out[position] = 0
+                continue
             earlier = seen.setdefault(id(piece), position)
             if earlier == position:
                 yield position, simplejpeg.decode_jpeg(piece, colorspace=colour, buffer=scratch)
@@ -85,11 +91,11 @@ def _decoded(
         ) from error
 
 
-def decode_frames(encoded: Sequence[memoryview], request: ClipRequest, out: np.ndarray, what: str) -> None:
+def decode_frames(encoded: Encoded, request: ClipRequest, out: np.ndarray, what: str) -> None:
     """Decode, resize and crop RGB frames.
 
     Args:
-        encoded: JPEGs in the order of the clip; an object that occurs twice (a looped video) is decoded once.
+        encoded: the frames; an object that occurs twice (a looped video) is decoded once.
         request: resize and crop.
         out: uint8 (T, crop, crop, 3), written.
         what: named in errors.
@@ -102,12 +108,12 @@ def decode_frames(encoded: Sequence[memoryview], request: ClipRequest, out: np.n
 
 
 def decode_motion(
-    encoded: Sequence[memoryview], height: int, width: int, request: ClipRequest, out: np.ndarray, what: str
+    encoded: Encoded, height: int, width: int, request: ClipRequest, out: np.ndarray, what: str
 ) -> tuple[float, float]:
     """Decode, resize and crop motion frames (channels over each other in one grey JPEG).
 
     Args:
-        encoded: JPEGs in the order of the clip.
+        encoded: the frames.
         height: of the frame that the motion belongs to, pixels.
         width: of that frame, pixels.
         request: resize and crop.

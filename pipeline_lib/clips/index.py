@@ -14,6 +14,7 @@ from pipeline_lib.artefacts.layout import Layout, shard_names
 from pipeline_lib.artefacts.manifest_summary import read_summary
 from pipeline_lib.artefacts.records import contents_digest
 from pipeline_lib.clips.motion_strength import Strengths, read_strengths
+from pipeline_lib.clips.sampling import StoredVideo
 from pipeline_lib.errors import UserError
 from pipeline_lib.media.shards import Shard
 
@@ -66,6 +67,17 @@ class ClipIndex:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def video(self, row: int) -> StoredVideo:
+        """The video of a row."""
+        return StoredVideo(
+            row=row,
+            num_frames=int(self.video_frames[row]),
+            height=int(self.heights[row]),
+            width=int(self.widths[row]),
+            frames_per_second=float(self.frames_per_second[row]),
+            id=str(self.ids[row]),
+        )
 
     def first(self, count: int) -> "ClipIndex":
         """An index of the first ``count`` videos (or all, if there are fewer), with its own digest."""

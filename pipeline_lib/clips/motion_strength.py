@@ -4,11 +4,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow.parquet as pq
 
-from pipeline_lib.clips.sampling import latest_start
+from pipeline_lib.clips.sampling import PADDING, frame_indices, frame_offsets, latest_start
+from pipeline_lib.configuration.training import PastEnd
 from pipeline_lib.errors import UserError
 
 
@@ -27,31 +29,54 @@ class Strengths:
         return self.values[first : first + video_frames]
 
 
-def strong_starts(strengths: np.ndarray, num_frames: int, stride: int, threshold: float) -> np.ndarray:
-    """Starts of the clips whose mean strength exceeds a threshold; if there is none, the start of the strongest clip.
+class MotionStarts(NamedTuple):
+    """Where motion clips of a video may start.
 
-    MoDist takes clips only from "temporal regions with strong motion cues" (section 3.1). It does not say what happens
-    to a video without such a region. Leaving it out would shrink the data set, so it gives its strongest region.
+    ``starts`` int64 (S,), S ≥ 1, ascending, each in [0, latest_start]; ``num_allowed`` says how many of the video's
+    starts γ allows. With 0 of them ``starts`` holds those of the strongest clips.
+    """
+
+    starts: np.ndarray
+    num_allowed: int
+
+
+def strong_starts(
+    strengths: np.ndarray,
+    num_frames: int,
+    stride: float,
+    threshold: float,
+    every_frame: bool = True,
+    past_end: PastEnd = "loop",
+) -> MotionStarts:
+    """Starts of the clips whose motion is stronger than a threshold; if there is none, those of the two strongest.
+
+    MoDist takes clips only from "temporal regions with strong motion cues" and for that samples only frames with
+    Σ P_i / K > γ (section 3.1). It does not say what happens to a video without such frames. Leaving it out would
+    shrink the data set, so it gives its strongest region, by the mean over a clip; two starts, because the two motion
+    views of a video are to be different clips.
 
     Args:
         strengths: (T,) of the video's frames.
         num_frames: of the clip.
-        stride: of the clip.
-        threshold: γ, as a share of the bound; 0 allows every start.
-
-    Returns:
-        int64, at least one, ascending; each in [0, latest_start].
+        stride: of the clip, in stored frames.
+        threshold: γ, in the unit of the strengths; 0 allows every start.
+        every_frame: whether every frame of the clip must exceed γ, or else the mean over its frames.
+        past_end: what a clip of a shorter video holds beyond the end.
     """
     video_frames = len(strengths)
     starts = np.arange(latest_start(num_frames, stride, video_frames) + 1)
     if threshold <= 0.0:
-        return starts
+        return MotionStarts(starts, len(starts))
     if len(starts) == 1:
-        return starts
-    windows = np.stack([strengths[k * stride : k * stride + len(starts)] for k in range(num_frames)])
-    means = windows.mean(axis=0, dtype=np.float64)
-    strong = np.flatnonzero(means > threshold)
-    return strong if len(strong) else np.array([int(means.argmax())])
+        held = frame_indices(0, num_frames, stride, video_frames, past_end)
+        clips = strengths[held[held != PADDING]][None]
+    else:
+        clips = strengths[starts[:, None] + frame_offsets(num_frames, stride)]
+    means = clips.mean(axis=1, dtype=np.float64)
+    strong = np.flatnonzero((clips.min(axis=1) if every_frame else means) > threshold)
+    if len(strong):
+        return MotionStarts(strong, len(strong))
+    return MotionStarts(np.sort(np.argsort(-means, kind="stable")[:2]), 0)
 
 
 def read_strengths(

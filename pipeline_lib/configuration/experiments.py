@@ -2,10 +2,11 @@
 
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from pipeline_lib.configuration.base import Section
 from pipeline_lib.configuration.objectives import Classification, Model, Objective
+from pipeline_lib.configuration.training import PastEnd
 
 PUBLISHERS = ("torchvision/", "slim/", "pyslowfast/", "maclr/", "kylemin/")
 """How the names of public weights start (pipeline_lib/models/importing/publishers.py lists them)."""
@@ -91,13 +92,30 @@ class Protocol(Section):
     """How a trained network is evaluated."""
 
     num_clips: int | Literal["all_frames"] = 10
-    """Uniformly spaced clips per video, or one clip of all frames, as S3D-G and D3D are evaluated."""
+    """Uniformly spaced clips per video, or one clip of all frames (every ``stride``-th one), as S3D-G and D3D are
+    evaluated. It is at least as long as a training clip, or as ``at_least`` says."""
+    at_least: int | None = Field(default=None, ge=1)
+    """Of ``all_frames``: a shorter clip is filled up to so many frames, as ``past_end`` says. S3D-G (section 3.3) pads
+    to 250 frames on Mini-Kinetics and to 64 on Something-something, and does not say with what."""
+    at_most: int | None = Field(default=None, ge=1)
+    """Of ``all_frames``: a longer clip is cut after so many frames."""
     num_crops: Literal[1, 3] = 1
     num_frames: int | None = None
     """Frames per clip; null takes the recipe's."""
     crop: int | None = None
     """Side of the crop, pixels; null takes the recipe's."""
+    past_end: PastEnd | None = None
+    """What a clip holds beyond the end of its video (``loop``, ``clamp``, ``pad``); null takes the recipe's."""
     reverse: bool = False
     """Play the clips backwards (arrow of time)."""
     subset: Literal["validation", "train"] = "validation"
     """Which list is evaluated; ``train`` shows what a network has memorised."""
+
+    @model_validator(mode="after")
+    def _lengths_are_possible(self) -> "Protocol":
+        for key in ("at_least", "at_most"):
+            if getattr(self, key) is not None and self.num_clips != "all_frames":
+                raise ValueError(f"{key}: it bounds the clip of `num_clips: all_frames`; other clips have `num_frames`")
+        if self.at_least is not None and self.at_most is not None and self.at_least > self.at_most:
+            raise ValueError(f"at_least: {self.at_least} is more than at_most, {self.at_most}")
+        return self

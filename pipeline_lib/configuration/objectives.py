@@ -206,10 +206,20 @@ class MotionDistillation(ObjectiveSettings):
     """The motion pathway; it is thrown away after the pre-training."""
     motion_frames: int = Field(default=16, ge=1)
     motion_stride: int = Field(default=4, ge=1)
-    threshold: float = Field(default=0.02, ge=0, lt=1)
-    """γ: the mean strength of a motion clip must exceed this; 0 takes any clip."""
+    threshold: float = Field(default=0.02, ge=0)
+    """γ (sections 3.1 and 4.1): motion clips are taken only from where the motion is stronger; 0 takes any clip."""
+    threshold_of: Literal["frame", "clip_share"] = "frame"
+    """What must exceed γ. ``frame``, as section 3.1 says: Σ P / K of every frame of the clip, in the unit of the motion
+    (P of flow edges lies in [0, 10]). ``clip_share``: the mean over the whole clip as a share of the motion's bound,
+    in [0, 1]; for flow edges that is ten times stricter."""
     jitter: bool = True
     """Draw each clip's time independently; false aligns vq with mk, and vk with mq."""
+
+    @model_validator(mode="after")
+    def _a_share_can_exceed_the_threshold(self) -> "MotionDistillation":
+        if self.threshold_of == "clip_share" and self.threshold >= 1.0:
+            raise ValueError(f"threshold: {self.threshold}; with threshold_of `clip_share` it is a share, below 1")
+        return self
 
     @model_validator(mode="after")
     def _a_motion_pathway_teaches(self) -> "MotionDistillation":
@@ -247,6 +257,12 @@ class MotionDistillation(ObjectiveSettings):
     def recipe_problems(self, recipe: Recipe) -> Iterator[tuple[str, str]]:
         """Also batch statistics by which a query could tell its key."""
         yield from super().recipe_problems(recipe)
+        if recipe.sampling.spacing == "segments":
+            yield (
+                "sampling",
+                "spacing: `segments` gives both views the whole video; the objective `modist` contrasts different "
+                "parts of it and needs `stride`",
+            )
         if not recipe.synchronise_batch_norm:
             yield (
                 "synchronise_batch_norm",

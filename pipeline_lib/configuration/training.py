@@ -1,9 +1,9 @@
 """Recipes: how a network is trained."""
 
 from math import inf
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from pipeline_lib.configuration.base import Section
 
@@ -77,19 +77,43 @@ class Colours(Section):
         return self
 
 
+PastEnd: TypeAlias = Literal["loop", "clamp", "pad"]
+"""What a clip holds beyond the end of its video: the video again from its start (I3D, section 3.1: "looping the video
+as many times as necessary"), its last frame again (PySlowFast's ``temporal_sampling`` in datasets/decoder.py), or
+nothing, which is zeros of the network's input."""
+
+SHORT_SIDE = (256, 256)
+
+
 class Sampling(Section):
-    """Which frames and pixels a training clip holds."""
+    """Which frames and pixels a clip holds. Evaluation and prediction follow it in all that is not drawn at random."""
 
     num_frames: int = Field(default=64, ge=1)
     stride: int = Field(default=1, ge=1)
+    """Distance of two frames of a clip: in stored frames, or in units of 1 / ``frames_per_second`` seconds."""
+    frames_per_second: float | None = Field(default=None, gt=0)
+    """The rate at which ``stride`` counts, whatever the rate of the stored frames: at 30, a stride of 8 is 8/30 seconds
+    (``TARGET_FPS`` of PySlowFast). Null counts stored frames."""
+    spacing: Literal["stride", "segments"] = "stride"
+    """``stride`` takes a part of the video. ``segments`` cuts the whole video into ``num_frames`` equal segments and
+    takes one frame of each: a random one in training, the middle one in evaluation. It reads neither ``stride`` nor
+    ``frames_per_second``."""
+    past_end: PastEnd = "loop"
+    """What a clip holds beyond the end of a video that is shorter: ``loop`` the video again, ``clamp`` its last frame,
+    ``pad`` zeros of the network's input (mid-grey, or no motion)."""
     crop: int = Field(default=224, ge=16)
     """Side of the square crop, pixels."""
-    short_side: tuple[int, int] = (256, 256)
-    """The frame's short side is resized to a value drawn from this range before the crop; evaluation takes the lower
-    one."""
+    resize: tuple[int, int] | None = None
+    """Height and width, pixels: every frame is resized to exactly this before the crop; its aspect is not kept. Without
+    ``short_side``."""
+    short_side: tuple[int, int] | None = None
+    """The frame's short side is resized to a value drawn from this range before the crop, aspect kept; evaluation takes
+    the lower one. Null is [256, 256], or nothing with ``resize``."""
+    flip: bool = True
+    """Whether training clips are mirrored at random, where the data set's ``horizontal_flip`` allows it."""
     area: tuple[float, float] | None = None
-    """Training clips are random resized crops whose share of the frame's area lies in this range; training then does
-    not use ``short_side``."""
+    """Training clips are random resized crops whose share of the stored frame's area lies in this range; training then
+    uses neither ``short_side`` nor ``resize``, which evaluation follows all the same."""
     aspect: tuple[float, float] = (3 / 4, 4 / 3)
     """Range of the width over the height of what ``area`` cuts out, drawn on a logarithmic scale."""
     augmentation: Literal["standard", "none"] = "standard"
@@ -97,8 +121,23 @@ class Sampling(Section):
     colours: Colours | None = None
     """How the colours of RGB training clips change; null leaves them."""
 
+    @field_validator("short_side")
+    @classmethod
+    def _a_size_is_set(cls, value: tuple[int, int] | None, info: ValidationInfo) -> tuple[int, int] | None:
+        return SHORT_SIDE if value is None and info.data.get("resize") is None else value
+
     @model_validator(mode="after")
     def _crop_fits(self) -> "Sampling":
+        if self.resize is not None:
+            if self.short_side is not None:
+                raise ValueError(
+                    f"resize: {list(self.resize)} and short_side {list(self.short_side)} exclude each other; set one "
+                    "of them to null"
+                )
+            if min(self.resize) < self.crop:
+                raise ValueError(f"crop: {self.crop} does not fit into resize, {list(self.resize)} (height, width)")
+            return self
+        assert self.short_side is not None
         low, high = self.short_side
         if low > high:
             raise ValueError(f"short_side: {[low, high]} runs from the larger value to the smaller")

@@ -1,5 +1,6 @@
 """A trained experiment in Python: its predictions and features of any video (``from pipeline_lib import load``)."""
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 import torch
 
 from pipeline_lib.artefacts.layout import Layout
+from pipeline_lib.clips.index import ClipIndex
 from pipeline_lib.configuration.data import FrameFormat
 from pipeline_lib.configuration.experiments import Protocol
 from pipeline_lib.evaluation.prediction import (
@@ -47,25 +49,43 @@ class TrainedExperiment:
         """Names of the activations that ``features`` can take, from the pixels to the logits."""
         return tuple(self.trained.network.endpoints)  # type: ignore[arg-type]
 
-    def predict(self, video: str | Path | np.ndarray, num_clips: int = 10, num_crops: int = 1) -> Prediction:
+    def _indexed(
+        self, video: str | Path | np.ndarray, frames_per_second: float | None
+    ) -> AbstractContextManager[ClipIndex]:
+        return indexed(video, self.trained.specification, self.frame_format, self.num_threads, frames_per_second)
+
+    def predict(
+        self,
+        video: str | Path | np.ndarray,
+        num_clips: int = 10,
+        num_crops: int = 1,
+        frames_per_second: float | None = None,
+    ) -> Prediction:
         """The probability of every class: the mean over clips.
 
         Args:
             video: a file, or frames, uint8 (T, H, W, 3).
             num_clips: uniformly spaced clips.
             num_crops: 1 (the centre) or 3 crops of each.
+            frames_per_second: of an array of frames (a file says its own); None takes the rate of the training's
+                frames, or else that at which the recipe counts strides.
 
         Raises:
             UserError: the file cannot be read, or the array is no video.
         """
         protocol = Protocol(num_clips=num_clips, num_crops=num_crops)
-        with indexed(video, self.trained.specification, self.frame_format, self.num_threads) as index:
+        with self._indexed(video, frames_per_second) as index:
             probabilities = clip_probabilities(self.trained, index, protocol)
             video_frames = int(index.video_frames[0])
         return Prediction(self.classes, probabilities.mean(axis=0), len(probabilities), video_frames)
 
     def features(
-        self, video: str | Path | np.ndarray, endpoint: str, num_clips: int = 1, num_crops: int = 1
+        self,
+        video: str | Path | np.ndarray,
+        endpoint: str,
+        num_clips: int = 1,
+        num_crops: int = 1,
+        frames_per_second: float | None = None,
     ) -> torch.Tensor:
         """Activations at an endpoint: float32 (clips, C, T, H, W) on the CPU; of ``logits`` (clips, classes).
 
@@ -74,13 +94,15 @@ class TrainedExperiment:
             endpoint: one of ``endpoints``.
             num_clips: uniformly spaced clips.
             num_crops: 1 (the centre) or 3 crops of each.
+            frames_per_second: of an array of frames (a file says its own); None takes the rate of the training's
+                frames, or else that at which the recipe counts strides.
 
         Raises:
             UserError: no such endpoint, the file cannot be read, or the array is no video.
         """
         self.trained.network.check_names([endpoint])  # type: ignore[operator]
         protocol = Protocol(num_clips=num_clips, num_crops=num_crops)
-        with indexed(video, self.trained.specification, self.frame_format, self.num_threads) as index:
+        with self._indexed(video, frames_per_second) as index:
             return clip_features(self.trained, index, protocol, endpoint)
 
 

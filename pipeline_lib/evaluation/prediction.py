@@ -31,7 +31,7 @@ from pipeline_lib.tasks.outputs import Forward, video_outputs
 VIDEO = "video"
 """Id of the one video in the shards made here."""
 DEFAULT_RATE = 25.0
-"""Frames per second of an array of frames, which says none."""
+"""Frames per second of an array of frames if nothing says it."""
 
 
 @dataclass(frozen=True)
@@ -177,9 +177,19 @@ def _write_frames(frames: np.ndarray, frames_per_second: float, path: Path) -> N
         raise UserError(f"{command[0]} could not store the frames: {result.stderr.decode(errors='replace').strip()}")
 
 
+def _array_rate(specification: TrainingSpecification, frames: FrameFormat, given: float | None) -> float:
+    """Frames per second of an array: as given, else the rate that the network expects of frames."""
+    wanted = (given, frames.frames_per_second, specification.recipe.sampling.frames_per_second)
+    return next((rate for rate in wanted if rate is not None), DEFAULT_RATE)
+
+
 @contextmanager
 def indexed(
-    video: str | Path | np.ndarray, specification: TrainingSpecification, frames: FrameFormat, num_threads: int
+    video: str | Path | np.ndarray,
+    specification: TrainingSpecification,
+    frames: FrameFormat,
+    num_threads: int,
+    frames_per_second: float | None = None,
 ) -> Iterator[ClipIndex]:
     """A video, as its training's stages store it, in a folder that is removed afterwards: an index of one row.
 
@@ -188,6 +198,8 @@ def indexed(
         specification: of the training whose network shall see it.
         frames: how the training's frames were stored.
         num_threads: for decoding and flow.
+        frames_per_second: of an array of frames; None: the rate at which its training's frames were stored, or else
+            that at which its recipe counts strides, or else 25. A file says its own.
 
     Raises:
         UserError: the video cannot be read.
@@ -196,7 +208,7 @@ def indexed(
         folder = Path(name)
         if isinstance(video, np.ndarray):
             path = folder / "frames.mkv"
-            _write_frames(video, frames.frames_per_second or DEFAULT_RATE, path)
+            _write_frames(video, _array_rate(specification, frames, frames_per_second), path)
         else:
             path = Path(video)
             if not path.is_file():

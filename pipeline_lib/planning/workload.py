@@ -232,6 +232,8 @@ def _training(run: Run, speeds: Speeds, gpu: bool) -> Stage:
 
 
 def _evaluation(plan: Plan, run: Run, speeds: Speeds, gpu: bool) -> Stage:
+    from pipeline_lib.clips.sampling import whole_length
+
     specification = run.training
     total, train, _ = num_videos(plan, specification.dataset)
     sampling = specification.recipe.sampling
@@ -241,8 +243,15 @@ def _evaluation(plan: Plan, run: Run, speeds: Speeds, gpu: bool) -> Stage:
         judged.append((run.trained.retrieval, total))
     for name, number in judged:
         protocol = plan.configuration.protocols[name]
-        frames = frames_per_video(plan, specification.dataset, specification.frame_format)
-        clips = frames / sampling.num_frames if protocol.num_clips == "all_frames" else float(protocol.num_clips)
+        if protocol.num_clips == "all_frames":
+            frames = round(frames_per_video(plan, specification.dataset, specification.frame_format))
+            stride = float(sampling.stride)
+            if sampling.frames_per_second is not None:
+                rate = plan.configuration.frame_formats[specification.frame_format].frames_per_second
+                stride *= (rate or FRAMES_PER_SECOND) / sampling.frames_per_second
+            clips = whole_length(protocol, sampling.num_frames, stride, frames) / sampling.num_frames
+        else:
+            clips = float(protocol.num_clips)
         area = ((protocol.crop or sampling.crop) / sampling.crop) ** 2
         operations += 2e9 * _gmacs(run) * clips * protocol.num_crops * area * number
     stage = Stage("evaluation", str(run), len(judged), rule="evaluate_run", basis=f"{total - train:,} videos")

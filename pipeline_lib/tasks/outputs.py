@@ -33,7 +33,7 @@ def video_outputs(
     num_workers: int = 0,
     is_done: Callable[[int], bool] = lambda _: False,
 ) -> Iterator[VideoOutputs]:
-    """Compute the clips' outputs, at most a batch ahead of the video that is yielded.
+    """Compute the clips' outputs, at most a batch ahead of the video that is yielded. Equal clips share one output.
 
     Args:
         clips: which videos, and which clips of each.
@@ -42,14 +42,14 @@ def video_outputs(
         num_workers: processes that decode; 0 decodes in this one.
         is_done: whether a video (by its row) is left out. It is computed all the same if others of its batch are not.
     """
-    waiting: dict[int, list[Any]] = {}
+    waiting: dict[int, dict[int, Any]] = {}
     for places, batch in clips.loader(num_workers, device, is_done):
         outputs = forward(to_network_input(batch, device))
-        for (row, _), output in zip(places, outputs, strict=True):
-            waiting.setdefault(row, []).append(output)
+        for (row, clip), output in zip(places, outputs, strict=True):
+            waiting.setdefault(row, {})[clip] = output
         for row in dict.fromkeys(row for row, _ in places):
-            requests = clips.of(row)
-            if len(waiting[row]) == len(requests):
+            firsts = clips.firsts(row)
+            if len(waiting[row]) == len(set(firsts)):
                 found = waiting.pop(row)
                 if not is_done(row):
-                    yield VideoOutputs(row, requests, clips.num_crops, found)
+                    yield VideoOutputs(row, clips.of(row), clips.num_crops, [found[first] for first in firsts])

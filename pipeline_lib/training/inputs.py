@@ -18,7 +18,7 @@ from pipeline_lib.clips.dataset import (
     directional_labels,
 )
 from pipeline_lib.clips.index import ClipIndex, build_index
-from pipeline_lib.clips.views import PairedClips
+from pipeline_lib.clips.views import PairedClips, StartCounts
 from pipeline_lib.configuration.specification import TrainingSpecification
 from pipeline_lib.errors import UserError
 from pipeline_lib.training.batch_plan import BatchPlan
@@ -83,6 +83,11 @@ def training_clips(
         return PairedClips(reader, sampling, seed, flips == "allowed", motion)
     unmirrored = directional_labels(index.classes) if flips == "by_label" else frozenset()
     return TrainingClips(reader, sampling, seed, flips != "forbidden", unmirrored)
+
+
+def motion_start_counts(clips: Dataset[Batch]) -> StartCounts | None:
+    """How many videos have no or one start that MoDist's γ allows; None for clips that are not chosen by motion."""
+    return clips.start_counts() if isinstance(clips, PairedClips) else None
 
 
 def loader_workers(asked: int | None, device: torch.device, ranks: Ranks) -> int:

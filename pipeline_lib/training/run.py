@@ -31,6 +31,7 @@ from pipeline_lib.training.distribution import Ranks, joined
 from pipeline_lib.training.inputs import (
     MicroBatches,
     loader_workers,
+    motion_start_counts,
     open_training_list,
     open_validation_list,
     training_clips,
@@ -106,6 +107,12 @@ def train(
         losses = partial(objective.losses, teacher=teacher)
         workers = loader_workers(num_workers, device, ranks)
         clips = training_clips(index, objective, specification)
+        starts = motion_start_counts(clips) if ranks.is_first else None
+        if starts is not None:
+            ranks.say(
+                f"motion threshold: {starts.none_allowed} of {starts.videos} videos have no start that it allows, and "
+                f"give their strongest clips; {starts.one_allowed} have one, which is both motion views"
+            )
         batches = MicroBatches(clips, plan, workers, pin_memory=device.type == "cuda")
         validation = None
         if validation_index is not None:
@@ -148,8 +155,9 @@ def train(
                 return EXIT_INTERRUPTED
             if ranks.is_first:
                 network = trainer.final_network()
-                write_artefacts(output, network, log, specification, index, stage)
-                stage.finish(figures(trainer, network))
+                found = {} if starts is None else {"motion_starts": starts._asdict()}
+                write_artefacts(output, network, log, specification, index, stage, found)
+                stage.finish(figures(trainer, network) | found)
                 ranks.say(f"time in this run: {shares(trainer.times.summary())}")
                 checkpoints.remove()
         ranks.barrier()
@@ -252,14 +260,44 @@ def load_teacher(path: Path | None, device: torch.device) -> nn.Module:
     return place(EndpointForward(network), device).eval().requires_grad_(False)
 
 
+def input_description(specification: TrainingSpecification, motion_bound: float) -> dict[str, Any]:
+    """What a trained network takes, for whoever reads its weights elsewhere: the entry ``input`` of their metadata.
+
+    Args:
+        specification: of the training.
+        motion_bound: of the motion shards, in the unit of the motion; used for a network that sees motion.
+    """
+    sampling = specification.recipe.sampling
+    clip = sampling.model_dump(
+        mode="json", include={"num_frames", "stride", "frames_per_second", "spacing", "past_end", "crop"}
+    )
+    return {
+        "modality": specification.modality,
+        **clip,
+        "resize": None if sampling.resize is None else list(sampling.resize),
+        "short_side": None if sampling.short_side is None else list(sampling.short_side),
+        "range": [-1.0, 1.0],
+        "motion_bound": motion_bound if specification.modality == "flow" else None,
+        "layout": "B C T H W",
+    }
+
+
 def write_artefacts(
-    output: Path, network: nn.Module, log: Path, specification: TrainingSpecification, index: ClipIndex, stage: Stage
+    output: Path,
+    network: nn.Module,
+    log: Path,
+    specification: TrainingSpecification,
+    index: ClipIndex,
+    stage: Stage,
+    found: Mapping[str, Any],
 ) -> None:
-    """Write specification, log and weights. The weights come last, because they mark the training as finished."""
+    """Write specification, log and weights. The weights come last, because they mark the training as finished.
+
+    ``found`` is what the training found out about its clips, for the weights' metadata.
+    """
     write_json(output / SPECIFICATION, specification.model_dump(mode="json"))
     with atomic_path(output / TRAINING_LOG) as temporary:
         shutil.copyfile(log, temporary)
-    sampling = specification.recipe.sampling
     save_weights(
         stage.output,
         network.state_dict(),
@@ -267,16 +305,8 @@ def write_artefacts(
             "specification": specification.model_dump(mode="json"),
             "provenance": stage.record,
             "classes": list(index.classes),
-            "input": {
-                "modality": specification.modality,
-                "num_frames": sampling.num_frames,
-                "stride": sampling.stride,
-                "crop": sampling.crop,
-                "short_side": list(sampling.short_side),
-                "range": [-1.0, 1.0],
-                "motion_bound": index.motion_bound if specification.modality == "flow" else None,
-                "layout": "B C T H W",
-            },
+            "input": input_description(specification, index.motion_bound),
+            **found,
         },
     )
 

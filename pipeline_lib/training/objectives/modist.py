@@ -148,7 +148,11 @@ class MotionDistillationObjective:
         self.settings, self.motion_kind = settings, motion_kind
         self.modalities: tuple[str, ...] = ("rgb", "flow") if settings.reads_motion else ("rgb",)
         self.views: MotionViews | None = MotionViews(
-            settings.motion_frames, settings.motion_stride, settings.threshold, settings.jitter
+            settings.motion_frames,
+            settings.motion_stride,
+            settings.threshold,
+            settings.jitter,
+            settings.threshold_of,
         )
 
     def attach(self, network: nn.Module) -> EndpointForward:

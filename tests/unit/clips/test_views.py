@@ -1,5 +1,7 @@
 """Where motion clips come from, and the two views of a video that are contrasted."""
 
+from typing import Literal
+
 import numpy as np
 import pytest
 import torch
@@ -11,9 +13,9 @@ from pipeline_lib.clips.batches import to_network_input
 from pipeline_lib.clips.dataset import ClipReader
 from pipeline_lib.clips.index import ClipIndex, build_index, kept_share
 from pipeline_lib.clips.motion_strength import Strengths, strong_starts
-from pipeline_lib.clips.sampling import frame_indices
-from pipeline_lib.clips.views import MotionViews, PairedClips
-from pipeline_lib.configuration.training import Sampling
+from pipeline_lib.clips.sampling import frame_indices, latest_start
+from pipeline_lib.clips.views import MotionViews, PairedClips, StartCounts
+from pipeline_lib.configuration.training import PastEnd, Sampling
 from pipeline_lib.errors import UserError
 
 SAMPLING = Sampling(num_frames=4, stride=2, crop=32, short_side=(36, 40), colours=MODIST_COLOURS)
@@ -31,35 +33,91 @@ def index(packed: PackedSet) -> ClipIndex:
     return build_index(packed.layout, packed.name, "short36", "exact", packed.num_shards, 1, "train", True)
 
 
-def paired(index: ClipIndex, threshold: float = 0.0, jitter: bool = True, seed: int = 0) -> PairedClips:
-    views = MotionViews(num_frames=3, stride=2, threshold=threshold, jitter=jitter)
+def paired(
+    index: ClipIndex,
+    threshold: float = 0.0,
+    jitter: bool = True,
+    seed: int = 0,
+    threshold_of: Literal["frame", "clip_share"] = "frame",
+) -> PairedClips:
+    views = MotionViews(3, 2, threshold, jitter, threshold_of)
     return PairedClips(ClipReader(index, ["rgb", "flow"]), SAMPLING, seed, True, views)
 
 
 @given(
     st.lists(st.floats(0, 1, width=32), min_size=1, max_size=40),
     st.integers(1, 6),
-    st.integers(1, 5),
+    st.sampled_from([1.0, 2.0, 10 / 3, 0.5, 5.0]),
     st.floats(0, 0.9),
+    st.booleans(),
+    st.sampled_from(["loop", "clamp", "pad"]),
 )
 def test_strong_starts_are_those_whose_clip_moves_enough(
-    values: list[float], num_frames: int, stride: int, threshold: float
+    values: list[float], num_frames: int, stride: float, threshold: float, every_frame: bool, past_end: PastEnd
 ) -> None:
     strengths = np.array(values, np.float32)
-    last = max(0, len(values) - ((num_frames - 1) * stride + 1))
-    means = [
-        strengths[frame_indices(s, num_frames, stride, len(values))].mean(dtype=np.float64) for s in range(last + 1)
-    ]
-    found = strong_starts(strengths, num_frames, stride, threshold).tolist()
-    strong = [start for start, mean in enumerate(means) if mean > threshold]
-    if threshold == 0:
-        assert found == list(range(last + 1))
-    elif strong:
-        assert found == strong
+    last = latest_start(num_frames, stride, len(values))
+    held = [frame_indices(s, num_frames, stride, len(values), past_end) for s in range(last + 1)]
+    clips = [strengths[own[own >= 0]].astype(np.float64) for own in held]
+    means = [clip.mean() for clip in clips]
+    moving = [clip.min() if every_frame else clip.mean() for clip in clips]
+    found = strong_starts(strengths, num_frames, stride, threshold, every_frame, past_end)
+    strong = [start for start, value in enumerate(moving) if value > threshold or threshold == 0]
+    assert found.num_allowed == len(strong)
+    if strong:
+        assert found.starts.tolist() == strong
     else:
-        # Nothing moves enough: the strongest region.
-        assert len(found) == 1
-        assert means[found[0]] == pytest.approx(max(means))
+        # Nothing moves enough: the two strongest clips, so that the two views of a video can differ.
+        assert found.starts.tolist() == sorted(set(found.starts.tolist()))
+        assert len(found.starts) == min(2, last + 1)
+        assert sorted(means[start] for start in found.starts) == pytest.approx(sorted(means)[-2:])
+
+
+def test_the_threshold_is_compared_in_the_unit_of_the_motion_with_every_frame(index: ClipIndex) -> None:
+    # A share of 0.05 of the bound of 4 px is a mean of 0.2 px: above a γ of 0.1 px, and below 0.1 of the bound.
+    still = with_burst(index, 6, 10, share=0.05)
+    every, share = paired(still, threshold=0.1), paired(still, threshold=0.1, threshold_of="clip_share")
+    for video in range(len(still)):
+        # Frames 6 … 10 alone move: of three frames 2 apart, all lie there only from frame 6 on.
+        assert every.motion_starts(video).starts.tolist() == [6]
+        assert every.motion_starts(video).num_allowed == 1
+        assert share.motion_starts(video).num_allowed == 0
+        strongest = share.motion_starts(video).starts
+        assert len(strongest) == 2 and 6 in strongest
+    # One moving frame of three lifts the mean over a clip, but not every frame of it.
+    mean = paired(still, threshold=0.01, threshold_of="clip_share").motion_starts(0).starts
+    assert mean.tolist() == [2, 3, 4, 5, 6, *range(7, min(11, int(still.video_frames[0]) - 4))]
+    assert every.start_counts() == StartCounts(len(still), 0, len(still))
+    assert share.start_counts() == StartCounts(len(still), len(still), 0)
+    assert paired(still).start_counts() is None
+
+
+def test_the_motion_views_are_two_clips_whenever_the_video_has_two_starts(index: ClipIndex) -> None:
+    still = with_burst(index, 6, 11, share=0.05)
+    cases = {
+        # Two starts that γ allows; none, so that the two strongest stand in; all.
+        "allowed": paired(still, threshold=0.1),
+        "none": paired(still, threshold=0.5),
+        "all": paired(still),
+    }
+    for name, clips in cases.items():
+        pairs = [tuple(request.start for request in clips.requests(sample)[1]) for sample in range(64)]
+        assert all(first != second for first, second in pairs), name
+        assert len({pair[0] for pair in pairs}) > 1 and len({pair[1] for pair in pairs}) > 1, name
+    assert {start for pair in pairs for start in pair} >= set(range(8))
+    # One start that γ allows is both views: what it forbids is not taken to tell them apart.
+    lonely = paired(with_burst(index, 6, 10, share=0.05), threshold=0.1)
+    assert all(request.start == 6 for sample in range(16) for request in lonely.requests(sample)[1])
+
+
+def test_visual_and_motion_clips_span_the_same_time_at_any_rate(index: ClipIndex) -> None:
+    # The set has 25 frames a second; visual clips of 4 at a stride of 4, motion clips of 7 at 2, counted in 1/50 s.
+    sampling = Sampling(num_frames=4, stride=4, crop=32, short_side=(36, 40), frames_per_second=50.0)
+    views = MotionViews(num_frames=7, stride=2, threshold=0.0, jitter=True)
+    clips = PairedClips(ClipReader(index, ["rgb", "flow"]), sampling, 0, True, views)
+    visual, motion = clips.requests(0)
+    assert np.diff(visual[0].indices(1000)).tolist() == [2, 2, 2]
+    assert np.diff(motion[0].indices(1000)).tolist() == [1] * 6
 
 
 def test_the_table_holds_the_mean_of_every_frame(packed, index):
@@ -84,20 +142,20 @@ def test_a_table_of_another_shard_is_refused(packed, tmp_path):
         build_index(*place)
 
 
-def with_burst(index: ClipIndex, first: int, last: int) -> ClipIndex:
-    """The index as if every video moved in frames first … last alone."""
+def with_burst(index: ClipIndex, first: int, last: int, share: float = 0.5) -> ClipIndex:
+    """The index as if every video moved in frames first … last alone, by this share of the bound."""
     assert index.strengths is not None
     values = np.zeros_like(index.strengths.values)
     for video, position in enumerate(index.strengths.first.tolist()):
         assert first <= last < index.video_frames[video]
-        values[position + first : position + last + 1] = 0.5
+        values[position + first : position + last + 1] = share
     changed = {**index.__dict__, "strengths": Strengths(values, index.strengths.first)}
     return ClipIndex(**changed)
 
 
 def test_motion_clips_come_from_where_there_is_motion(index):
     burst = with_burst(index, 6, 10)
-    clips = paired(burst, threshold=0.2)
+    clips = paired(burst, threshold=0.2, threshold_of="clip_share")
     free, starts = paired(burst), set()
     for sample in range(64):
         for request in clips.requests(sample)[1]:
@@ -111,7 +169,7 @@ def test_views_are_drawn_apart_and_without_jitter_equation_2_s_pairs_are_aligned
     apart = [paired(index).requests(sample) for sample in range(64)]
     assert len({tuple(r.start for r in visual) for visual, _ in apart}) > 20
     assert any(visual[0].start != motion[1].start for visual, motion in apart)
-    assert any(motion[0].start != motion[1].start for _, motion in apart)
+    assert all(motion[0].start != motion[1].start for _, motion in apart)
     for visual, motion in (paired(index, jitter=False).requests(sample) for sample in range(64)):
         assert (visual[0].start, visual[1].start) == (motion[1].start, motion[0].start)
         # Motion clips get no augmentation (section 4.1): the centre, never mirrored.

@@ -18,9 +18,13 @@ from pipeline_lib.evaluation.prediction import _write_frames
 FRAMES = frames_of(3, 20, HEIGHT, WIDTH)
 
 
-def trained(root: Path, name: str, modality: str = "rgb"):
+def trained(root: Path, name: str, modality: str = "rgb", sampling: dict[str, object] | None = None):
     layout = make_tree(root)
     specification = training_specification(name, modality)
+    if sampling is not None:
+        recipe = specification.recipe
+        changed = recipe.model_copy(update={"sampling": recipe.sampling.model_copy(update=sampling)})
+        specification = specification.model_copy(update={"recipe": changed})
     if modality == "flow":
         kind = Motion(method="farneback", bound=8.0)
         specification = specification.model_copy(update={"motion": "farneback", "motion_kind": kind})
@@ -69,6 +73,26 @@ def test_features_are_the_networks_activations_of_the_centre(tmp_path: Path) -> 
     endpoint = experiment.endpoints[2]
     assert experiment.features(FRAMES, endpoint).shape[:1] == (1,)
     assert experiment.features(FRAMES, endpoint).ndim == 5
+
+
+def test_an_array_of_frames_is_read_at_its_rate(tmp_path: Path) -> None:
+    experiment, network = trained(tmp_path / "output", "baseline", sampling={"frames_per_second": 10.0})
+
+    def expected(frames: list[int]) -> torch.Tensor:
+        top, left = round((HEIGHT - 32) / 2), round((WIDTH - 32) / 2)
+        cut = torch.from_numpy(FRAMES[frames, top : top + 32, left : left + 32]).permute(3, 0, 1, 2)[None] / 127.5 - 1
+        with torch.no_grad():
+            return network(cut)
+
+    # Eight frames a tenth of a second apart: every second frame of 20 a second, every frame of an array of no rate.
+    for rate, frames in ((20.0, [*range(2, 18, 2)]), (None, [*range(6, 14)])):
+        found = experiment.features(FRAMES, "logits", frames_per_second=rate)
+        tolerance = 0.1 * float(found.abs().max())
+        torch.testing.assert_close(found, expected(frames), atol=tolerance, rtol=0)
+    _write_frames(FRAMES, 20.0, tmp_path / "x.mkv")
+    from_file = experiment.predict(tmp_path / "x.mkv", num_clips=2)
+    from_frames = experiment.predict(FRAMES, num_clips=2, frames_per_second=20.0)
+    np.testing.assert_array_equal(from_frames.probabilities, from_file.probabilities)
 
 
 def test_a_flow_network_gets_its_flow(tmp_path: Path) -> None:

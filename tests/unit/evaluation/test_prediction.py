@@ -16,6 +16,7 @@ from pipeline_lib.__main__ import main
 from pipeline_lib.artefacts.layout import Layout
 from pipeline_lib.clips.index import ClipIndex
 from pipeline_lib.clips.protocol_clips import ProtocolClips, crop_places
+from pipeline_lib.clips.sampling import StoredVideo
 from pipeline_lib.configuration.data import FrameFormat, Motion
 from pipeline_lib.configuration.experiments import Protocol
 from pipeline_lib.configuration.specification import FramesSpecification, MotionSpecification
@@ -158,8 +159,7 @@ def test_crops_and_batches() -> None:
     assert crop_places(3, 10, 20) == [(0.5, 0.0), (0.5, 0.5), (0.5, 1.0)]
     assert crop_places(3, 20, 10) == [(0.0, 0.5), (0.5, 0.5), (1.0, 0.5)]
     lengths = [*[64] * 9, 250, 250, 300]
-    sizes = {"heights": [256] * 12, "widths": [340] * 12, "video_frames": lengths}
-    index = cast(ClipIndex, SimpleNamespace(**sizes))
+    index = cast(ClipIndex, SimpleNamespace(video=lambda row: StoredVideo(row, lengths[row], 256, 340)))
     sampling = Sampling(num_frames=64, crop=224)
     clips = ProtocolClips(index, Protocol(num_clips="all_frames"), sampling, ["rgb"], range(12))
     assert [[row for row, _ in batch] for batch in clips.batches()] == [list(range(8)), [8], [9, 10], [11]]

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 import simplejpeg
@@ -172,6 +173,73 @@ def test_a_killed_evaluation_resumes_to_the_same_bytes(tree: Layout, monkeypatch
     # 8 clips in batches of 3: two batches finished three videos, so only the last batch is left.
     assert calls["made"] == 1
     assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("options", [{"num_clips": 10, "num_frames": 30}, {"num_clips": 7, "num_crops": 3, "crop": 40}])
+def test_equal_clips_are_computed_once_and_stored_as_often_as_before(
+    tree: Layout, monkeypatch: pytest.MonkeyPatch, options: dict[str, int]
+) -> None:
+    make_run(tree, training_specification("baseline"))
+    original, seen = outputs.to_network_input, []
+
+    def counted(batch: dict[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:
+        seen.append(len(batch["rgb"]))
+        return original(batch, device)
+
+    monkeypatch.setattr(outputs, "to_network_input", counted)
+    # One clip in a batch: sums over a batch of another size may round differently.
+    monkeypatch.setattr(protocol_clips, "PIXELS_PER_BATCH", 1)
+    scores = run_protocol(tree, **options)
+    clips = options["num_clips"] * options.get("num_crops", 1)
+    assert len(scores.starts) == clips * len(VALIDATION)
+    if "num_frames" in options:
+        # Videos of 16 to 19 frames: ten times the same clip of 30.
+        assert sum(seen) == len(VALIDATION)
+        assert all(len(set(map(bytes, scores.logits[of_video(scores, id)]))) == 1 for id in VALIDATION)
+    else:
+        # 8 to 11 starts each, so that all seven differ; the crop is as high as the frame and not as wide.
+        assert sum(seen) == clips * len(VALIDATION)
+    path = tree.evaluation("baseline", "1", "0", "p") / "scores.h5"
+    once = path.read_bytes()
+    path.unlink()
+    seen.clear()
+    # As if every clip were one of its own.
+    monkeypatch.setattr(protocol_clips, "first_equals", lambda requests, height, width: list(range(len(requests))))
+    run_protocol(tree, **options)
+    assert sum(seen) == clips * len(VALIDATION)
+    assert path.read_bytes() == once
+
+
+def test_the_recipe_s_resize_rate_and_end_reach_the_network(tree: Layout) -> None:
+    specification = training_specification("baseline")
+    sampling = specification.recipe.sampling.model_copy(
+        update={"short_side": None, "resize": (36, 44), "stride": 2, "frames_per_second": 20.0, "past_end": "clamp"}
+    )
+    recipe = specification.recipe.model_copy(update={"sampling": sampling})
+    specification = specification.model_copy(update={"recipe": recipe})
+    network = make_run(tree, specification)
+    output = tree.evaluation("baseline", "1", "0", "p")
+    judged = EvaluationSpecification(training=specification, protocol_name="p", protocol=Protocol(num_clips=1))
+    runner.evaluate(judged, tree.root, output, 1)
+    scores = whole(ScoreFile(output / "scores.h5"))
+    for row, id in enumerate(VALIDATION):
+        frames = stored_frames(tree, id)
+        # 25 frames a second at a stride of 2/20 s: 2.5 frames, a half rounded up; then the last one again.
+        chosen = [0, 3, 5, 8, 10, 13, 15, 18]
+        start = max(0, len(frames) - 19) // 2
+        chosen = [min(start + frame, len(frames) - 1) for frame in chosen]
+        small = [
+            cv2.resize(frames[frame].permute(1, 2, 0).numpy(), (44, 36), interpolation=cv2.INTER_AREA)
+            for frame in chosen
+        ]
+        clip = torch.from_numpy(np.stack(small)).permute(0, 3, 1, 2)
+        if frames.shape[2] > frames.shape[3]:
+            # The portrait frame grows along x: bilinear there, after the average along y.
+            tall = [cv2.resize(f.permute(1, 2, 0).numpy(), (40, 36), interpolation=cv2.INTER_AREA) for f in frames]
+            wide = [cv2.resize(tall[frame], (44, 36), interpolation=cv2.INTER_LINEAR) for frame in chosen]
+            clip = torch.from_numpy(np.stack(wide)).permute(0, 3, 1, 2)
+        expected = network_logits(network, clip[:, :, 2 : 2 + CROP, 6 : 6 + CROP])
+        np.testing.assert_allclose(scores.logits[row], expected, atol=1e-3)
 
 
 def test_other_weights_start_afresh(tree: Layout, monkeypatch: pytest.MonkeyPatch) -> None:

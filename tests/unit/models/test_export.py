@@ -11,26 +11,20 @@ from small_tree import CLASSES, make_run, training_specification
 
 from pipeline_lib.__main__ import main
 from pipeline_lib.artefacts.layout import Layout
+from pipeline_lib.training.run import input_description
 from pipeline_lib.training.weights import load_metadata, load_weights, save_weights
 
 
-def trained(root: Path) -> torch.nn.Module:
+def trained(root: Path, **sampling: object) -> torch.nn.Module:
     """A run with everything that the trainer writes into its weights, and one evaluation."""
     layout = Layout(root)
     specification = training_specification("d3d")
+    recipe = specification.recipe
+    recipe = recipe.model_copy(update={"sampling": recipe.sampling.model_copy(update=sampling)})
+    specification = specification.model_copy(update={"recipe": recipe})
     network = make_run(layout, specification)
     weights = layout.weights("d3d", "1", "0")
-    sampling = specification.recipe.sampling
-    described = {
-        "modality": "rgb",
-        "num_frames": sampling.num_frames,
-        "stride": sampling.stride,
-        "crop": sampling.crop,
-        "short_side": list(sampling.short_side),
-        "range": [-1.0, 1.0],
-        "motion_bound": None,
-        "layout": "B C T H W",
-    }
+    described = input_description(specification, 0.0)
     save_weights(weights, load_weights(weights)[0], load_metadata(weights) | {"input": described})
     metrics = layout.metrics("d3d", "1", "0", "ten_clips")
     metrics.parent.mkdir(parents=True)
@@ -84,3 +78,20 @@ def test_the_card_says_how_resized_crops_were_taken(tmp_path: Path) -> None:
     assert main(["export", "d3d", "--root", str(tmp_path), "--out", str(tmp_path / "there"), "--no-onnx"]) == 0
     card = (tmp_path / "there" / "README.md").read_text()
     assert "30–100 % of a frame" in card and "px for training" not in card
+
+
+def test_the_card_says_which_frames_were_taken_and_how_they_were_resized(tmp_path: Path) -> None:
+    def card(name: str, **sampling: object) -> str:
+        trained(tmp_path / name, **sampling)
+        assert main(["export", "d3d", "--root", str(tmp_path / name), "--no-onnx"]) == 0
+        return (tmp_path / name / "exports" / "d3d" / "1-0" / "README.md").read_text()
+
+    plain = card("plain")
+    assert "8 frames, 1 apart; where the video has ended: the video again from its start; frames resized to a" in plain
+    resized = card("r", short_side=None, resize=(36, 44), stride=8, frames_per_second=30.0, past_end="clamp")
+    assert "8 frames, 8 apart in units of 1/30 second; where the video has ended: its last frame again" in resized
+    assert "frames resized to 36 × 44 px (height × width, aspect not kept), then cropped." in resized
+    assert "the middle ones of as many equal segments of the whole video" in card("s", spacing="segments")
+    described = load_metadata(Layout(tmp_path / "r").weights("d3d", "1", "0"))["input"]
+    taken = {"stride": 8, "frames_per_second": 30.0, "past_end": "clamp", "spacing": "stride", "resize": [36, 44]}
+    assert {key: described[key] for key in taken} == taken and described["short_side"] is None

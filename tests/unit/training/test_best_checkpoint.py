@@ -112,7 +112,7 @@ def test_validation_decides_where_there_is_one_and_changes_nothing_else(packed, 
     network, _ = load_network(tmp_path / "watched" / "weights.safetensors")
     index = build_index(packed.layout, packed.name, "short36", None, packed.num_shards, 1, "validation")
     sampling = tiny_training(packed).recipe.sampling
-    requests = [video_requests(Protocol(num_clips=1), sampling, row, 12, 36, 48)[0] for row in range(len(index))]
+    requests = [video_requests(Protocol(num_clips=1), sampling, index.video(row))[0] for row in range(len(index))]
     labels = torch.tensor([index.labels[row][0] for row in range(len(index))])
     clips = to_network_input(ClipReader(index, ["rgb"]).read(requests), torch.device("cpu"))
     with torch.no_grad():

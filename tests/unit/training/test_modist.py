@@ -244,12 +244,31 @@ def test_a_linear_classifier_leaves_the_trunk_as_it_is(packed, tmp_path, monkeyp
     assert torch.allclose(network(clip), trained_with["logits"], atol=1e-4)
 
 
+CLIPS = {"num_frames": 4, "crop": 32, "short_side": [36, 40]}
+
+
+def test_videos_without_a_start_that_the_threshold_allows_are_counted_in_the_log_and_in_the_weights(
+    packed, tmp_path, capsys
+):
+    # The squares move 14 × 14 of 36 × 48 pixels by 2 px along one of two axes: 0.11 px on average, in every frame.
+    for name, threshold, none in (("low", 0.05, 0), ("high", 0.5, 24)):
+        specification = tiny_modist(packed, objective={"threshold": threshold}, recipe={"steps": 1})
+        train(specification, packed.root, tmp_path / name, 0)
+        assert f"{none} of 24 videos have no start that it allows" in "".join(capsys.readouterr())
+        metadata = load_weights(tmp_path / name / "weights.safetensors")[1]
+        assert metadata["motion_starts"] == {"videos": 24, "none_allowed": none, "one_allowed": 0}
+        sidecar = json.loads((tmp_path / name / "weights.safetensors.run.json").read_text())
+        assert sidecar["figures"]["motion_starts"] == metadata["motion_starts"]
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
         ({"objective": {"losses": ["visual", "motion"]}}, "cross"),
         ({"recipe": {"synchronise_batch_norm": False}}, "synchronise_batch_norm"),
         ({"recipe": {"validation_steps": 2}}, "validation_steps"),
+        ({"objective": {"threshold": 1.0, "threshold_of": "clip_share"}}, "threshold.*share, below 1"),
+        ({"recipe": {"sampling": {"spacing": "segments", **CLIPS}}}, "sampling.*segments.*whole video"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(packed, changes, words):
