@@ -19,20 +19,17 @@ frame_formats:
 protocols:
   memorised: {{num_clips: 3, subset: train}}
 recipes:
-  s3dg_flow: &recipe
+  d3d:
     source: memorises nine clips
     optimiser: {{name: sgd, momentum: 0.9, weight_decay: 1.0e-7}}
-    schedule: {{name: step, base_rate: 0.03, milestones: [120], restarts: [], factor: 0.1}}
+    schedule: {{name: step, base_rate: 0.03, milestones: [120], factor: 0.1}}
     steps: 140
     global_batch: 9
     batch_norm_batch: 9
     batch_norm_momentum: 0.1
     reestimate_batch_norm: 8
     dropout: 0.0
-    sampling: {{num_frames: 8, crop: 48, short_side: [48, 48]}}
-  s3dg_rgb: *recipe
-  # Longer: the student has the teacher's logits to learn beside the labels, and CPUs round differently.
-  d3d: {{<<: *recipe, schedule: {{base_rate: 0.03, milestones: [240]}}, steps: 260}}
+    sampling: {{num_frames: 8, crop: 48, resize: null, short_side: [48, 48]}}
 experiments:
   teacher_k400: {{model: {{options: {{depth_multiplier: 0.125}}}}, protocols: [all_frames, memorised]}}
   baseline_k400: {{model: {{options: {{depth_multiplier: 0.125}}}}, protocols: [all_frames, memorised]}}
@@ -41,6 +38,8 @@ experiments:
     protocols: [all_frames, memorised]
     # At λ = 1 the student takes over what a teacher of nine clips confuses.
     objective: {{weight: 0.1}}
+    # Longer: the student has the teacher's logits to learn beside the labels, and CPUs round differently.
+    recipe_changes: {{schedule: {{milestones: [240]}}, steps: 260}}
 """
 
 

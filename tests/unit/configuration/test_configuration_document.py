@@ -42,7 +42,7 @@ def test_the_examples_are_valid_together(repository: Path, planned: Any) -> None
         "modality": "flow",
         "motion": "tvl1",
         "model": {"name": "s3dg_slim"},
-        "recipe": "s3dg_flow",
+        "recipe": "d3d",
     }
     overlay = experiment | {
         "output": own["output"],
