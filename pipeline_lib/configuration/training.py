@@ -207,6 +207,15 @@ class Recipe(Section):
     maximum_skipped_steps: int = Field(default=0, ge=0)
     """Steps with a non-finite loss that are skipped before the run stops."""
 
+    @model_validator(mode="after")
+    def _a_group_fits(self) -> "Recipe":
+        if self.batch_norm_batch is not None and self.batch_norm_batch > self.global_batch:
+            raise ValueError(
+                f"batch_norm_batch: {self.batch_norm_batch} is more than global_batch, {self.global_batch}; set at "
+                "most that, or null"
+            )
+        return self
+
     def shrunk(self, trial: float) -> "Recipe":
         """The recipe with every number of steps multiplied by ``trial``; its shape stays, its length shrinks.
 

@@ -100,13 +100,9 @@ def plan_batches(recipe: Recipe, num_ranks: int, synchronised: bool = False) -> 
         synchronised: batch normalisation is synchronised over the processes.
 
     Raises:
-        UserError: a group is larger than the global batch, or has fewer clips than there are processes to share it.
+        UserError: a group has fewer clips than there are processes to share it.
     """
     total, size = recipe.global_batch, recipe.batch_norm_batch
-    if size is not None and size > total:
-        raise UserError(
-            f"recipe.batch_norm_batch: {size} is more than recipe.global_batch, {total}; set at most {total}, or null"
-        )
     if size is None:
         groups = [total] if synchronised else _even(total, min(num_ranks, total))
     else:
