@@ -137,7 +137,7 @@ def test_validation_counts_every_label_of_a_video(tmp_path):
     index = build_index(packed.layout, packed.name, "short36", None, packed.num_shards, 1, "validation")
     assert all(len(labels) == 3 for labels in index.labels)
     sampling = specification.recipe.sampling
-    requests = [video_requests(Protocol(num_clips=1), sampling, row, 12, 36, 48)[0] for row in range(len(index))]
+    requests = [video_requests(Protocol(num_clips=1), sampling, index.video(row))[0] for row in range(len(index))]
     clips = to_network_input(ClipReader(index, ["rgb"]).read(requests), torch.device("cpu"))
     with torch.no_grad():
         logits = network(clips["rgb"])
