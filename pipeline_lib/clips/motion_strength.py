@@ -63,6 +63,8 @@ def strong_starts(
         every_frame: whether every frame of the clip must exceed γ, or else the mean over its frames.
         past_end: what a clip of a shorter video holds beyond the end.
     """
+    # In float64, because γ would be rounded to compare it with float32.
+    strengths = strengths.astype(np.float64)
     video_frames = len(strengths)
     starts = np.arange(latest_start(num_frames, stride, video_frames) + 1)
     if threshold <= 0.0:
@@ -72,7 +74,7 @@ def strong_starts(
         clips = strengths[held[held != PADDING]][None]
     else:
         clips = strengths[starts[:, None] + frame_offsets(num_frames, stride)]
-    means = clips.mean(axis=1, dtype=np.float64)
+    means = clips.mean(axis=1)
     strong = np.flatnonzero((clips.min(axis=1) if every_frame else means) > threshold)
     if len(strong):
         return MotionStarts(strong, len(strong))

@@ -107,7 +107,7 @@ def first_equals(requests: Sequence[ClipRequest], height: int, width: int) -> li
     crop. Equal clips are computed once.
 
     Args:
-        requests: as from ``video_requests``.
+        requests: as from ``video_requests``, which differ in their start and in the place of their crop alone.
         height: of the stored frames, pixels.
         width: of the stored frames, pixels.
     """

@@ -1,9 +1,9 @@
 """The strength of every frame's motion: a small table beside each motion shard, so that training decodes nothing.
 
-MoDist (section 3.1) takes motion clips only from where the mean of the motion input exceeds a threshold γ: "we compute
-the sum of pixels P_i on the motion input and only sample frames with Σ P_i / K > γ". Its γ of 0.02 (section 4.1) has no
-unit. Here a frame's strength is the mean of |value| over its pixels and channels as a share of the kind's bound, in [0,
-1]: the values that a network sees. The table does not depend on γ, so that another threshold computes nothing again.
+MoDist (section 3.1) takes motion clips only from frames whose mean over the pixels of the motion input, Σ P_i / K,
+exceeds a threshold γ (0.02 in section 4.1). A frame's strength in the table is the mean of |value| over its pixels and
+channels as a share of the kind's bound, in [0, 1]: the values that a network sees. The training multiplies it by the
+bound (``pipeline_lib.clips.views``). The table does not depend on γ, so that another threshold computes nothing again.
 """
 
 import json

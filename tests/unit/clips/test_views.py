@@ -202,6 +202,20 @@ def test_a_batch_holds_queries_before_keys_and_depends_on_seed_and_sample_alone(
     assert min(moved) > -1e-3 and np.mean(moved) > 0.03
 
 
+def test_visual_and_motion_clips_are_padded_each_by_its_own_length(index: ClipIndex) -> None:
+    # Videos of 12 and 20 frames: visual clips of 4 frames fit at a stride of 2, motion clips of 8 at 2 only into 20.
+    sampling = Sampling(num_frames=4, stride=2, crop=32, short_side=(36, 40), past_end="pad")
+    clips = PairedClips(ClipReader(index, ["rgb", "flow"]), sampling, 0, False, MotionViews(8, 2, 0.0, True))
+    batch = clips.__getitems__(list(range(8)))
+    short = torch.from_numpy(index.video_frames[batch["videos"].numpy()] == 12)
+    assert short.any() and not short.all()
+    assert "rgb_padding" not in batch and batch["flow_padding"].shape == (16, 8)
+    inputs = to_network_input(batch, torch.device("cpu"))
+    assert (inputs["flow"].reshape(2, 8, 2, 8, 32, 32)[:, short, :, 6:] == 0).all()
+    assert batch["flow_padding"].sum().item() == 2 * 2 * int(short.sum())
+    assert inputs["rgb"].shape == (16, 3, 4, 32, 32) and set(inputs) == {"rgb", "flow", "labels", "videos", "samples"}
+
+
 @given(
     st.integers(1, 60), st.integers(1, 5), st.lists(st.sampled_from([0.01, 0.05, 0.2, 0.4, 0.6, 0.8, 1.0]), min_size=2)
 )
