@@ -10,7 +10,8 @@ from pipeline_lib.configuration.experiments import IMAGENET, IMPORTED, RANDOM, E
 from pipeline_lib.configuration.merging import Key, Sources
 from pipeline_lib.configuration.messages import Checked, nearest, one_message, problem_of
 from pipeline_lib.configuration.motions import METHODS
-from pipeline_lib.configuration.networks import NetworkKind, NetworkOptions
+from pipeline_lib.configuration.networks import NetworkKind, NetworkOptions, Start
+from pipeline_lib.configuration.networks import misfits as network_misfits
 from pipeline_lib.configuration.objectives import Model
 from pipeline_lib.configuration.root import Configuration
 from pipeline_lib.configuration.training import Recipe, merged
@@ -241,22 +242,13 @@ class _ExperimentChecks:
         own, start = (None if each is None else self._options(each.model)[0] for each in (one, source))
         if source is None or own is None or start is None:
             return
-        places = [(own, one.modality), *([] if own.trunk is None else [own.trunk])]
-        misfits = [f"{source.model.name} is of another family than {one.model.name}"]
-        for options, modality in places:
-            if type(options) is type(start):
-                misfits = [
-                    f"{name} is {getattr(start, name)} there and {getattr(options, name)} here"
-                    for name, shape in options.shapes.items()
-                    if start.shapes[name] != shape
-                ]
-                if source.modality != modality:
-                    misfits.append(f"it sees {source.modality}, not {modality}")
-        if misfits:
+        found = network_misfits(
+            Start(one.model.name, own, one.modality), Start(source.model.name, start, source.modality)
+        )
+        if found:
             yield (
                 ("start",),
-                f"the weights of `{one.start}` do not fit: {'; '.join(misfits)}. Only the number of classes "
-                "may differ.",
+                f"the weights of `{one.start}` do not fit: {'; '.join(found)}. Only the number of classes may differ.",
             )
 
     OWN = (

@@ -25,6 +25,7 @@ from pipeline_lib.errors import UserError
 from pipeline_lib.manifests.code import manifest_modules
 from pipeline_lib.models.catalogue import NETWORKS
 from pipeline_lib.planning.run import Run, with_sources
+from pipeline_lib.planning.starts import check_fetchable, check_starts
 
 SELECTED = "selected"
 """The report on what the configuration selects."""
@@ -252,7 +253,16 @@ class Plan:
         """
         runs = with_sources(self.runs(*self.experiments_of(name)))
         refuse_misfits(self.configuration, NETWORKS, dict.fromkeys(run.experiment for run in runs))
+        check_starts(runs)
         return list(dict.fromkeys(run.dataset for run in runs))
+
+    def check_fetchable(self, name: str, *, is_dry: bool) -> None:
+        """Check that the public weights behind a target are there or can be fetched; a dry run only warns.
+
+        Raises:
+            UserError: they are not, and something would run.
+        """
+        check_fetchable(with_sources(self.runs(*self.experiments_of(name))), is_dry=is_dry)
 
     def results(self, name: str) -> list[Path]:
         """The figures of a target: metrics of every run and protocol, and retrieval if it is configured."""

@@ -20,7 +20,7 @@ experiments:
     stage: finetune
     dataset: generated_transfer
     frame_format: short64_native
-    model: {name: s3d}
+    model: {name: torchvision/s3d}
     recipe: demo_finetune
     # So small that the trained network still shows what it started from.
     recipe_changes:

@@ -51,7 +51,7 @@ def test_the_specification_of_a_distillation_holds_all_that_shapes_it(planned: A
     assert specification.motion_kind.bound == 8.0
     assert specification.model.name == "s3dg_slim"
     # The catalogue's options of the name beside the experiment's own.
-    assert specification.model.options["gating"] is True
+    assert specification.model.options["gates"] == "branches"
     assert specification.model.options["depth_multiplier"] == 0.25
     assert (specification.objective.endpoint, specification.objective.weight) == ("Mixed_4f", 100.0)
     assert specification.teacher.experiment == "teacher_demo"
