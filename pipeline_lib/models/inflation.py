@@ -94,7 +94,10 @@ def _inflate_one(tensor: Tensor, reference: Tensor, is_factorised: bool) -> Tens
 
 
 def average_stem(state: Mapping[str, Tensor], in_channels: int, stem: str) -> dict[str, Tensor]:
-    """A stem for another modality: the mean over the input channels, for each new one (TSN; S3D-G, Table 4, for flow).
+    """A stem for another modality: the mean over the input channels, for each new one.
+
+    So starts TSN's flow network (Wang et al. 2016, section 3.3, cross modality pre-training). S3D-G's Table 4 has flow
+    networks that start from ImageNet, and does not say how.
 
     Args:
         state: tensors under the names here.

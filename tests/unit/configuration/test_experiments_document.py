@@ -4,8 +4,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 
 def document(repository: Path) -> str:
     return (repository / "docs" / "experiments.md").read_text(encoding="utf-8")
@@ -50,10 +48,16 @@ def test_every_variant_of_d3d_exists_on_the_other_two_data_sets(repository: Path
     assert wanted - {"i3d_rgb_mini"} | {"i3d_mini"} <= set(configuration.experiments)
 
 
-def test_the_papers_initialisation_is_a_valid_overlay(repository: Path, planned: Any) -> None:
-    (example,) = re.findall(r"```yaml\n(.*?)```", document(repository), re.DOTALL)
-    plan = planned(yaml.safe_load(example))
-    (run,) = plan.runs("d3d_k400")
-    assert run.training.start == "imported/inception_v1"
-    assert [path.name for path in run.source_weights] == ["weights.safetensors", "inception_v1.safetensors"]
-    assert run.training.teacher.start == "imported/inception_v1_flow"
+def test_the_switch_of_the_document_starts_all_from_one_file(repository: Path, planned: Any) -> None:
+    section = document(repository).split("## What our networks")[1]
+    chosen = re.findall(r"--config start=(\S+)", section)
+    assert chosen == ["random", "imported/slim/inception_v1"]
+    imagenet = {"experiments": {name: {"start": "imagenet"} for name in ("teacher_k400", "d3d_k400", "i3d_rgb_k400")}}
+    for start in chosen:
+        plan = planned(imagenet, changes={"start": start})
+        for name in imagenet["experiments"]:
+            (run,) = plan.runs(name)
+            assert run.training.start == start
+            assert not run.training.model.options["norm_scale"]
+            names = [path.name for path in run.source_weights]
+            assert names.count("inception_v1.safetensors") == (start != "random")
