@@ -8,7 +8,7 @@ from pipeline_lib.configuration.base import Section
 from pipeline_lib.configuration.objectives import Classification, Model, Objective
 
 PUBLISHERS = ("torchvision/", "slim/", "pyslowfast/", "maclr/", "kylemin/")
-"""How the names of public weights start (pipeline_lib/models/importing/publishers.py lists them)."""
+"""How the names of public weights start (pipeline_lib/models/importing/sources.py lists them)."""
 
 
 RANDOM, IMAGENET, IMPORTED = "random", "imagenet", "imported/"

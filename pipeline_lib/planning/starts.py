@@ -67,7 +67,14 @@ def check_fetchable(runs: Iterable[Run], *, is_dry: bool) -> None:
     Raises:
         UserError: one message with every problem: the key, the file, and the ways out.
     """
-    problems = list(dict.fromkeys(problem for run in _imported(runs) if (problem := _unfetchable(run))))
+    readers: dict[str, list[Run]] = {}
+    for run in _imported(runs):
+        readers.setdefault(run.first_weights, []).append(run)
+    problems = [
+        f"{_keys(of_one)}: the weights `{name}` are not there, and {problem}"
+        for name, of_one in readers.items()
+        if (problem := _unfetchable(of_one[0])) is not None
+    ]
     if problems and not is_dry:
         raise one_message(problems)
     for problem in problems:
@@ -96,6 +103,12 @@ def _key(run: Run) -> str:
     return "start" if by_switch else f"experiments.{run.experiment}.start"
 
 
+def _keys(runs: list[Run], most: int = 3) -> str:
+    """The keys of several runs, the first few by name."""
+    keys = list(dict.fromkeys(map(_key, runs)))
+    return ", ".join(keys[:most]) + (f" and {len(keys) - most} more" if len(keys) > most else "")
+
+
 def _misfits(run: Run) -> list[str]:
     path, source = run.layout.start(run.first_weights), _source(run)
     if path.is_file():
@@ -103,17 +116,21 @@ def _misfits(run: Run) -> list[str]:
         model = metadata.get("model") or metadata.get("specification", {}).get("model")
         modality = metadata.get("input", {}).get("modality", "rgb")
         is_image = bool(metadata.get("two_dimensional"))
-    elif source is not None:
+    elif source is not None and source.url is not None:
         model, modality = {"name": source.model, "options": source.options}, "rgb"
         is_image = source.two_dimensional
     else:
+        # What is still to be made by hand may have other options.
         return []
     # Without a model in the metadata, the training compares the tensors themselves.
     if model is None:
         return []
     if model["name"] not in NETWORKS:
         return [f"it holds {model['name']}, which is no network of this version"]
-    there = _start(model["name"], model["options"] or {}, modality)
+    try:
+        there = _start(model["name"], model["options"] or {}, modality)
+    except UserError as error:
+        return [f"another version made it ({error}); import it again"]
     here = _start(run.model.name, run.model.options, run.trained.modality)
     return image_misfits(here, there) if is_image else misfits(here, there)
 
@@ -129,16 +146,13 @@ def _source(run: Run) -> Source | None:
 
 
 def _unfetchable(run: Run) -> str | None:
-    """Why a run's first weights are not there and cannot be fetched, or None."""
+    """Why a run's first weights, if they are not there, cannot be fetched, and what to do; or None."""
     path, source = run.layout.start(run.first_weights), _source(run)
     name = run.first_weights.removeprefix(IMPORTED)
     if path.is_file():
         return None
     if source is None:
-        return (
-            f"{_key(run)}: the weights `{run.first_weights}` are not there: {path} does not exist. "
-            f"`python -m pipeline_lib weights import SOURCE FILE --out {path}` makes it."
-        )
+        return f"{path} is to be made: python -m pipeline_lib weights import SOURCE FILE --out {path}"
     by_hand = f"python -m pipeline_lib weights import {name} FILE --root {run.layout.root}"
     if source.url is None:
         reason, fetch = "only a web page leads to them", f"get {source.about}, and run `{by_hand}`"
@@ -153,10 +167,10 @@ def _unfetchable(run: Run) -> str | None:
     if run.trained.start == IMAGENET:
         own, random = "--config start=imported/NAME", "--config start=random"
     else:
-        own, random = (f"{_key(run)}: {start} in your configuration" for start in ("imported/NAME", "random"))
+        own, random = (f"`start: {start}` in the experiment" for start in ("imported/NAME", "random"))
     return (
-        f"{_key(run)}: the weights `{run.first_weights}` are not there, and {reason}. There are three ways out: "
-        f"{fetch}; name a file of your own, {own}; or start from random weights, {random}."
+        f"{reason}. There are three ways out: {fetch}; name a file of your own, {own}; or start from random weights, "
+        f"{random}."
     )
 
 

@@ -1,11 +1,13 @@
 """Public checkpoints: names of every source, inflation, and files that must be refused."""
 
 import copy
+import functools
 import importlib
 import io
 import json
 import pickle
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -173,12 +175,22 @@ def image_network(source: str) -> nn.Module:
     return randomised(network)
 
 
-def imported(source: str, folder: Path) -> tuple[nn.Module, Path]:
-    """An image network and the file that its import makes."""
-    theirs = image_network(source)
-    state, about = convert(SOURCES[f"torchvision/{source}"], theirs.state_dict())
-    save_weights(folder / f"{source}.safetensors", state, about)
-    return theirs, folder / f"{source}.safetensors"
+Imported = Callable[[str], tuple[nn.Module, Path]]
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory: pytest.TempPathFactory) -> Imported:
+    """A function: an image network and the file that its import makes, each once."""
+    folder = tmp_path_factory.mktemp("imported")
+
+    @functools.cache
+    def made(source: str) -> tuple[nn.Module, Path]:
+        theirs = image_network(source)
+        state, about = convert(SOURCES[f"torchvision/{source}"], theirs.state_dict())
+        save_weights(folder / f"{source}.safetensors", state, about)
+        return theirs, folder / f"{source}.safetensors"
+
+    return made
 
 
 def started(name: str, path: Path, in_channels: int = 3, **options: Any) -> tuple[VideoNetwork, list[str]]:
@@ -187,9 +199,9 @@ def started(name: str, path: Path, in_channels: int = 3, **options: Any) -> tupl
     return network.eval(), initialise(network, path)
 
 
-@pytest.fixture(scope="module")
-def googlenet(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, Path]:
-    return imported("googlenet", tmp_path_factory.mktemp("googlenet"))
+@pytest.fixture
+def googlenet(imported: Imported) -> tuple[nn.Module, Path]:
+    return imported("googlenet")
 
 
 def test_an_import_of_an_image_network_is_one_file_of_its_2d_form(googlenet: tuple[nn.Module, Path]) -> None:
@@ -204,9 +216,9 @@ def test_an_import_of_an_image_network_is_one_file_of_its_2d_form(googlenet: tup
 
 @pytest.mark.parametrize("source", ["torchvision/googlenet", "torchvision/resnet18"])
 def test_an_image_network_is_imported_for_no_network_and_no_modality(
-    source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    source: str, imported: Imported, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    torch.save(image_network(source.rpartition("/")[2]).state_dict(), tmp_path / "image.pth")
+    torch.save(imported(source.rpartition("/")[2])[0].state_dict(), tmp_path / "image.pth")
     command = ["weights", "import", source, str(tmp_path / "image.pth"), "--root", str(tmp_path)]
     for wrong in (["--modality", "flow"], ["--model", "slow_r50"]):
         assert main([*command, *wrong]) == 2
@@ -255,15 +267,16 @@ def test_an_inflated_inception_is_the_image_network_on_a_still_clip(
         assert difference <= 1e-6, endpoint
 
 
-def test_an_inflated_resnet_is_the_image_network_on_every_frame(tmp_path: Path) -> None:
-    theirs, path = imported("resnet50", tmp_path)
+def test_an_inflated_resnet_is_the_image_network_on_every_frame(imported: Imported) -> None:
+    theirs, path = imported("resnet50")
+    theirs = copy.deepcopy(theirs).double()
     ours, fresh = started("slow_r50", path, temporal_kernels=[1, 1, 1, 1])
     assert fresh == ["head.fc.bias", "head.fc.weight"]
     ours.head.fc.load_state_dict(theirs.fc.state_dict())  # type: ignore[union-attr]
     image = torch.rand(1, 3, 64, 64, dtype=torch.float64)
     mean, std = (torch.tensor(v, dtype=torch.float64).view(3, 1, 1) for v in IMAGENET)
     with torch.no_grad():
-        expected = theirs.double()((image - mean) / std)
+        expected = theirs((image - mean) / std)
         found = ours.double()((image * 2 - 1).unsqueeze(2).expand(-1, -1, 3, -1, -1))
     # The constants of the normalisation are stored in float32.
     assert torch.allclose(found, expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
@@ -288,9 +301,9 @@ def test_an_inflated_resnet_is_the_image_network_on_every_frame(tmp_path: Path) 
 )
 @pytest.mark.parametrize("in_channels", [3, 2])
 def test_one_file_starts_every_network_of_the_family_for_rgb_and_flow(
-    source: str, name: str, options: dict[str, Any], in_channels: int, tmp_path: Path
+    source: str, name: str, options: dict[str, Any], in_channels: int, imported: Imported
 ) -> None:
-    theirs, path = imported(source, tmp_path)
+    theirs, path = imported(source)
     ours, fresh = started(name, path, in_channels, **options)
     assert all(n.startswith("head.") or ".gate." in n or ".NonLocal" in n for n in fresh)
     state = ours.state_dict()
@@ -305,9 +318,9 @@ def test_one_file_starts_every_network_of_the_family_for_rgb_and_flow(
 
 
 @pytest.mark.parametrize("in_channels", [3, 2])
-def test_frames_that_are_channels_get_the_images_filter_each(in_channels: int, tmp_path: Path) -> None:
+def test_frames_that_are_channels_get_the_images_filter_each(in_channels: int, imported: Imported) -> None:
     """R2D on a still clip: its first layer gives what the image network's gives."""
-    theirs, path = imported("resnet18", tmp_path)
+    theirs, path = imported("resnet18")
     ours, _ = started("r2d_18", path, in_channels)
     image = torch.randn(1, in_channels, 32, 32)
     scaled = image * ours.input_scale.view(-1, 1, 1) + ours.input_shift.view(-1, 1, 1)

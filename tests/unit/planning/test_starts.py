@@ -129,12 +129,32 @@ def test_without_a_network_a_real_run_is_refused_with_three_ways_out(
 
 def test_a_file_that_no_address_leads_to_is_said_to_be_absent(planned: Any, tmp_path: Path, offline: None) -> None:
     for start, words in (
-        ("slim/inception_v1", "only a web page leads to them.*inception_v1_2016_08_28.*start: imported/NAME in your"),
-        ("imported/mine", r"mine\.safetensors does not exist.*weights import SOURCE FILE --out"),
+        (
+            "slim/inception_v1",
+            "only a web page leads to them.*inception_v1_2016_08_28.*`start: imported/NAME` in the exp",
+        ),
+        ("imported/mine", r"mine\.safetensors is to be made: .*weights import SOURCE FILE --out"),
     ):
         plan = planned(starting(start, model=full()) | {"output": str(tmp_path)})
         with pytest.raises(UserError, match=words):
             plan.check_fetchable("baseline_demo", is_dry=False)
+
+
+def test_one_message_names_all_that_read_an_absent_file(planned: Any, tmp_path: Path, offline: None) -> None:
+    both = starting("imagenet", model=full())
+    both["experiments"] |= starting("imagenet", "teacher_demo", model=full())["experiments"]
+    plan = planned(both | {"output": str(tmp_path)})
+    with pytest.raises(UserError) as caught:
+        plan.check_fetchable("rgb_flow_demo", is_dry=False)
+    assert "experiments.baseline_demo.start, experiments.teacher_demo.start: the weights" in str(caught.value)
+    assert str(caught.value).count("three ways out") == 1
+
+
+def test_a_file_of_an_older_version_is_to_be_imported_again(planned: Any, tmp_path: Path) -> None:
+    plan = planned(starting("imported/mine", model=full()) | {"output": str(tmp_path)})
+    imported(plan, "mine", model={"name": "s3dg_slim", "options": {"gating": True}})
+    with pytest.raises(UserError, match=r"another version made it .*import it again"):
+        plan.datasets_behind("baseline_demo")
 
 
 def test_a_host_is_reached_through_the_proxy_that_the_environment_names(monkeypatch: pytest.MonkeyPatch) -> None:
