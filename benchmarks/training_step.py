@@ -1,8 +1,9 @@
 """Forward and training step of S3D and S3D-G against torchvision's eager s3d, in the same run.
 
-Equal network: our ``s3d`` with torchvision's weights, so that both compute the same loss. The reference runs as a
-user of torchvision would run it: eager, float32, contiguous clips. Ours runs as the trainer runs it: channels_last_3d,
-on a GPU with bfloat16 autocast too, eager and compiled. The cases take turns, so that a disturbance hits all of them.
+Equal network: our ``torchvision/s3d`` with torchvision's weights, so that both compute the same loss. The reference
+runs as a user of torchvision would run it: eager, float32, contiguous clips. Ours runs as the trainer runs it:
+channels_last_3d, on a GPU with bfloat16 autocast too, eager and compiled. The cases take turns, so that a disturbance
+hits all of them.
 """
 
 import argparse
@@ -30,7 +31,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline_lib.models.catalogue import resolve
-from pipeline_lib.models.importing.publishers import SOURCES, convert
+from pipeline_lib.models.importing.publishers import convert
+from pipeline_lib.models.importing.sources import SOURCES
 
 NUM_CLASSES = 400
 # Differences of the losses, as shares of the first: of any step, and of the mean over all. In float64 both networks
@@ -138,9 +140,9 @@ def torchvision_s3d(frames: int, side: int) -> nn.Module:
 
 
 def with_weights_of(reference: nn.Module) -> nn.Module:
-    """Our ``s3d`` with the weights of torchvision's: the same function."""
+    """Our ``torchvision/s3d`` with the weights of torchvision's: the same function."""
     state, _ = convert(SOURCES["torchvision/s3d"], reference.state_dict())
-    network = built("s3d")
+    network = built("torchvision/s3d")
     network.load_state_dict({name: tensor for name, tensor in state.items() if not name.startswith("input_")})
     return without_dropout(network)
 
@@ -163,7 +165,7 @@ def cases_of(
     last = clip.to(memory_format=torch.channels_last_3d)
     on_gpu = device.type == "cuda"
     for name in networks:
-        network = with_weights_of(reference) if name == "s3d" else without_dropout(built(name))
+        network = with_weights_of(reference) if name == "torchvision/s3d" else without_dropout(built(name))
         network = network.to(device, memory_format=torch.channels_last_3d)
         cases.append(Case(f"{name} eager", network, last, labels, on_gpu))
         if compiled:
@@ -317,7 +319,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--sizes", nargs="+", default=["16x112", "64x224"], metavar="FRAMESxSIDE")
     parser.add_argument("--batch", type=int, help="clips per step (default: by size and device)")
     parser.add_argument("--repeats", type=int, default=0, help="default: 7, of large clips on a CPU 3")
-    parser.add_argument("--networks", nargs="+", choices=("s3d", "s3dg_slim"), default=["s3d", "s3dg_slim"])
+    names = ["torchvision/s3d", "s3dg_slim"]
+    parser.add_argument("--networks", nargs="+", choices=names, default=names)
     # On a CPU each of a network's two graphs takes its compiler most of a minute, to run slower than the eager network:
     # inductor knows neither that convolutions over time or space alone are 2D nor channels_last_3d pooling.
     parser.add_argument(

@@ -104,10 +104,16 @@ def report_tables(wildcards):
 # What a target asks for: its report and everything that the report needs, if the data exist
 
 
+def check_target(name, wanted):
+    check_data(wanted, PLAN.datasets_behind(name), CONFIGURATION.datasets)
+    # Without an executor Snakemake only draws or lists the jobs.
+    PLAN.check_fetchable(name, is_dry=workflow.executor_plugin is None or workflow.dryrun)
+
+
 def target(name):
     @one_message()
     def report(wildcards):
-        check_data(f"The target {name}", PLAN.datasets_behind(name), CONFIGURATION.datasets)
+        check_target(name, f"The target {name}")
         return [LAYOUT.report(name), *PLAN.intermediates(name)]
 
     return report
@@ -115,7 +121,7 @@ def target(name):
 
 @one_message()
 def selected_results(wildcards):
-    check_data("The target evaluate", PLAN.datasets_behind(SELECTED), CONFIGURATION.datasets)
+    check_target(SELECTED, "The target evaluate")
     return [*PLAN.results(SELECTED), *PLAN.intermediates(SELECTED)]
 
 

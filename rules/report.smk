@@ -15,7 +15,7 @@ rule write_report:
     conda:
         "../envs/report.yaml"
     params:
-        specification=lambda wildcards: PLAN.report(wildcards.target).model_dump_json(),
+        specification=lambda wildcards: PLAN.report(wildcards.target).model_dump_json(exclude_defaults=True),
         root=output_root,
         code=code_fingerprint(code.REPORT),
     shell:

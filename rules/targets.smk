@@ -19,8 +19,8 @@ rule report:
         target(SELECTED),
 
 
-# Every target of workflow/targets.yaml and every experiment becomes a rule with its name and description.
-for _name, _entry in (CONFIGURATION.targets | CONFIGURATION.experiments).items():
+# Every target of workflow/targets.yaml, every table of a paper and every experiment becomes a rule with its name and description.
+for _name, _entry in (CONFIGURATION.tables | PLAN.targets | CONFIGURATION.experiments).items():
     if not workflow.is_rule(_name):
 
         rule:

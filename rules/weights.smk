@@ -7,7 +7,7 @@ rule import_weights:
     log:
         LAYOUT.log("weights", "{source}"),
     wildcard_constraints:
-        source=r"(torchvision|slim|pyslowfast|maclr|kylemin)/\w+(-\w+)*",
+        source=r"(torchvision|slim|pyslowfast|maclr|kylemin)/\w+",
     conda:
         "../envs/training.yaml"
     params:

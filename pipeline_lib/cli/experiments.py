@@ -24,7 +24,7 @@ def run(options: argparse.Namespace) -> int:
     plan = load_plan(options.project, options.configfile)
     configuration = plan.configuration
     for name in options.names:
-        valid = [*configuration.experiments, *configuration.targets]
+        valid = [*configuration.experiments, *plan.targets]
         if name not in valid:
             raise UserError(f"There is no experiment or target `{name}`. {nearest(name, valid)}")
     names = plan.experiments_of(*options.names) if options.names else list(configuration.experiments)
@@ -43,22 +43,22 @@ def _entry(plan: Any, name: str) -> dict[str, Any]:
     entry = plan.configuration.experiments[name]
     keys = (
         *("name", "description", "stage", "dataset", "modality", "motion", "model", "teacher", "start"),
-        *("members", "splits", "seeds", "protocols", "paper"),
+        *("members", "splits", "seeds", "protocols", "differs"),
     )
     values = {key: getattr(reported, key) for key in keys}
+    values["printed"] = [one.model_dump() for one in reported.printed]
     values["recipe"] = getattr(entry, "recipe", None)
     return values
 
 
-def _printed(paper: dict[str, Any]) -> str:
+def _printed(one: dict[str, Any], first_protocol: str) -> str:
     """A paper's table and the numbers that it prints."""
-    numbers = ", ".join(f"{key} {value}" for key, value in paper.items() if key not in ("table", "differs"))
-    return ": ".join(part for part in (str(paper.get("table", "")), numbers) if part)
+    numbers = ", ".join(f"{key} {value:g}" for key, value in one["figures"].items())
+    under = "" if one["protocol"] == first_protocol else f" ({one['protocol']})"
+    return f"{one['source']}{under}: {numbers}"
 
 
 def _cells(entry: dict[str, Any]) -> tuple[str, ...]:
-    paper = dict(entry["paper"])
-    named = {key: paper.pop(key) for key in list(paper) if isinstance(paper[key], dict)}
     from pipeline_lib.configuration.experiments import RANDOM
 
     sources = [*entry["members"], *(entry[key] for key in ("teacher", "start") if entry[key] not in (None, RANDOM))]
@@ -70,6 +70,6 @@ def _cells(entry: dict[str, Any]) -> tuple[str, ...]:
         f"{network} ({entry['modality']})".strip(),
         entry["recipe"] or "",
         ", ".join(sources),
-        "; ".join(filter(None, [_printed(paper), *(f"{key}: {_printed(value)}" for key, value in named.items())])),
+        "; ".join(_printed(one, entry["protocols"][0]) for one in entry["printed"]),
         entry["description"],
     )

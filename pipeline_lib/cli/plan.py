@@ -32,10 +32,9 @@ def run(options: argparse.Namespace) -> int:
     from pipeline_lib.planning.workload import Speeds, as_rows, workload
 
     plan = load_plan(options.project, options.configfile)
-    if options.target not in plan.configuration.targets:
-        raise UserError(
-            f"There is no target `{options.target}`. {nearest(options.target, list(plan.configuration.targets))}"
-        )
+    names = [*plan.targets, *plan.configuration.experiments]
+    if options.target not in names:
+        raise UserError(f"There is no target `{options.target}`. {nearest(options.target, names)}")
     speeds = Speeds(options.gpu_teraflops, options.gpu_pairs, options.core_gigaflops)
     stages = workload(plan, options.target, speeds)
     threads = plan.configuration.hardware.num_threads

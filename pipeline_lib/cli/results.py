@@ -7,7 +7,7 @@ HELP = "print the result table of a target and where its report lies"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("target", help="a target of workflow/targets.yaml, or selected")
+    parser.add_argument("target", help="a target, a table such as d3d_table2, an experiment, or selected")
     parser.add_argument("--project", type=Path, default=Path(), help="folder of config.yaml (default: here)")
     parser.add_argument("--configfile", type=Path, nargs="*", default=[], help="overlays, as given to snakemake")
     parser.add_argument("--root", type=Path, help="output root (default: the configuration's)")
@@ -20,6 +20,7 @@ def run(options: argparse.Namespace) -> int:
     from pipeline_lib.planning.plan import load_plan
     from pipeline_lib.reporting.collect import collect
     from pipeline_lib.reporting.compare import compare
+    from pipeline_lib.reporting.paper_tables import paper_text, paper_views
     from pipeline_lib.reporting.tables import differences_text, results_text
 
     plan = load_plan(options.project, options.configfile)
@@ -29,6 +30,8 @@ def run(options: argparse.Namespace) -> int:
     if not options.root and not layout.root.is_absolute():
         layout = Layout(options.project / layout.root)
     report = collect(plan.report(options.target), layout.root)
+    for view in paper_views(report):
+        print(paper_text(view) + "\n")
     print(results_text(report))
     differences = differences_text(compare(report))
     if differences:

@@ -16,16 +16,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     importing.add_argument(
         "source",
         metavar="SOURCE",
-        help="what the file is; `weights list` names all. SOURCE-NETWORK-flow fills another network, or for flow",
+        help="what the file is; `weights list` names all",
     )
     importing.add_argument("file", metavar="FILE", type=Path, nargs="?", help="the checkpoint (default: fetch it)")
     importing.add_argument("--out", type=Path, help="where to write (default: OUTPUT_ROOT/imported/SOURCE.safetensors)")
     importing.add_argument("--root", type=Path, default=Path("output"), help="the output root (default: output)")
-    importing.add_argument("--model", help="network to fill (default: the source's own)")
+    importing.add_argument("--model", help="video network to fill (default: the source's own)")
     importing.add_argument(
         "--option", action="append", default=[], metavar="KEY=VALUE", help="option of the network, VALUE in JSON"
     )
-    importing.add_argument("--modality", choices=("rgb", "flow"), help="flow averages the stem over its input channels")
+    importing.add_argument(
+        "--modality",
+        choices=("rgb", "flow"),
+        default="rgb",
+        help="flow averages a video network's stem over its input channels (image networks serve both)",
+    )
     importing.add_argument("--offline", action="store_true", help="never use the network")
     actions.add_parser("list", help="list the sources")
 
@@ -37,11 +42,11 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _list() -> int:
-    from pipeline_lib.models.importing.publishers import SOURCES
+    from pipeline_lib.models.importing.sources import SOURCES
 
     for name, source in SOURCES.items():
-        how = "inflated from 2D" if source.two_dimensional else "converted"
-        print(f"{name:24}{source.model:14}{how:18}{source.about}")
+        how = "image network" if source.two_dimensional else "video network"
+        print(f"{name:24}{source.model:24}{how:16}{source.about}")
     return 0
 
 
@@ -49,21 +54,20 @@ def _import(options: argparse.Namespace) -> int:
     from pipeline_lib.artefacts.digest import file_digest
     from pipeline_lib.artefacts.layout import Layout
     from pipeline_lib.models.importing.checkpoint_files import read_checkpoint
-    from pipeline_lib.models.importing.publishers import address, check_digest, classes, convert, find_source, variant
+    from pipeline_lib.models.importing.publishers import check_digest, classes, convert
+    from pipeline_lib.models.importing.sources import find_source
     from pipeline_lib.training.weights import save_weights
 
-    name, network, named_modality = variant(options.source)
-    source = find_source(name)
-    modality = options.modality or named_modality or "rgb"
+    source = find_source(options.source)
     out: Path = options.out or Layout(options.root).imported(options.source)
-    file: Path = options.file or _fetched(options, address(source), out, source.about)
+    file: Path = options.file or _fetched(options, source.url, out, source.about)
     check_digest(file)
     state, about = convert(
         source,
         read_checkpoint(file),
-        model=options.model or network,
+        model=options.model,
         options=_options(options.option),
-        in_channels=3 if modality == "rgb" else 2,
+        in_channels=3 if options.modality == "rgb" else 2,
     )
     labels = classes(source)
     metadata: dict[str, Any] = about | {
@@ -71,7 +75,7 @@ def _import(options: argparse.Namespace) -> int:
         "source_digest": file_digest(file),
         "about": source.about,
         "classes": labels if labels is not None and len(labels) == about["num_classes"] else None,
-        "input": {"range": [-1, 1], "modality": modality},
+        "input": {"range": [-1, 1], "modality": options.modality},
     }
     save_weights(out, state, metadata)
     parameters = sum(tensor.numel() for tensor in state.values())

@@ -9,7 +9,7 @@ from pipeline_lib.configuration.objectives import Classification, Model, Objecti
 from pipeline_lib.configuration.training import PastEnd
 
 PUBLISHERS = ("torchvision/", "slim/", "pyslowfast/", "maclr/", "kylemin/")
-"""How the names of public weights start (pipeline_lib/models/importing/publishers.py lists them)."""
+"""How the names of public weights start (pipeline_lib/models/importing/sources.py lists them)."""
 
 
 RANDOM, IMAGENET, IMPORTED = "random", "imagenet", "imported/"
@@ -52,8 +52,6 @@ class Experiment(Section):
     """How it is evaluated; a pre-training without a classifier has none."""
     retrieval: str | None = None
     """Protocol whose clips represent a video in nearest-neighbour retrieval (R@1, 5, 10) and k-NN; null: neither."""
-    paper: dict[str, Any] = {}
-    """The paper's table and numbers, shown beside ours."""
 
     @property
     def networks(self) -> dict[tuple[str, ...], Model]:
@@ -74,14 +72,15 @@ class Ensemble(Section):
     members: list[str] = Field(min_length=2)
     """Experiments; ``NAME@SEED`` takes one seed of it (two seeds of one network are an ensemble too)."""
     protocols: list[str] = ["ten_clips"]
-    paper: dict[str, Any] = {}
 
 
 class Target(Section):
     """A named set of experiments that is trained, evaluated and reported together."""
 
     description: str
-    experiments: list[str] = Field(min_length=1)
+    experiments: list[str] = []
+    tables: list[str] = []
+    """Tables of papers whose experiments belong to it too; its report shows them as printed."""
     compare: list[tuple[str, str]] = []
     """Pairs of experiments whose difference the report shows; empty takes each student against its baselines."""
     notes: list[str] = []
@@ -108,8 +107,8 @@ class Protocol(Section):
     """What a clip holds beyond the end of its video (``loop``, ``clamp``, ``pad``); null takes the recipe's."""
     reverse: bool = False
     """Play the clips backwards (arrow of time)."""
-    subset: Literal["validation", "train"] = "validation"
-    """Which list is evaluated; ``train`` shows what a network has memorised."""
+    subset: Literal["validation", "train", "unlabelled"] = "validation"
+    """Which list is evaluated; ``train`` shows what a network has memorised, ``unlabelled`` is only predicted."""
 
     @model_validator(mode="after")
     def _lengths_are_possible(self) -> "Protocol":

@@ -133,7 +133,7 @@ def read_sources(base: Path, overlays: Iterable[Path] = (), changes: Mapping[str
 
     1. ``workflow/recipes/*.yaml`` beside ``base``: one recipe each, named as its file;
        ``workflow/experiments/*.yaml``: experiments by name (a name that begins with ``_`` only holds YAML anchors);
-       ``workflow/targets.yaml``: targets by name;
+       ``workflow/targets.yaml``: targets by name; ``workflow/tables/*.yaml``: the papers' tables by name;
     2. ``base`` (config.yaml);
     3. the overlays (``--configfile``), in their order;
     4. ``changes`` (``--config``).
@@ -148,6 +148,7 @@ def read_sources(base: Path, overlays: Iterable[Path] = (), changes: Mapping[str
     for section, paths in (
         ("experiments", _entries(workflow / "experiments")),
         ("targets", [path for path in [workflow / "targets.yaml"] if path.is_file()]),
+        ("tables", _entries(workflow / "tables")),
     ):
         for path in paths:
             for name, value in read_yaml(path).items():

@@ -49,9 +49,65 @@ class NetworkOptions(Section):
         return {}
 
     @property
+    def image_shapes(self) -> dict[str, Any] | None:
+        """What a file of an image network must agree with for the network to be inflated from it, as ``shapes``.
+
+        ``image network`` names the family. None: no image network is its relative.
+        """
+        return None
+
+    @property
     def trunk(self) -> "tuple[NetworkOptions, str] | None":
         """A network that is part of this one, and what it sees: its weights can be a start too."""
         return None
+
+
+class Start(NamedTuple):
+    """A network whose weights another one starts from.
+
+    Attributes:
+        name: in the catalogue.
+        options: of its family.
+        modality: what it sees, ``rgb`` or ``flow``.
+    """
+
+    name: str
+    options: NetworkOptions
+    modality: str
+
+
+def _differences(
+    there: NetworkOptions, here: NetworkOptions, shapes_there: dict[str, Any], shapes_here: dict[str, Any]
+) -> list[str]:
+    def value(options: NetworkOptions, name: str, shape: Any) -> Any:
+        given = getattr(options, name, None)
+        return shape if given is None else given
+
+    return [
+        f"{name} is {value(there, name, shapes_there.get(name))} there and {value(here, name, shape)} here"
+        for name, shape in shapes_here.items()
+        if shapes_there.get(name) != shape
+    ]
+
+
+def misfits(own: Start, source: Start) -> list[str]:
+    """Why a network cannot start from another one's weights; empty if it can."""
+    places = [(own.options, own.modality), *([] if own.options.trunk is None else [own.options.trunk])]
+    found = [f"{source.name} is of another family than {own.name}"]
+    for options, modality in places:
+        if type(options) is type(source.options):
+            found = _differences(source.options, options, source.options.shapes, options.shapes)
+            if source.modality != modality:
+                found.append(f"it sees {source.modality}, not {modality}")
+    return found
+
+
+def image_misfits(own: Start, source: Start) -> list[str]:
+    """Why a network cannot be inflated from an image network; empty if it can."""
+    here, there = own.options.image_shapes, source.options.image_shapes
+    if here is None or there is None or here["image network"] != there["image network"]:
+        return [f"{own.name} is no relative of an image network of the kind {(there or {}).get('image network')}"]
+    return _differences(source.options, own.options, there, here)
 
 
 class NetworkKind(NamedTuple):

@@ -17,7 +17,7 @@ class Model(Section):
 
     name: str
     options: dict[str, Any] = {}
-    """Keyword arguments of the family's builder (``depth_multiplier``, ``gating`` …), checked by it."""
+    """Keyword arguments of the family's builder (``depth_multiplier``, ``gates`` …), checked by it."""
 
 
 class ObjectiveSettings(Section):
@@ -199,7 +199,12 @@ class MotionDistillation(ObjectiveSettings):
     dimension: int = Field(default=128, ge=1)
     """Length of an embedding."""
     num_hidden: int = Field(default=1, ge=0)
-    """Hidden layers of the projection heads, whose number the paper does not print; CVRL has 3, MoCo v2 one."""
+    """Hidden layers of the projection heads, whose number the paper does not print; the release has one
+    (``CONTRASTIVE_HEAD_LAYERS: 2``), as MoCo v2; CVRL has 3."""
+    hidden_width: int | None = Field(default=2048, ge=1)
+    """Width of these layers in both pathways, the motion pathway's too, whose features have 256 channels:
+    ``CONTRASTIVE_HIDDEN_DIM: 2048`` in the release (amazon-science/self-supervised-maclr, slowfast/config/defaults.py;
+    ContrastiveCodeHead in slowfast/models/head_helper.py). null: as wide as the pathway's features."""
     projection_norm: bool = False
     """Batch normalisation in the projection heads, as in SimCLR's; the paper does not say whether it has any."""
     motion_network: Model = Model(name="modist_motion_r50")

@@ -10,9 +10,11 @@ from pipeline_lib.configuration.experiments import IMAGENET, IMPORTED, RANDOM, E
 from pipeline_lib.configuration.merging import Key, Sources
 from pipeline_lib.configuration.messages import Checked, nearest, one_message, problem_of
 from pipeline_lib.configuration.motions import METHODS
-from pipeline_lib.configuration.networks import NetworkKind, NetworkOptions
+from pipeline_lib.configuration.networks import NetworkKind, NetworkOptions, Start
+from pipeline_lib.configuration.networks import misfits as network_misfits
 from pipeline_lib.configuration.objectives import Model
 from pipeline_lib.configuration.root import Configuration
+from pipeline_lib.configuration.tables import PaperTable
 from pipeline_lib.configuration.training import Recipe, merged
 
 Problem = tuple[Key, str]
@@ -241,22 +243,13 @@ class _ExperimentChecks:
         own, start = (None if each is None else self._options(each.model)[0] for each in (one, source))
         if source is None or own is None or start is None:
             return
-        places = [(own, one.modality), *([] if own.trunk is None else [own.trunk])]
-        misfits = [f"{source.model.name} is of another family than {one.model.name}"]
-        for options, modality in places:
-            if type(options) is type(start):
-                misfits = [
-                    f"{name} is {getattr(start, name)} there and {getattr(options, name)} here"
-                    for name, shape in options.shapes.items()
-                    if start.shapes[name] != shape
-                ]
-                if source.modality != modality:
-                    misfits.append(f"it sees {source.modality}, not {modality}")
-        if misfits:
+        found = network_misfits(
+            Start(one.model.name, own, one.modality), Start(source.model.name, start, source.modality)
+        )
+        if found:
             yield (
                 ("start",),
-                f"the weights of `{one.start}` do not fit: {'; '.join(misfits)}. Only the number of classes "
-                "may differ.",
+                f"the weights of `{one.start}` do not fit: {'; '.join(found)}. Only the number of classes may differ.",
             )
 
     OWN = (
@@ -304,6 +297,19 @@ def _ensemble_problems(ensemble: Ensemble, configuration: Configuration) -> Iter
         yield ("members",), "a member occurs twice."
 
 
+def _table_problems(name: str, table: PaperTable, configuration: Configuration) -> Iterator[Problem]:
+    key = ("tables", name, "rows")
+    for cell in table.cells:
+        if cell.experiment is None:
+            continue
+        yield from _unknown(key, "experiment", cell.experiment, configuration.experiments)
+        entry = configuration.experiments.get(cell.experiment)
+        if entry is not None and cell.protocol is not None:
+            yield from _unknown(key, f"protocol of {cell.experiment}", cell.protocol, entry.protocols)
+    for experiment in (one for pair in table.compare for one in pair):
+        yield from _unknown(("tables", name, "compare"), "experiment", experiment, table.experiments)
+
+
 def _problems(configuration: Configuration, networks: Networks | None) -> Iterator[Problem]:
     for name, dataset in configuration.datasets.items():
         if dataset.is_generated != (dataset.generated is not None):
@@ -324,17 +330,24 @@ def _problems(configuration: Configuration, networks: Networks | None) -> Iterat
             found = (problem for check in checks.OWN for problem in check(checks))
         for key, text in found:
             yield ("experiments", name, *key), text
+    for section, names in (("targets", configuration.targets), ("tables", configuration.tables)):
+        for name in names:
+            if name in configuration.experiments or (section == "tables" and name in configuration.targets):
+                yield (section, name), "an experiment or a target has the same name. Choose another one."
+    for name, table in configuration.tables.items():
+        yield from _table_problems(name, table, configuration)
     for name, target in configuration.targets.items():
-        if name in configuration.experiments:
-            yield ("targets", name), "an experiment has the same name. Choose another one."
+        if not (target.experiments or target.tables):
+            yield ("targets", name), "give at least one of its experiments, or a table."
+        for table_name in target.tables:
+            yield from _unknown(("targets", name, "tables"), "table", table_name, configuration.tables)
         for experiment in target.experiments:
             yield from _unknown(("targets", name, "experiments"), "experiment", experiment, configuration.experiments)
         for experiment in (one for pair in target.compare for one in pair):
             yield from _unknown(("targets", name, "compare"), "experiment", experiment, target.experiments)
     for name in configuration.select:
-        yield from _unknown(
-            ("select",), "experiment or target", name, [*configuration.experiments, *configuration.targets]
-        )
+        valid = [*configuration.experiments, *configuration.targets, *configuration.tables]
+        yield from _unknown(("select",), "experiment, target or table", name, valid)
     for ring in _cycles(configuration):
         arrow = " → ".join([*ring, ring[0]])
         yield ("experiments", ring[0]), f"experiments start from each other in a ring: {arrow}."

@@ -17,6 +17,7 @@ from pipeline_lib.configuration.experiments import (
     Target,
     by_place,
 )
+from pipeline_lib.configuration.tables import PaperTable
 from pipeline_lib.configuration.training import Recipe
 
 
@@ -59,13 +60,35 @@ class Configuration(Section):
     experiments: dict[Name, AnyExperiment] = {}
     targets: dict[Name, Target] = {}
     """Named sets of experiments; the targets ``evaluate`` and ``report`` cover those in ``select``."""
+    tables: dict[Name, PaperTable] = {}
+    """The tables and figures of the papers; each is a target too."""
     select: list[str] = ["demo"]
-    """Experiments and targets that ``evaluate`` and ``report`` cover."""
+    """Experiments, targets and tables that ``evaluate`` and ``report`` cover."""
     start: str = IMAGENET
     """What ``imagenet`` means as the start of an experiment: ``imagenet``, public weights of each network's 2D
     relative; ``random``; or ``imported/NAME``, weights of your own (docs/models.md)."""
     trial: float = Field(default=1.0, gt=0, le=1)
     """Every recipe's steps are multiplied by this: one number shrinks a run."""
+
+    def named(self) -> dict[str, Target]:
+        """The targets by name, complete with the experiments of their tables, and each table that has experiments."""
+        found: dict[str, Target] = {}
+        for name, target in self.targets.items():
+            tables = [self.tables[table] for table in target.tables]
+            own = [*target.experiments, *(one for table in tables for one in table.experiments)]
+            pairs = [*target.compare, *(pair for table in tables for pair in table.compare)]
+            changes = {"experiments": list(dict.fromkeys(own)), "compare": pairs}
+            found[name] = target.model_copy(update=changes)
+        for name, table in self.tables.items():
+            if table.experiments:
+                found[name] = Target(
+                    description=f"{table.source}: {table.description}",
+                    experiments=table.experiments,
+                    tables=[name],
+                    compare=table.compare,
+                    notes=table.notes,
+                )
+        return found
 
     @field_validator("start")
     @classmethod

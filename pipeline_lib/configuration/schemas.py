@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 from pipeline_lib.configuration.data import Name
 from pipeline_lib.configuration.experiments import Target
 from pipeline_lib.configuration.root import AnyExperiment, Configuration
+from pipeline_lib.configuration.tables import PaperTable
 from pipeline_lib.configuration.training import Recipe
 
 FOLDER = Path("workflow") / "schemas"
@@ -43,6 +44,7 @@ def schemas() -> dict[str, str]:
         "experiments.json": _by_name(AnyExperiment, "A file of workflow/experiments"),
         "recipe.json": Recipe.model_json_schema() | {"title": "A file of workflow/recipes"},
         "targets.json": _by_name(Target, "workflow/targets.yaml"),
+        "tables.json": _by_name(PaperTable, "A file of workflow/tables"),
     }
     return {
         name: json.dumps({"$schema": DIALECT} | schema, indent=2, ensure_ascii=False) + "\n"

@@ -5,8 +5,6 @@ configuration file and Snakemake reruns exactly the jobs whose specification cha
 (descriptions, the paper's numbers) is part of one.
 """
 
-from typing import Any
-
 from pydantic import model_validator
 
 from pipeline_lib.configuration.base import Section
@@ -15,6 +13,7 @@ from pipeline_lib.configuration.download import Download
 from pipeline_lib.configuration.experiments import Protocol
 from pipeline_lib.configuration.objectives import Model, Objective
 from pipeline_lib.configuration.root import Hardware
+from pipeline_lib.configuration.tables import PaperTable
 from pipeline_lib.configuration.training import Recipe
 from pipeline_lib.errors import UserError
 
@@ -117,6 +116,18 @@ class EnsembleSpecification(Section):
     protocol: Protocol
 
 
+class PrintedNumbers(Section):
+    """What one row of a paper's table prints for an experiment under one protocol."""
+
+    source: str
+    """``D3D, Table 2``."""
+    protocol: str
+    figures: dict[str, float]
+    """Figure (``pipeline_lib.configuration.tables.FIGURES``) → number as printed."""
+    differs: str | None = None
+    """Where our experiment is known not to be the paper's."""
+
+
 class ReportedExperiment(Section):
     """What the report gets about one experiment or ensemble: which runs it has, and what people read about it."""
 
@@ -137,7 +148,14 @@ class ReportedExperiment(Section):
     seeds: list[int]
     protocols: list[str]
     retrieval: str | None = None
-    paper: dict[str, Any] = {}
+    network: Model | None = None
+    """With all its options."""
+    clip: tuple[int, int] | None = None
+    """Frames and side (pixels) of the clips that it is trained on."""
+    printed: list[PrintedNumbers] = []
+    """What the papers print for it; the first of a protocol is the one that is compared."""
+    differs: list[str] = []
+    """What it differs in from the paper's experiment."""
 
 
 class ReportSpecification(Section):
@@ -146,6 +164,8 @@ class ReportSpecification(Section):
     name: str
     title: str
     experiments: list[ReportedExperiment]
+    tables: dict[str, PaperTable] = {}
+    """Tables of papers that are shown as printed, ours beside them."""
     compare: list[tuple[str, str]] = []
     """Pairs of experiments whose difference is shown; empty takes each student against its baselines."""
     notes: list[str] = []

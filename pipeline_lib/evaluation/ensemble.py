@@ -24,7 +24,7 @@ def evaluate_ensemble(specification: EnsembleSpecification, root: Path, output: 
         The content of ``metrics.json``.
 
     Raises:
-        UserError: a member's score file is missing, or the members judge different videos or classes.
+        UserError: a member's score file is missing, or the members have other classes or no video in common.
     """
     layout, task = Layout(root), specification.task
     scores, metrics = output / SCORES, output / METRICS
@@ -34,7 +34,7 @@ def evaluate_ensemble(specification: EnsembleSpecification, root: Path, output: 
             experiment, _, run = member.partition("/")
             split, _, seed = run.partition("-")
             members[member] = layout.scores(experiment, split, seed, specification.protocol_name)
-        # The members judge the same videos of the same manifest, so the last one's counts are the ensemble's.
+        # The members judge the same list of one manifest.
         counted = read_metrics(members[specification.members[-1]].with_name(METRICS))
         named = read_record(members[specification.members[0]]) or {}
         if stage.is_finished(
@@ -53,6 +53,10 @@ def evaluate_ensemble(specification: EnsembleSpecification, root: Path, output: 
         ):
             return read_metrics(metrics)
         combine(task, members, scores, stage.record)
+        figures = figures_of(task, scores)
+        # Only videos that all members have are combined.
+        counts = counted["counts"] | {"evaluated": figures["num_videos"]}
+        counts["rejected_later"] = counts["accepted"] - counts["evaluated"]
         record = {
             "experiment": specification.experiment,
             "split": specification.split,
@@ -62,8 +66,8 @@ def evaluate_ensemble(specification: EnsembleSpecification, root: Path, output: 
             "subset": counted["subset"],
             "members": specification.members,
             "task": task,
-            "counts": counted["counts"],
-        } | figures_of(task, scores)
+            "counts": counts,
+        } | figures
         write_metrics(metrics, record)
         stage.finish()
     return record

@@ -13,16 +13,19 @@ from pipeline_lib.errors import UserError
 ACCEPTED = "accepted"
 REJECTED = "rejected"
 MISSING = "missing"
-SUBSETS = ("train", "validation", "")
+UNLABELLED = "unlabelled"
+"""A list whose labels are not public, such as a test list; its videos are predicted, not judged."""
+SUBSETS = ("train", "validation", UNLABELLED, "")
 
 
 class ListedVideo(NamedTuple):
     """A video as an annotation file lists it, before anything is looked for on disk.
 
-    ``subsets`` has one entry per split (``train``, ``validation`` or empty). ``names`` are the possible names of its
-    file, in order of preference: a path relative to one of the video folders, or a bare name without ending. ``start``
-    and ``end`` are seconds in the source; ``trim`` says that the file on disk is the whole source, of which the video
-    is only this interval. ``reason`` is empty, or says why the video is unusable even if its file exists.
+    ``subsets`` has one entry per split (``train``, ``validation``, ``unlabelled`` or empty). ``names`` are the possible
+    names of its file, in order of preference: a path relative to one of the video folders, or a bare name without
+    ending. ``start`` and ``end`` are seconds in the source; ``trim`` says that the file on disk is the whole source, of
+    which the video is only this interval. ``reason`` is empty, or says why the video is unusable even if its file
+    exists.
     """
 
     id: str
@@ -139,7 +142,7 @@ def reject_unusable(videos: Sequence[ListedVideo], num_splits: int, classes: Seq
             continue
         first[video.id] = video
         if not video.reason:
-            if not video.labels:
+            if not video.labels and UNLABELLED not in video.subsets:
                 video = video._replace(reason="unknown label: none is given")
             elif known is not None:
                 unknown = [label for label in video.labels if label not in known]

@@ -2,22 +2,27 @@
 
 import csv
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from pipeline_lib.configuration.data import Dataset
 from pipeline_lib.errors import UserError
 from pipeline_lib.manifests.annotation_files import DOCUMENT, annotation, named_sources
-from pipeline_lib.manifests.schema import ListedVideo, Listing
+from pipeline_lib.manifests.schema import UNLABELLED, ListedVideo, Listing
 
 _LISTS = ("train", "validation")
+
+
+def _unlabelled(ids: Iterable[str]) -> list[ListedVideo]:
+    return [ListedVideo(id, (), (UNLABELLED,), (id,)) for id in ids]
 
 
 def read_v1(dataset: Dataset) -> Listing:
     """Read ``something-something-v1-{train,validation}.csv``: an id, a semicolon, the label.
 
-    ``annotations.labels`` may name ``something-something-v1-labels.csv``, one class a line. A video is a folder of
-    images named by its id.
+    ``annotations.labels`` may name ``something-something-v1-labels.csv``, one class a line; ``annotations.unlabelled``
+    the test list, ``something-something-v1-test.csv``, one id a line. A video is a folder of images named by its id.
 
     Raises:
         UserError: a line is not ``id;label``.
@@ -32,6 +37,10 @@ def read_v1(dataset: Dataset) -> Listing:
                 if len(row) != 2 or not row[0].strip():
                     raise UserError(f"{path}:{line}: {';'.join(row)!r} is not 'id;label'. {DOCUMENT} shows the format.")
                 videos.append(ListedVideo(row[0].strip(), (row[1].strip(),), (key,), (row[0].strip(),)))
+    if dataset.annotations.get(UNLABELLED):
+        path = annotation(dataset, UNLABELLED)
+        paths.append(path)
+        videos += _unlabelled(filter(None, map(str.strip, path.read_text(encoding="utf-8").splitlines())))
     classes = None
     if dataset.annotations.get("labels"):
         path = annotation(dataset, "labels")
@@ -51,17 +60,22 @@ def read_v2(dataset: Dataset) -> Listing:
     """Read ``something-something-v2-{train,validation}.json``: a list of id, label, template, placeholders.
 
     The class is the template without its brackets, which is how ``something-something-v2-labels.json``
-    (``annotations.labels``, optional) spells it; the label holds the objects' own names.
+    (``annotations.labels``, optional) spells it; the label holds the objects' own names. ``annotations.unlabelled`` may
+    name the test list, ``something-something-v2-test.json``, whose entries have an id alone.
 
     Raises:
         UserError: the JSON has another form.
     """
     videos = []
     paths = []
-    for key in _LISTS:
+    lists = [*_LISTS, *([UNLABELLED] if dataset.annotations.get(UNLABELLED) else [])]
+    for key in lists:
         path = annotation(dataset, key)
         paths.append(path)
         try:
+            if key == UNLABELLED:
+                videos += _unlabelled(str(entry["id"]) for entry in _json(path))
+                continue
             for entry in _json(path):
                 label = entry["template"].replace("[", "").replace("]", "")
                 videos.append(ListedVideo(str(entry["id"]), (label,), (key,), (str(entry["id"]),)))

@@ -17,9 +17,9 @@ from pipeline_lib.manifests.annotation_files import (
     sniff_rows,
 )
 from pipeline_lib.manifests.matching import VIDEO_ENDINGS, is_hidden, split_ending
-from pipeline_lib.manifests.schema import ListedVideo, Listing, subset_columns
+from pipeline_lib.manifests.schema import UNLABELLED, ListedVideo, Listing, subset_columns
 
-_SUBSETS = SUBSET_NAMES | {"test": "validation", "testing": "validation", "": ""}
+_SUBSETS = SUBSET_NAMES | {"test": "validation", "testing": "validation", UNLABELLED: UNLABELLED, "": ""}
 
 
 def draw_validation(videos: Sequence[ListedVideo], share: float) -> list[ListedVideo]:
@@ -63,7 +63,7 @@ def _subset(text: str, path: Path, line: int, column: str) -> str:
         return _SUBSETS[text.lower()]
     except KeyError:
         raise UserError(
-            f"{path}:{line}: {column} is {text!r}; it must be train, validation (or val, test) or empty."
+            f"{path}:{line}: {column} is {text!r}; it must be train, validation (or val, test), unlabelled or empty."
         ) from None
 
 
@@ -86,8 +86,9 @@ def read_table(dataset: Dataset) -> Listing:
     ``label`` may hold several labels with ``|`` between them. Optional columns: ``subset`` (or ``split``) for one
     split, ``subset_1`` … for several, ``group`` (videos of one source), ``start`` and ``end`` (seconds: the video is
     only this part of the file; another part is another video). Without a column of subsets a video belongs to the list
-    that the key of its CSV names (``train`` or ``validation``). Without both, a share of each class becomes validation.
-    ``annotations.labels`` may name a file with one class a line; a label that is not in it is unknown.
+    that the key of its CSV names (``train``, ``validation`` or ``unlabelled``). Without both, a share of each class
+    becomes validation. ``annotations.labels`` may name a file with one class a line; a label that is not in it is
+    unknown.
 
     Raises:
         UserError: a column is missing or a value is not allowed.

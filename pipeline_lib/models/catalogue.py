@@ -24,22 +24,34 @@ PREDICTED_FLOW = "pipeline_lib.models.predicted_flow"
 MVIT = "pipeline_lib.models.mvit"
 SWIN = "pipeline_lib.models.swin3d"
 
-# I3D's stem spans seven frames, that of the released S3D code three (TF-slim s3dg.py).
+# Both families of S3D-G's Figure 4: the stem spans seven frames (Figure 2). The separable family factorises "each 3D
+# convolution" (section 4.4), so the stem's too, and has temporal convolutions in all four branches (footnote 5).
 _I3D: dict[str, Any] = {"convolution": "full", "stem_kernel": 7}
-_S3D: dict[str, Any] = {"convolution": "separable", "stem_kernel": 3, "temporal_branches": 4}
+_S3D: dict[str, Any] = {"convolution": "separable", "stem_kernel": 7, "separable_stem": True, "temporal_branches": 4}
 _I2D: dict[str, Any] = {"first_temporal_layer": 11, "last_temporal_layer": -1}
-_S3DG: dict[str, Any] = {"convolution": "separable", "stem_kernel": 3, "gating": True}
+# Section 4.6: a gate with a bias "directly after each of the [k, 1, 1] temporal convolutions", so after the stem's too.
+_S3DG: dict[str, Any] = _S3D | {"gates": "temporal_convolutions", "gate_bias": True}
+# TF-slim's s3dg.py, which D3D's authors used: a stem of one 3×7×7 convolution, temporal convolutions in two branches,
+# gates without bias at the end of all four.
+_SLIM: dict[str, Any] = {"convolution": "separable", "stem_kernel": 3, "temporal_branches": 2}
+_SLIM_G: dict[str, Any] = _SLIM | {"gates": "branches"}
 
 _INCEPTIONS: dict[str, dict[str, Any]] = {
     "i3d": _I3D,
     "i2d": _I3D | _I2D,
-    # The network of the public weights.
-    "s3d": {"convolution": "separable", "stem_kernel": 7, "variant": "torchvision"},
-    "s3d_slim": _S3D | {"temporal_branches": 2},
     "s3d_paper": _S3D,
     "fast_s3d": _S3D | {"first_temporal_layer": 9},
-    "s3dg_slim": _S3DG,
-    "nl_s3dg": _S3DG | {"non_local": True},
+    "s3dg_paper": _S3DG,
+    "s3d_slim": _SLIM,
+    "s3dg_slim": _SLIM_G,
+    "nl_s3dg": _SLIM_G | {"non_local": True},
+    # The network of the public weights.
+    "torchvision/s3d": {
+        "convolution": "separable",
+        "stem_kernel": 7,
+        "separable_stem": True,
+        "variant": "torchvision",
+    },
 }
 for _k in range(11):
     # Layer K itself is 3D in both: K = 0 top-heavy and K = 10 bottom-heavy are the whole network in 3D.
@@ -55,18 +67,14 @@ for _x in range(2, 6):
     _KINDS[f"rmc{_x}"] = ["2d"] * (_x - 1) + ["3d"] * (6 - _x)
 _KINDS |= {"r3d": ["3d"] * 5, "r2plus1d": ["2plus1d"] * 5}
 
-_RESNETS: dict[str, dict[str, Any]] = {}
-for _depth in (18, 34):
-    for _name, _kinds in _KINDS.items():
-        _RESNETS[f"{_name}_{_depth}"] = {"kinds": _kinds, "depth": _depth} | (
-            {"fold_time": True} if _name == "r2d" else {}
-        )
-    # Widths by the formula of section 3.5 per convolution; the plain name follows torchvision's public weights.
-    _RESNETS[f"r2plus1d_{_depth}_per_convolution"] = {
-        "kinds": _KINDS["r2plus1d"],
-        "depth": _depth,
-        "width_rule": "per_convolution",
-    }
+_RESNETS: dict[str, dict[str, Any]] = {
+    f"{_name}_{_depth}": {"kinds": _kinds, "depth": _depth} | ({"fold_time": True} if _name == "r2d" else {})
+    for _depth in (18, 34)
+    for _name, _kinds in _KINDS.items()
+}
+# The networks of torchvision's public weights (torchvision/models/video/resnet.py): another ε, and one M per block.
+_VISION: dict[str, Any] = {"batch_norm_eps": 1e-5, "width_rule": "torchvision"}
+_RESNETS |= {f"torchvision/{_name}_18": _RESNETS[f"{_name}_18"] | _VISION for _name in ("r3d", "mc3", "r2plus1d")}
 
 # MoDist, Table 1. The motion pathway's default reads frame by frame, as the table's kernels (1×7²) and widths say.
 _MODIST: dict[str, Any] = {"stem_kernel": 5, "stem_temporal_stride": 2, "temporal_kernels": [1, 1, 3, 3]}
@@ -78,6 +86,8 @@ _SLOWS: dict[str, dict[str, Any]] = {
     "modist_motion_r50": _MOTION | {"frames": "per_frame"},
     "modist_motion_r50_stacked": _MOTION | {"frames": "stacked", "num_frames": 16},
 }
+# The image networks, on every frame: what files of 2D ResNets hold.
+_SLOWS |= {f"resnet_{_depth}": {"depth": _depth, "temporal_kernels": [1, 1, 1, 1]} for _depth in (18, 34, 50)}
 
 NETWORKS: dict[str, NetworkKind] = {
     name: NetworkKind(module, model, options)

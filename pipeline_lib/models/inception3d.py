@@ -20,7 +20,7 @@ from pipeline_lib.configuration.messages import parsed
 from pipeline_lib.models.layers import ConvNorm, PaddedMaxPool3d, SelfGate, Triple, batch_norm
 from pipeline_lib.models.network import ClipInput, StagedNetwork
 from pipeline_lib.models.nonlocal_block import NonLocal
-from pipeline_lib.models.options import InceptionOptions, Padding
+from pipeline_lib.models.options import GatePooling, Gates, InceptionOptions, Padding
 
 # Widths: branch 0; branch 1 reduce, out; branch 2 reduce, out; branch 3.
 MIXED: dict[str, tuple[int, int, int, int, int, int]] = {
@@ -50,20 +50,27 @@ class Convention:
     """How an implementation builds its layers: slim's or torchvision's."""
 
     padding: Padding
-    separable_stem: bool
     temporal_norm: bool
     norm_scale: bool
-    gate_bias: bool
     eps: float
     momentum: float
+    gates: Gates
+    gate_bias: bool
+    gate_pooling: GatePooling
 
     def norm(self, channels: int) -> nn.BatchNorm3d:
         """A batch normalisation of this convention."""
         return batch_norm(channels, eps=self.eps, momentum=self.momentum, scale=self.norm_scale)
 
+    def gate(self, channels: int) -> SelfGate:
+        """A gate of this convention."""
+        return SelfGate(channels, bias=self.gate_bias, pooling=self.gate_pooling)
+
 
 class SpatioTemporalLayer(nn.Module):
     """One convolutional layer: 2D, full 3D, or spatial then temporal (S3D-G, section 4.4), then a gate if wanted (4.6).
+
+    A gate follows the layer's last ReLU, as in the released code; the paper does not say on which side of it.
 
     Args:
         in_channels: channels of the input.
@@ -72,7 +79,8 @@ class SpatioTemporalLayer(nn.Module):
         temporal_kernel: length of the temporal window; 1 makes the layer 2D.
         stride: (T, H, W).
         separable: whether the temporal window is a convolution of its own.
-        gated: whether a self-gate follows.
+        gated: whether a self-gate follows, whatever the layer is; with the convention's ``temporal_convolutions`` one
+            follows every separable layer.
         convention: see ``Convention``.
     """
 
@@ -107,7 +115,8 @@ class SpatioTemporalLayer(nn.Module):
             if split
             else None
         )
-        self.gate = SelfGate(out_channels, bias=convention.gate_bias) if gated else None
+        gated = gated or (split and convention.gates == "temporal_convolutions")
+        self.gate = convention.gate(out_channels) if gated else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Transform (B, C, T, H, W)."""
@@ -146,7 +155,6 @@ class Mixed(nn.Module):
         temporal_branches: int,
         branch_2_kernel: int,
         separable: bool,
-        gated: bool,
         convention: Convention,
     ) -> None:
         super().__init__()
@@ -160,6 +168,7 @@ class Mixed(nn.Module):
                 c_in, c_out, kernel, t_kernel, (1, 1, 1), separable=separable, gated=gate, convention=convention
             )
 
+        gated = convention.gates == "branches"
         t2 = t if branch_2_kernel > 1 or separable else 1
         self.Branch_0 = Branch(Conv2d_0a_1x1=layer(in_channels, w0, 1, t_pointwise, gated))
         self.Branch_1 = Branch(
@@ -173,10 +182,12 @@ class Mixed(nn.Module):
             MaxPool_0a_3x3=PaddedMaxPool3d((t, 3, 3), (1, 1, 1), convention.padding),
             Conv2d_0b_1x1=layer(in_channels, w3, 1, t_pointwise, gated),
         )
+        self.gate = convention.gate(w0 + w1 + w2 + w3) if convention.gates == "blocks" else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Transform (B, C, T, H, W)."""
-        return torch.cat([self.Branch_0(x), self.Branch_1(x), self.Branch_2(x), self.Branch_3(x)], 1)
+        x = torch.cat([self.Branch_0(x), self.Branch_1(x), self.Branch_2(x), self.Branch_3(x)], 1)
+        return x if self.gate is None else self.gate(x)
 
 
 class InceptionHead(nn.Module):
@@ -234,12 +245,13 @@ def build(num_classes: int, in_channels: int = 3, **options: Any) -> StagedNetwo
     torchvision_like = given.variant == "torchvision"
     convention = Convention(
         padding=given.padding or ("symmetric" if torchvision_like else "same"),
-        separable_stem=torchvision_like,
         temporal_norm=torchvision_like,
         norm_scale=torchvision_like if given.norm_scale is None else given.norm_scale,
-        gate_bias=given.gate_bias,
         eps=given.batch_norm_eps,
         momentum=given.batch_norm_momentum,
+        gates=given.gates,
+        gate_bias=given.gate_bias,
+        gate_pooling=given.gate_pooling,
     )
     separable = given.convolution == "separable"
     is_temporal = {
@@ -265,7 +277,7 @@ def build(num_classes: int, in_channels: int = 3, **options: Any) -> StagedNetwo
         7,
         stem_time,
         (2 if given.temporal_stride else 1, 2, 2),
-        separable=separable and convention.separable_stem,
+        separable=given.separable_stem,
         gated=False,
         convention=convention,
     )
@@ -280,7 +292,7 @@ def build(num_classes: int, in_channels: int = 3, **options: Any) -> StagedNetwo
         3 if is_temporal["Conv2d_2c_3x3"] else 1,
         (1, 1, 1),
         separable=separable,
-        gated=given.gating,
+        gated=given.gates in ("branches", "blocks"),
         convention=convention,
     )
     channels = depth(192)
@@ -297,7 +309,6 @@ def build(num_classes: int, in_channels: int = 3, **options: Any) -> StagedNetwo
             temporal_branches=given.temporal_branches,
             branch_2_kernel=given.branch_2_kernel,
             separable=separable,
-            gated=given.gating,
             convention=convention,
         )
         channels = scaled[0] + scaled[2] + scaled[4] + scaled[5]

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline_lib.models.options import Padding
+from pipeline_lib.models.options import GatePooling, Padding
 
 Triple = tuple[int, int, int]
 
@@ -171,17 +171,26 @@ def batch_norm(channels: int, *, eps: float, momentum: float, scale: bool = True
     return norm
 
 
-class SelfGate(nn.Module):
-    """Feature gating of S3D-G (section 4.6): x · σ(W · mean over (T, H, W) of x), per channel.
+POOLED_AXES: dict[GatePooling, tuple[int, ...]] = {"space_time": (2, 3, 4), "space": (3, 4), "time": (2,)}
+"""Axes of (B, C, T, H, W) that a gate averages over."""
 
-    ``bias`` is the paper's equation; the released code has none (slim ``s3dg.py``, self_gating).
+
+class SelfGate(nn.Module):
+    """Feature gating of S3D-G (section 4.6): x · σ(W · pool(x) + b), per channel.
+
+    Args:
+        channels: of the input and of the output.
+        bias: whether b is there, as in the paper's equation; the released code has none (slim ``s3dg.py``,
+            self_gating).
+        pooling: what pool averages over; the paper found space and time together better than either alone.
     """
 
-    def __init__(self, channels: int, *, bias: bool) -> None:
+    def __init__(self, channels: int, *, bias: bool, pooling: GatePooling = "space_time") -> None:
         super().__init__()
+        self.axes = POOLED_AXES[pooling]
         self.conv = nn.Conv3d(channels, channels, 1, bias=bias)
 
     def forward(self, x_BCTHW: Tensor) -> Tensor:
         """Gate (B, C, T, H, W)."""
-        weights: Tensor = self.conv(x_BCTHW.mean((2, 3, 4), keepdim=True)).sigmoid()
+        weights: Tensor = self.conv(x_BCTHW.mean(self.axes, keepdim=True)).sigmoid()
         return x_BCTHW * weights

@@ -295,14 +295,22 @@ class ProjectionHead(nn.Module):
     Args:
         in_features: channels of the features.
         num_outputs: width of the embedding.
-        num_hidden: hidden layers, each as wide as the features.
+        num_hidden: hidden layers.
+        hidden_width: their width; None is that of the features.
         normalised: a batch normalisation after every layer, the last one without scale and shift, as in SimCLR's heads
             (Chen et al. 2020). It centres embeddings, so that the pathways do not stay in separate cones.
     """
 
-    def __init__(self, in_features: int, num_outputs: int, num_hidden: int, normalised: bool = False) -> None:
+    def __init__(
+        self,
+        in_features: int,
+        num_outputs: int,
+        num_hidden: int,
+        hidden_width: int | None = None,
+        normalised: bool = False,
+    ) -> None:
         super().__init__()
-        widths = [in_features] * (num_hidden + 1) + [num_outputs]
+        widths = [in_features, *[hidden_width or in_features] * num_hidden, num_outputs]
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
         # A 3D normalisation on 1×1×1 maps, because that kind is synchronised over processes.
         norms = [nn.BatchNorm3d(c, affine=at < num_hidden) for at, c in enumerate(widths[1:])] if normalised else []

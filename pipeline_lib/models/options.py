@@ -24,6 +24,8 @@ def _odd(kernel: int) -> int:
 Kind = Literal["2d", "3d", "2plus1d"]
 Padding = Literal["same", "symmetric"]
 WidthRule = Literal["torchvision", "per_convolution"]
+Gates = Literal["none", "temporal_convolutions", "branches", "blocks"]
+GatePooling = Literal["space_time", "space", "time"]
 Odd = Annotated[int, AfterValidator(_odd)]
 Positive = Annotated[int, Field(ge=1)]
 
@@ -38,19 +40,27 @@ class InceptionOptions(NetworkOptions):
     last_temporal_layer: int = Field(default=LAST_LAYER, ge=-1, le=LAST_LAYER)
     """Highest such layer."""
     stem_kernel: Odd = 3
-    """Temporal window of the stem: 7 in I3D and the paper's S3D-G, 3 in the released code."""
+    """Temporal window of the stem: 7 in I3D and in the papers' S3D (their Figure 2's stem), 3 in the released S3D-G."""
+    separable_stem: bool = False
+    """Whether a separable network's stem is separable too: S3D-G's section 4.4 replaces "each 3D convolution", its
+    released code (slim) keeps one k×7×7 convolution."""
     temporal_branches: Literal[2, 4] = 2
     """Whether two or all four branches of a separable block convolve over time (S3D-G, footnote 5)."""
     branch_2_kernel: Literal[1, 3] = 3
     """Side of branch 2's second convolution; 1 is how the paper counted I3D's 12.06 M."""
-    gating: bool = False
-    """S3D-G's feature gating after ``Conv2d_2c_3x3`` and at the end of each branch."""
+    gates: Gates = "none"
+    """Where S3D-G's feature gates stand (section 4.6). ``temporal_convolutions``: directly after each k×1×1
+    convolution, a separable stem's too, which the section found best. ``branches``: after ``Conv2d_2c_3x3`` and at the
+    end of all four branches, as in the released code. ``blocks``: after ``Conv2d_2c_3x3`` and each Mixed block."""
+    gate_pooling: GatePooling = "space_time"
+    """What a gate averages over: ``space_time`` gives one weight per channel; ``space`` one per channel and frame, and
+    ``time`` one per channel and position, both of which section 4.6 found worse."""
     gate_bias: bool = False
     """A bias in the gate, as in the paper's equation and not in the released code."""
     non_local: bool = False
     """Non-local blocks right before ``Mixed_5b`` and ``Mixed_5c`` (D3D's supplement, section 4)."""
     variant: Literal["slim", "torchvision"] = "slim"
-    """``torchvision`` has a separable 7-tap stem, temporal normalisation with scale, and symmetric padding."""
+    """``torchvision`` has temporal normalisation, a scale in each normalisation, and symmetric padding."""
     padding: Padding | None = None
     """Overrides the variant's: ``same`` is TensorFlow's, which slim's released weights need."""
     norm_scale: bool | None = None
@@ -66,10 +76,29 @@ class InceptionOptions(NetworkOptions):
     batch_norm_eps: float = Field(default=1e-3, gt=0)
     """ε of the batch normalisations."""
 
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        if self.convolution == "full" and self.separable_stem:
+            raise ValueError("separable_stem: true needs convolution: separable")
+        if self.convolution == "full" and self.gates == "temporal_convolutions":
+            raise ValueError(
+                "gates: temporal_convolutions needs convolution: separable, since a full convolution has no temporal "
+                "one; write branches or blocks"
+            )
+        return self
+
     @property
     def imagenet(self) -> ImageNet | None:
         """Inception v1; torchvision's normalisations have a scale, which TF-slim's lack."""
         return ImageNet("torchvision/googlenet", {"norm_scale": True})
+
+    @property
+    def image_shapes(self) -> dict[str, Any] | None:
+        """See ``NetworkOptions``."""
+        return {
+            "image network": "Inception v1",
+            **{key: self.shapes[key] for key in ("norm_scale", "depth_multiplier")},
+        }
 
     @property
     def shapes(self) -> dict[str, Any]:
@@ -83,10 +112,11 @@ class InceptionOptions(NetworkOptions):
             "first_temporal_layer": layers.start if layers else None,
             "last_temporal_layer": layers[-1] if layers else None,
             "stem_kernel": self.stem_kernel if 0 in layers else None,
+            "separable_stem": self.separable_stem if 0 in layers else None,
             "temporal_branches": self.temporal_branches if separable else None,
             "branch_2_kernel": self.branch_2_kernel,
-            "gating": self.gating,
-            "gate_bias": self.gate_bias if self.gating else None,
+            "gates": self.gates,
+            "gate_bias": None if self.gates == "none" else self.gate_bias,
             "non_local": self.non_local,
             "variant": self.variant,
             "norm_scale": self.variant == "torchvision" if self.norm_scale is None else self.norm_scale,
@@ -107,13 +137,15 @@ class PredictedFlowOptions(NetworkOptions):
     """Scales every width of both."""
     minimum_depth: Positive = 16
     """Least number of channels of a layer."""
+    norm_scale: bool = False
+    """Whether the normalisations of both have a scale, as a temporal stream from torchvision's 2D Inception v1 does."""
     batch_norm_momentum: float = Field(default=0.001, gt=0, le=1)
     """Weight of a new batch in the running statistics."""
 
     @property
     def stream(self) -> InceptionOptions:
         """Either S3D-G."""
-        return InceptionOptions(gating=True, **self.model_dump(exclude={"endpoint", "decoder"}))
+        return InceptionOptions(gates="branches", **self.model_dump(exclude={"endpoint", "decoder"}))
 
     @property
     def shapes(self) -> dict[str, Any]:
@@ -136,14 +168,15 @@ class ResNetOptions(NetworkOptions):
     """R2D (R(2+1)D, section 3.1): the frames are channels of the first layer, after which there is no time axis."""
     num_frames: Positive = 8
     """Frames of a clip, for R2D only: its first layer is as wide as the clip is long."""
-    width_rule: WidthRule = "torchvision"
-    """M of the (2+1)D pairs, per block as in torchvision or per convolution as in section 3.5."""
+    width_rule: WidthRule = "per_convolution"
+    """M of the (2+1)D pairs: per convolution (R(2+1)D, section 3.5; add_conv in VMZ's
+    c2/lib/models/builder/video_model.py), or, as in torchvision, the first one's M for both of a block."""
     width: Positive = 64
     """Channels of the stem and conv2_x; the later groups double it. Less than 64 is for demonstrations."""
     batch_norm_momentum: float = Field(default=0.1, gt=0, le=1)
     """Weight of a new batch in the running statistics."""
-    batch_norm_eps: float = Field(default=1e-5, gt=0)
-    """torchvision's; VMZ has 1e-3."""
+    batch_norm_eps: float = Field(default=1e-3, gt=0)
+    """ε of the batch normalisations: 1e-3 in VMZ (c2/lib/models/builder/video_model.py), 1e-5 in torchvision."""
 
     @property
     def clip_frames(self) -> int | None:
@@ -154,6 +187,11 @@ class ResNetOptions(NetworkOptions):
     def imagenet(self) -> ImageNet | None:
         """The ResNet of the same depth."""
         return ImageNet(f"torchvision/resnet{self.depth}")
+
+    @property
+    def image_shapes(self) -> dict[str, Any] | None:
+        """See ``NetworkOptions``."""
+        return {"image network": "ResNet", "depth": self.depth, "width": self.width}
 
     @property
     def shapes(self) -> dict[str, Any]:
@@ -170,8 +208,8 @@ class ResNetOptions(NetworkOptions):
 class SlowOptions(NetworkOptions):
     """SlowFast's Slow networks and MoDist's pathways (pipeline_lib/models/slow_resnet.py)."""
 
-    depth: Literal[18, 50] = 50
-    """18 has basic blocks, 50 bottlenecks."""
+    depth: Literal[18, 34, 50] = 50
+    """18 and 34 have basic blocks, 50 bottlenecks."""
     stem_kernel: Odd = 1
     """Temporal kernel of conv1: 5 in MoDist (section 3.3), 1 in PySlowFast."""
     stem_temporal_stride: Positive = 1
@@ -187,6 +225,10 @@ class SlowOptions(NetworkOptions):
     """Clip length, for ``stacked`` only."""
     num_hidden: int = Field(default=0, ge=0)
     """Hidden layers of a projection head; 0 is a linear classifier."""
+    zero_init_final_norm: bool = True
+    """Whether the scale of each residual block's last batch normalisation starts at 0, so that the block starts as its
+    shortcut: ``ZERO_INIT_FINAL_BN: True`` in MoDist's release (amazon-science/self-supervised-maclr, configs/UCF101)
+    and in PySlowFast's configs/Kinetics/SLOW_8x8_R50.yaml. Weights of a start replace it."""
     batch_norm_momentum: float = Field(default=0.1, gt=0, le=1)
     """Weight of a new batch in the running statistics."""
     batch_norm_eps: float = Field(default=1e-5, gt=0)
@@ -207,6 +249,11 @@ class SlowOptions(NetworkOptions):
     def imagenet(self) -> ImageNet | None:
         """The ResNet of the same depth."""
         return ImageNet(f"torchvision/resnet{self.depth}")
+
+    @property
+    def image_shapes(self) -> dict[str, Any] | None:
+        """See ``NetworkOptions``."""
+        return {"image network": "ResNet", "depth": self.depth, "width": self.width}
 
     @property
     def shapes(self) -> dict[str, Any]:

@@ -95,8 +95,7 @@ def build(num_classes: int, in_channels: int = 3, **options: Any) -> StagedNetwo
     given = parsed(PredictedFlowOptions, options, "model.options")
 
     def stream(num_channels: int) -> StagedNetwork:
-        own = given.model_dump(exclude={"endpoint", "decoder"})
-        return inception3d.build(num_classes, num_channels, gating=True, **own)
+        return inception3d.build(num_classes, num_channels, **given.stream.model_dump())
 
     temporal = stream(2)
     with torch.device("meta"):

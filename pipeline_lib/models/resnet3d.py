@@ -2,7 +2,9 @@
 
 What varies is the kind of the convolutions per group (Figure 1). Blocks, widths and strides are Table 1's: the stem
 strides over space only; conv3_1, conv4_1 and conv5_1 stride over space, and over time where the group convolves
-over time (section 4.1: with 2D convolutions "downsampling becomes only spatial").
+over time (section 4.1: with 2D convolutions "downsampling becomes only spatial"). The widths of (2+1)D pairs and the
+constants of batch normalisation (ε 10⁻³, a new batch's weight 0.1, Caffe2's momentum 0.9) are those of the authors'
+release (facebookresearch/VMZ, c2/lib/models/builder/video_model.py).
 """
 
 from typing import Any

@@ -13,8 +13,8 @@ from pipeline_lib.models.layers import ConvNorm, PaddedMaxPool3d, Triple, batch_
 from pipeline_lib.models.network import ClipInput, PooledHead, StagedNetwork
 from pipeline_lib.models.options import SlowOptions
 
-BLOCKS = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3)}
-EXPANSION = {18: 1, 50: 4}
+BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
+EXPANSION = {18: 1, 34: 1, 50: 4}
 
 
 class ResidualBlock(nn.Module):
@@ -29,6 +29,7 @@ class ResidualBlock(nn.Module):
         temporal_kernel: T, odd.
         stride: spatial stride.
         bottleneck: which of the two blocks.
+        zero_init_final_norm: whether the scale of the last normalisation starts at 0 (``transform_final_bn`` there).
         eps: ε of the normalisations.
         momentum: weight of a new batch in their running statistics.
     """
@@ -42,6 +43,7 @@ class ResidualBlock(nn.Module):
         stride: int,
         *,
         bottleneck: bool,
+        zero_init_final_norm: bool,
         eps: float,
         momentum: float,
     ) -> None:
@@ -60,6 +62,9 @@ class ResidualBlock(nn.Module):
             self.a = unit(in_channels, out_channels, (t, 3, 3), stride, True)
             self.b = unit(out_channels, out_channels, (1, 3, 3), 1, False)
             self.c = None
+        last = self.b if self.c is None else self.c
+        if zero_init_final_norm and last.norm is not None:
+            nn.init.zeros_(last.norm.weight)
         projects = in_channels != out_channels or stride != 1
         self.shortcut = unit(in_channels, out_channels, (1, 1, 1), stride, False) if projects else None
 
@@ -112,6 +117,7 @@ def build(num_classes: int, in_channels: int = 3, **options: Any) -> StagedNetwo
                     temporal_kernel,
                     2 if block == 0 and index > 0 else 1,
                     bottleneck=given.depth == 50,
+                    zero_init_final_norm=given.zero_init_final_norm,
                     eps=given.batch_norm_eps,
                     momentum=given.batch_norm_momentum,
                 )

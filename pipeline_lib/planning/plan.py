@@ -1,14 +1,14 @@
 """From a checked configuration to jobs: what each stage gets, and which artefacts a target asks for."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from pipeline_lib.artefacts.layout import Layout
 from pipeline_lib.configuration.data import Dataset
-from pipeline_lib.configuration.experiments import Ensemble, Experiment
+from pipeline_lib.configuration.experiments import Ensemble, Experiment, Target
 from pipeline_lib.configuration.loading import CONFIGURATION_FILE, load
 from pipeline_lib.configuration.messages import nearest
 from pipeline_lib.configuration.references import member_name, refuse_misfits
@@ -18,13 +18,16 @@ from pipeline_lib.configuration.specification import (
     FramesSpecification,
     ManifestSpecification,
     MotionSpecification,
+    PrintedNumbers,
     ReportedExperiment,
     ReportSpecification,
 )
 from pipeline_lib.errors import UserError
 from pipeline_lib.manifests.code import manifest_modules
 from pipeline_lib.models.catalogue import NETWORKS
+from pipeline_lib.planning.fidelity import as_published, differences
 from pipeline_lib.planning.run import Run, with_sources
+from pipeline_lib.planning.starts import check_fetchable, check_starts
 
 SELECTED = "selected"
 """The report on what the configuration selects."""
@@ -45,7 +48,9 @@ def load_plan(
         UserError: the configuration is not valid.
     """
     base = Path(os.path.relpath(folder)) / CONFIGURATION_FILE
-    return Plan(load(base, [Path(path) for path in overlays], changes, NETWORKS))
+    return Plan(
+        load(base, [Path(path) for path in overlays], changes, NETWORKS), lambda: load(base, (), None, NETWORKS)
+    )
 
 
 class Plan:
@@ -53,12 +58,21 @@ class Plan:
 
     Args:
         configuration: a checked configuration.
+        brought: loads the configuration without the user's files, which has the papers' experiments; None takes the
+            same one.
     """
 
-    def __init__(self, configuration: Configuration) -> None:
+    def __init__(self, configuration: Configuration, brought: Callable[[], Configuration] | None = None) -> None:
         self.configuration = configuration
         self.layout = Layout(Path(configuration.output))
+        self.targets = configuration.named()
         self._runs: dict[str, list[Run]] = {}
+        self._brought = brought
+
+    @cached_property
+    def published(self) -> Configuration:
+        """The configuration with the papers' experiments, whole and from the papers' starts."""
+        return as_published(self.configuration if self._brought is None else self._brought())
 
     # Names
 
@@ -79,7 +93,7 @@ class Plan:
     @cached_property
     def report_names(self) -> list[str]:
         """What a report can be asked for: each target, each experiment, and what the configuration selects."""
-        return [*self.configuration.targets, *self.configuration.experiments, SELECTED]
+        return [*self.targets, *self.configuration.experiments, SELECTED]
 
     def experiments_of(self, *names: str) -> list[str]:
         """The experiments behind names of experiments, targets and ``selected``, each once, in order."""
@@ -90,8 +104,20 @@ class Plan:
             elif name == SELECTED:
                 found |= dict.fromkeys(self.experiments_of(*self.configuration.select))
             else:
-                found |= dict.fromkeys(self.configuration.targets[name].experiments)
+                found |= dict.fromkeys(self._target(name).experiments)
         return list(found)
+
+    def _target(self, name: str) -> Target:
+        """A target or table by name.
+
+        Raises:
+            UserError: it is a table of which nothing can be run yet.
+        """
+        if name not in self.targets:
+            table = self.configuration.tables[name]
+            missing = "; ".join(dict.fromkeys(row.not_yet for row in table.rows if row.not_yet)) or "nothing of ours"
+            raise UserError(f"{name} ({table.source}) cannot be run yet: {missing}.")
+        return self.targets[name]
 
     # Runs
 
@@ -252,7 +278,16 @@ class Plan:
         """
         runs = with_sources(self.runs(*self.experiments_of(name)))
         refuse_misfits(self.configuration, NETWORKS, dict.fromkeys(run.experiment for run in runs))
+        check_starts(runs)
         return list(dict.fromkeys(run.dataset for run in runs))
+
+    def check_fetchable(self, name: str, *, is_dry: bool) -> None:
+        """Check that the public weights behind a target are there or can be fetched; a dry run only warns.
+
+        Raises:
+            UserError: they are not, and something would run.
+        """
+        check_fetchable(with_sources(self.runs(*self.experiments_of(name))), is_dry=is_dry)
 
     def results(self, name: str) -> list[Path]:
         """The figures of a target: metrics of every run and protocol, and retrieval if it is configured."""
@@ -276,8 +311,33 @@ class Plan:
         files = [path for run in trained for path in (*run.training_shards, *run.source_weights, run.weights)]
         return list(dict.fromkeys(files))
 
-    def reported(self, name: str) -> ReportedExperiment:
-        """What the report says of one experiment or ensemble."""
+    def _printed(self, name: str, first: Sequence[str]) -> list[PrintedNumbers]:
+        """What the papers print for an experiment, the tables that are asked for before the others."""
+        found: list[PrintedNumbers] = []
+        tables = self.configuration.tables
+        for table in dict.fromkeys([*(one for one in first if one in tables), *tables]):
+            rows: dict[tuple[int, str], PrintedNumbers] = {}
+            for cell in tables[table].cells:
+                if cell.experiment != name or cell.printed is None:
+                    continue
+                protocol = cell.protocol or self.configuration.experiments[name].protocols[0]
+                place = rows.setdefault(
+                    (id(cell.row), protocol),
+                    PrintedNumbers(
+                        source=tables[table].source, protocol=protocol, differs=cell.row.differs, figures={}
+                    ),
+                )
+                place.figures.setdefault(tables[table].columns[cell.column].figure, cell.printed)
+            found += rows.values()
+        return found
+
+    def reported(self, name: str, first: Sequence[str] = ()) -> ReportedExperiment:
+        """What the report says of one experiment or ensemble.
+
+        Args:
+            name: its name.
+            first: tables whose numbers stand before those of others.
+        """
         entry = self.configuration.experiments[name]
         run = self.runs(name)[0]
         common: dict[str, Any] = {
@@ -285,23 +345,36 @@ class Plan:
             "dataset": run.dataset,
             "splits": sorted(set(self._splits(name))),
             "seeds": sorted(set(self._seeds(name))),
-            **{key: getattr(entry, key) for key in ("description", "stage", "protocols", "paper")},
+            **{key: getattr(entry, key) for key in ("description", "stage", "protocols")},
         }
+        printed = self._printed(name, first)
+        if printed:
+            common |= {"printed": printed, "differs": differences(run, self.published)}
         if isinstance(entry, Ensemble):
             modalities = [member.trained.modality for member in run.members]
             return ReportedExperiment(**common, modality="+".join(modalities), members=entry.members)
         own = ("modality", "frame_format", "teacher", "start", "retrieval")
         common |= {key: getattr(entry, key) for key in own}
-        return ReportedExperiment(**common, motion=run.motion, model=entry.model.name)
+        clip = (run.recipe.sampling.num_frames, run.recipe.sampling.crop)
+        return ReportedExperiment(
+            **common, motion=run.motion, model=entry.model.name, network=run.named_model, clip=clip
+        )
 
     def report(self, name: str) -> ReportSpecification:
         """What ``report`` gets: of a target, an experiment, or (``selected``) of everything that ``select`` names."""
-        target = self.configuration.targets.get(name)
+        target = self.targets.get(name)
         described = target or self.configuration.experiments.get(name)
+        asked = [
+            self.targets[one]
+            for one in (self.configuration.select if name == SELECTED else [name])
+            if one in self.targets
+        ]
+        tables = {one: self.configuration.tables[one] for named in asked for one in named.tables}
         return ReportSpecification(
             name=name,
             title="Selected experiments" if described is None else described.description,
-            experiments=[self.reported(experiment) for experiment in self.experiments_of(name)],
+            experiments=[self.reported(experiment, list(tables)) for experiment in self.experiments_of(name)],
+            tables=tables,
             compare=[] if target is None else target.compare,
             notes=[] if target is None else target.notes,
         )

@@ -1,10 +1,9 @@
 """One run: where its artefacts lie, what its jobs get, and which runs it starts or learns from."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from pipeline_lib.artefacts.layout import Layout, shard_names
 from pipeline_lib.configuration.experiments import IMAGENET, IMPORTED, Ensemble, Experiment
@@ -23,14 +22,9 @@ from pipeline_lib.errors import UserError
 from pipeline_lib.models.catalogue import NETWORKS, resolve
 
 
-def with_catalogue_options(model: Model, further: Mapping[str, Any] | None = None) -> Model:
-    """The network with all its options, so that an edit to the catalogue changes the specification.
-
-    Args:
-        model: as the configuration has it.
-        further: options that hold where the configuration says nothing.
-    """
-    return Model(name=model.name, options=resolve(model.name)[1] | dict(further or {}) | model.options)
+def with_catalogue_options(model: Model) -> Model:
+    """The network with all its options, so that an edit to the catalogue changes the specification."""
+    return Model(name=model.name, options=resolve(model.name)[1] | model.options)
 
 
 @dataclass(frozen=True)
@@ -168,9 +162,15 @@ class Run:
         return self.configuration.start if self.trained.start == IMAGENET else self.trained.start
 
     @property
+    def named_model(self) -> Model:
+        """Its network by name, with the options that differ from the name's, those for its first weights among them."""
+        own = self.trained.model
+        return own if self.imagenet is None else Model(name=own.name, options=self.imagenet.options | own.options)
+
+    @property
     def model(self) -> Model:
-        """Its network with all options, those that its first weights need among them."""
-        return with_catalogue_options(self.trained.model, None if self.imagenet is None else self.imagenet.options)
+        """Its network with all options."""
+        return with_catalogue_options(self.named_model)
 
     @cached_property
     def members(self) -> list["Run"]:

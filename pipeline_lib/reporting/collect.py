@@ -123,7 +123,7 @@ def read_dataset(layout: Layout, name: str, split: int = 1) -> DatasetSummary:
             status: int(((subset == list_name) & (table["status"] == status)).sum())
             for status in ("accepted", "rejected", "missing")
         }
-        for list_name in ("train", "validation")
+        for list_name in dict.fromkeys(["train", "validation", *sorted(set(subset) - {""})])
     }
     unusable = table[table["status"] != "accepted"].sort_values("id")
     kinds = Counter(
@@ -170,7 +170,9 @@ def collect(specification: ReportSpecification, root: Path) -> Report:
                     place = (experiment.name, str(split), str(seed), protocol)
                     inputs += [layout.scores(*place), layout.metrics(*place)]
                     runs.append(EvaluatedRun(split, seed, read_metrics(layout.metrics(*place)), layout.scores(*place)))
-            results.append(Result(experiment, protocol, runs))
+            # Predictions of a list without labels have no figures.
+            if all(run.metrics["metrics"] for run in runs):
+                results.append(Result(experiment, protocol, runs))
         if experiment.retrieval is not None:
             places = [
                 layout.retrieval(experiment.name, str(split), str(seed), experiment.retrieval)

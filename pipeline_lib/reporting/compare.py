@@ -67,6 +67,19 @@ def _common_runs(first: Result, second: Result) -> list[tuple[EvaluatedRun, Eval
     ]
 
 
+def runs_of_a_common_split(first: Result, second: Result) -> tuple[list[EvaluatedRun], list[EvaluatedRun]]:
+    """All runs of both on the first split that both have: splits judge different videos.
+
+    Raises:
+        UserError: they have no split in common.
+    """
+    common = {run.split for run in first.runs} & {run.split for run in second.runs}
+    if not common:
+        raise UserError(f"{first.name} and {second.name} have no split in common.")
+    ours, theirs = ([run for run in result.runs if run.split == min(common)] for result in (first, second))
+    return ours, theirs
+
+
 def compare(report: Report) -> list[Comparison]:
     """The report's differences, in the order of the specification."""
     comparisons = []
@@ -75,18 +88,14 @@ def compare(report: Report) -> list[Comparison]:
             first, second = report.result(first_name, protocol), report.result(second_name, protocol)
             if first is None or second is None:
                 continue
-            pairs = _common_runs(first, second)
             names = (first_name, second_name)
             try:
-                if not pairs:
-                    raise UserError(f"{first_name} and {second_name} have no split in common.")
                 if first.task != second.task:
                     raise UserError(f"{first_name} and {second_name} are judged by different tasks.")
-                # Splits judge different videos, so only the first split is compared.
-                split = pairs[0][0].split
-                chosen = [pair for pair in pairs if pair[0].split == split]
-                ours, theirs = [one.predictions for one, _ in chosen], [other.predictions for _, other in chosen]
-                difference = load_presentation(first.task).difference(ours, theirs, names)
+                ours, theirs = runs_of_a_common_split(first, second)
+                paired = [run.seed for run in ours] == [run.seed for run in theirs]
+                files = [[run.predictions for run in runs] for runs in (ours, theirs)]
+                difference = load_presentation(first.task).difference(files[0], files[1], names, paired)
                 comparisons.append(Comparison(first, second, difference))
             except UserError as error:
                 comparisons.append(Comparison(first, second, None, str(error)))

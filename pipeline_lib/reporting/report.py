@@ -29,6 +29,7 @@ from pipeline_lib.reporting.code import REPORT
 from pipeline_lib.reporting.collect import Report, collect
 from pipeline_lib.reporting.compare import Comparison, compare, teacher_distances
 from pipeline_lib.reporting.flow_pictures import Gallery, colour_wheel_picture, galleries
+from pipeline_lib.reporting.paper_tables import paper_views
 from pipeline_lib.reporting.tables import result_tables
 from pipeline_lib.tasks.results import Section, load_presentation, signed
 
@@ -47,7 +48,7 @@ def _cards(report: Report, comparisons: list[Comparison]) -> list[dict[str, str]
         cards.append(
             {
                 "value": f"{signed(100 * entry.difference.mean)} points",
-                "label": f"{entry.label}, {label} ({signed(low)} … {signed(high)})",
+                "label": f"{entry.label}, {label} ({signed(low)} … {signed(high)}; over {entry.difference.over})",
                 "tone": {"better": "good", "worse": "bad"}.get(entry.verdict, ""),
             }
         )
@@ -133,6 +134,7 @@ def page(report: Report, shown: Sequence[Gallery] = (), record: Record | None = 
         title=report.specification.title,
         notes=report.specification.notes,
         cards=_cards(report, comparisons),
+        papers=paper_views(report),
         tables=result_tables(report),
         legends=[load_presentation(task).legend for task in tasks],
         headline=headline,

@@ -2,17 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from pipeline_lib.configuration.experiments import RANDOM
-from pipeline_lib.configuration.specification import ReportedExperiment
+from pipeline_lib.configuration.specification import PrintedNumbers, ReportedExperiment
 from pipeline_lib.reporting.collect import Report
 from pipeline_lib.reporting.compare import Comparison
 from pipeline_lib.tasks.results import Column, Result, load_presentation
 from pipeline_lib.text_table import text_table
-
-INFLATED_FAMILIES = ("i3d", "s3d", "i2d")
-"""Parts of the names of networks that the papers initialise from ImageNet."""
 
 MODALITIES = {"rgb": "RGB", "flow": "Flow"}
 
@@ -76,42 +71,39 @@ def modality_label(modality: str) -> str:
     return " + ".join(MODALITIES.get(part, part) for part in modality.split("+"))
 
 
-def paper_of(experiment: ReportedExperiment, protocol: str) -> dict[str, Any]:
-    """What the paper prints for an experiment under a protocol.
-
-    Plain numbers belong to the experiment's first protocol; those of another protocol stand under its name.
-    """
-    named = experiment.paper.get(protocol)
-    if isinstance(named, dict):
-        return named
-    return experiment.paper if protocol == experiment.protocols[0] else {}
+def printed_for(experiment: ReportedExperiment, protocol: str) -> list[PrintedNumbers]:
+    """What the papers print for an experiment under a protocol; the first is compared."""
+    return [one for one in experiment.printed if one.protocol == protocol]
 
 
-def paper_numbers(paper: dict[str, Any], columns: Sequence[Column]) -> dict[str, float]:
-    """The paper's figures, per cent, by the names of ``metrics.json``."""
-    names = [column.name for column in columns if column.printed]
-    return {name: float(paper[name]) for name in names if isinstance(paper.get(name), int | float)}
-
-
-def _differences_from_paper(result: Result, trainings: dict[str, dict[str, Any]]) -> list[str]:
-    """What differs from the paper: what the experiment says itself, and what its artefacts show."""
-    stated = result.experiment.paper.get("differs", [])
-    reasons = [stated] if isinstance(stated, str) else [str(reason) for reason in stated]
+def differences_from_paper(result: Result, printed: PrintedNumbers | None) -> list[str]:
+    """What a result differs in from the paper's: as its table says, as it is configured, and in its videos."""
+    reasons = [*([printed.differs] if printed is not None and printed.differs else []), *result.experiment.differs]
     counts = result.counts
     unusable = counts.get("listed", 0) - counts.get("evaluated", 0)
     if unusable > 0:
         reasons.append(f"{unusable} of {counts['listed']} listed videos could not be evaluated")
-    run = result.runs[0]
-    metadata = trainings.get(f"{result.name}/{run.split}-{run.seed}", {})
-    specification = metadata.get("specification", {})
-    network = specification.get("model", {}).get("name", "")
-    # I3D, S3D-G and D3D start from Inception-v1 trained on ImageNet (S3D-G, Table 4); R(2+1)D starts at random.
-    if any(family in network for family in INFLATED_FAMILIES) and specification.get("start", RANDOM) == RANDOM:
-        reasons.append("random initialisation, where the paper starts from inflated ImageNet weights")
-    planned, steps = result.experiment.paper.get("steps"), specification.get("recipe", {}).get("steps")
-    if planned is not None and steps is not None and steps != planned:
-        reasons.append(f"{steps} steps instead of {planned}")
     return reasons
+
+
+class Marks:
+    """Marks for differences; equal differences share one.
+
+    Attributes:
+        notes: mark → what it means.
+    """
+
+    def __init__(self) -> None:
+        self.notes: dict[str, str] = {}
+
+    def mark(self, reasons: Sequence[str]) -> list[str]:
+        """The mark of these differences; none without differences."""
+        if not reasons:
+            return []
+        text = "Differs from the paper: " + "; ".join(reasons) + "."
+        mark = next((mark for mark, other in self.notes.items() if other == text), f"{len(self.notes) + 1}")
+        self.notes[mark] = text
+        return [mark]
 
 
 def result_tables(report: Report) -> list[Table]:
@@ -123,21 +115,16 @@ def result_tables(report: Report) -> list[Table]:
         headline, names = columns[0].name, {column.name: column.label for column in columns}
         chosen = [r for r in report.results if (r.task, r.experiment.dataset, r.protocol) == (task, dataset, protocol)]
         manifests = list(dict.fromkeys(run.metrics["manifest"] for result in chosen for run in result.runs))
-        notes: dict[str, str] = {}
+        marked, notes = Marks(), {}
         rows = []
         # Only rows of one manifest are ranked; rows of another one are marked.
         comparable = [r for r in chosen if all(run.metrics["manifest"] == manifests[0] for run in r.runs)]
         highest = max((result.mean(headline) for result in comparable), default=None)
         for result in chosen:
-            marks = []
-            printed = paper_of(result.experiment, result.protocol)
-            paper = paper_numbers(printed, columns)
-            reasons = _differences_from_paper(result, report.trainings) if paper else []
-            if reasons:
-                text = "Differs from the paper: " + "; ".join(reasons) + "."
-                mark = next((mark for mark, other in notes.items() if other == text), f"{len(notes) + 1}")
-                notes[mark] = text
-                marks.append(mark)
+            printed = printed_for(result.experiment, result.protocol)
+            judged = [one for one in printed if any(column.name in one.figures for column in columns)]
+            paper = {c.name: judged[0].figures[c.name] for c in columns if judged and c.name in judged[0].figures}
+            marks = marked.mark(differences_from_paper(result, judged[0])) if judged else []
             manifest_marks = []
             for position in sorted({manifests.index(run.metrics["manifest"]) for run in result.runs} - {0}):
                 mark = f"m{position}"
@@ -163,16 +150,25 @@ def result_tables(report: Report) -> list[Table]:
                     num_runs=len(result.runs),
                     num_videos=int(result.runs[0].metrics["num_videos"]),
                     num_listed=result.counts.get("listed", 0),
-                    paper_source=str(printed.get("table", "")),
+                    paper_source=judged[0].source if judged else "",
                     paper=paper,
                     marks=marks,
                     manifest_marks=manifest_marks,
                     best=len(comparable) > 1 and result in comparable and result.mean(headline) == highest,
-                    paper_lines=[f"{names[name]} {value:.1f}" for name, value in list(paper.items())[1:]],
+                    paper_lines=[
+                        *(f"{names[name]} {value:.1f}" for name, value in list(paper.items())[1:]),
+                        *(_also(one, names) for one in judged[1:] if one.figures != judged[0].figures),
+                    ],
                 )
             )
-        tables.append(Table(dataset, protocol, columns, manifests, rows, list(notes.items())))
+        tables.append(Table(dataset, protocol, columns, manifests, rows, [*marked.notes.items(), *notes.items()]))
     return tables
+
+
+def _also(printed: PrintedNumbers, labels: dict[str, str]) -> str:
+    """What another table prints."""
+    figures = ", ".join(f"{labels[name]} {value:.1f}" for name, value in printed.figures.items() if name in labels)
+    return f"{printed.source}: {figures}"
 
 
 def _per_cent(value: float | None) -> float | None:
@@ -217,6 +213,6 @@ def differences_text(comparisons: Sequence[Comparison]) -> str:
         mean, low, high = (100 * v for v in (entry.difference.mean, entry.difference.low, entry.difference.high))
         lines.append(
             f"{entry.label} ({entry.first.protocol}): {mean:+.1f} points, 95 % interval {low:+.1f} … {high:+.1f} "
-            f"over {entry.difference.num_videos} videos: {entry.verdict}"
+            f"over {entry.difference.over} ({entry.difference.num_videos} videos): {entry.verdict}"
         )
     return "\n".join(lines)

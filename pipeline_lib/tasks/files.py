@@ -54,6 +54,6 @@ def combine(task: str, members: Mapping[str, Path], output: Path, record: Record
     """Write the predictions of an ensemble from its members' files.
 
     Raises:
-        UserError: the members judge different videos or classes.
+        UserError: the members have other classes, or no sample in common.
     """
     importlib.import_module(combination_module(task)).combine(members, output, record)

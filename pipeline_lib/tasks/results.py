@@ -85,13 +85,29 @@ class Column:
 
 @dataclass(frozen=True)
 class Difference:
-    """A mean paired difference (first − second) with its bootstrap interval; shares in [−1, 1]."""
+    """The mean over the runs of the first minus that of the second, with its bootstrap interval; shares in [−1, 1].
+
+    ``num_first`` and ``num_second`` are the runs of each, ``paired`` says whether they have the same seeds.
+    """
 
     mean: float
     low: float
     high: float
     num_videos: int
-    num_runs: int = 1
+    num_first: int = 1
+    num_second: int = 1
+    paired: bool = True
+
+    @property
+    def over(self) -> str:
+        """What the interval is over."""
+        if self.num_first == self.num_second == 1:
+            return "videos; one training run each"
+        return (
+            "training runs and videos"
+            if min(self.num_first, self.num_second) > 1
+            else (f"videos and the {max(self.num_first, self.num_second)} training runs of one; one run of the other")
+        )
 
     def as_data(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -130,8 +146,12 @@ class Presentation(Protocol):
         """The figures of one evaluation in a line, for a log."""
         ...
 
-    def difference(self, first: Sequence[Path], second: Sequence[Path], names: tuple[str, str]) -> Difference:
-        """The paired difference of the first column between two experiments; each run has a file of predictions.
+    def difference(
+        self, first: Sequence[Path], second: Sequence[Path], names: tuple[str, str], paired: bool
+    ) -> Difference:
+        """The difference of the first column between two experiments; each run has a file of predictions.
+
+        ``paired``: run k of both has the same seed.
 
         Raises:
             UserError: the files do not judge the same videos.
@@ -180,22 +200,45 @@ def signed(value: float) -> str:
     return f"{value:+.1f}".replace("-", "−")
 
 
-def bootstrap_mean(
-    values: np.ndarray, num_resamples: int = NUM_RESAMPLES, confidence: float = 0.95, seed: int = 0
+def bootstrap_difference(
+    first: np.ndarray,
+    second: np.ndarray,
+    paired: bool,
+    num_resamples: int = NUM_RESAMPLES,
+    confidence: float = 0.95,
+    seed: int = 0,
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of a mean (Efron & Tibshirani 1993, section 13.3).
+    """Percentile interval of mean(first) − mean(second) over training runs and videos together.
 
-    Drawing N values with replacement is the same as drawing how often each distinct value occurs (a multinomial). That
-    needs memory only for the distinct values.
+    In each resample runs and videos are drawn with replacement, independently of each other, as two crossed random
+    factors (Owen, "The pigeonhole bootstrap", Annals of Applied Statistics 2007). One run stays as it is: nothing is
+    known of how another would differ.
 
     Args:
-        values: (N,) paired differences, one a video.
+        first: (R1, N) one figure per run and video.
+        second: (R2, N) on the same videos.
+        paired: run k of both has the same seed (R1 = R2), so that both are drawn together.
         num_resamples: bootstrap samples.
         confidence: level of the interval, in (0, 1).
         seed: of the generator; equal input gives an equal interval.
     """
-    distinct, counts = np.unique(values, return_counts=True)
-    draws = np.random.default_rng(seed).multinomial(len(values), counts / counts.sum(), size=num_resamples)
-    means = draws @ distinct / len(values)
+    # Videos with equal columns are alike, so that memory is needed for the distinct columns alone.
+    columns, counts = np.unique(np.concatenate([first, second]), axis=1, return_counts=True)
+    random = np.random.default_rng(seed)
+    num_videos = int(counts.sum())
+    draws = random.multinomial(num_videos, counts / num_videos, size=num_resamples)
+    accuracies = draws @ columns.T / num_videos
+    ours, theirs = accuracies[:, : len(first)], accuracies[:, len(first) :]
+    own = _run_weights(random, len(first), num_resamples)
+    other = own if paired else _run_weights(random, len(second), num_resamples)
+    means = (ours * own).sum(axis=1) - (theirs * other).sum(axis=1)
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
+
+
+def _run_weights(random: np.random.Generator, num_runs: int, num_resamples: int) -> np.ndarray:
+    """How often each run is drawn, as shares, (num_resamples, num_runs)."""
+    if num_runs == 1:
+        return np.ones((num_resamples, 1))
+    weights: np.ndarray = random.multinomial(num_runs, [1 / num_runs] * num_runs, size=num_resamples) / num_runs
+    return weights

@@ -14,6 +14,7 @@ from pipeline_lib.configuration.objectives import Model
 from pipeline_lib.configuration.specification import TrainingSpecification
 from pipeline_lib.errors import UserError
 from pipeline_lib.models.catalogue import resolve
+from pipeline_lib.models.inflation import inflate, is_new
 from pipeline_lib.models.network import FeatureHead, VideoNetwork
 from pipeline_lib.training.weights import load_weights
 
@@ -52,9 +53,10 @@ def _built(model: Model, num_classes: int, in_channels: int, dropout: float) -> 
 
 
 def initialise(network: nn.Module, path: Path) -> list[str]:
-    """Copy weights from another run. A classifier that the source lacks, or has for other classes, stays random.
+    """Copy weights from another run or from an imported file, whose image network is inflated (``inflate``).
 
-    Parts that only this network has stay random too (``added_parts``, such as a flow predictor before a stream).
+    A classifier that the source lacks, or has for other classes, stays random. Parts that only this network has stay
+    random too: ``added_parts``, such as a flow predictor before a stream, and what image networks lack, such as gates.
 
     Args:
         network: changed in place.
@@ -66,21 +68,30 @@ def initialise(network: nn.Module, path: Path) -> list[str]:
     Raises:
         UserError: the weights are of another network.
     """
-    tensors, _ = load_weights(path)
+    tensors, metadata = load_weights(path)
+    is_image = bool(metadata.get("two_dimensional"))
+    if is_image:
+        assert isinstance(network, VideoNetwork)
+        tensors = inflate(tensors, network)
     own = network.state_dict()
     differing = [name for name, tensor in tensors.items() if name in own and own[name].shape != tensor.shape]
     absent = sorted(set(own) - set(tensors))
     # A network that adds parts to another one starts from that one's weights.
     own_parts = ("head.", *getattr(network, "added_parts", ()))
-    wrong = sorted(
-        name for name in {*(set(own) ^ set(tensors)), *differing} if not (name in own and name.startswith(own_parts))
-    )
+
+    def may_differ(name: str) -> bool:
+        return name in own and (name.startswith(own_parts) or (is_image and is_new(name)))
+
+    wrong = sorted(name for name in {*(set(own) ^ set(tensors)), *differing} if not may_differ(name))
     if wrong:
         shown = ", ".join(wrong[:4]) + (f" and {len(wrong) - 4} more" if len(wrong) > 4 else "")
-        raise UserError(
-            f"start: {path} holds another network: {shown} differ. "
-            "Model and options must be those of the source; only the number of classes may differ."
-        )
+        remedy = "Model and options must be those of the source; only the number of classes may differ."
+        if is_image:
+            remedy = "It must be an image network of this network's family, with its widths."
+            if all(name.endswith(".norm.weight") for name in wrong):
+                fits = "true" if wrong[0] in tensors else "false"
+                remedy = f"Only the scale of the normalisations differs: set the option norm_scale to {fits}."
+        raise UserError(f"start: {path} holds another network: {shown} differ. {remedy}")
     network.load_state_dict({name: tensor for name, tensor in tensors.items() if name not in differing}, strict=False)
     return sorted([*differing, *absent])
 

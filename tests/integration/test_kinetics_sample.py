@@ -9,6 +9,7 @@ import pytest
 from small_project import Project, copy_sources
 
 OVERLAY = """
+start: random
 datasets:
   kinetics400:
     annotations: {{train: {media}/train.csv, validation: {media}/val.csv}}

@@ -20,7 +20,7 @@ experiments:
     stage: finetune
     dataset: generated_transfer
     frame_format: short64_native
-    model: {name: s3d}
+    model: {name: torchvision/s3d}
     recipe: demo_finetune
     # So small that the trained network still shows what it started from.
     recipe_changes:
@@ -52,6 +52,24 @@ def test_without_network_the_message_names_the_file_and_its_place(
     assert "python -m pipeline_lib weights import torchvision/s3d" in message
     assert "Traceback" not in outcome.text
     assert not (public.output / "imported/torchvision/s3d.safetensors").exists()
+
+
+def test_without_network_a_target_is_refused_before_anything_runs(
+    public: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "https_proxy", "HTTPS_PROXY", "HTTP_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    dry = public.run("from_public", options=("--dry-run",))
+    assert dry.status == 0, dry.text
+    assert dry.text.count("warning: experiments.from_public.start") == 1
+    outcome = public.run("from_public")
+    assert outcome.status != 0 and not outcome.jobs
+    message = outcome.text[outcome.text.index("error: ") :]
+    assert "download.pytorch.org cannot be reached" in message and "Traceback" not in outcome.text
+    assert "https://download.pytorch.org/models/s3d-d76dad2f.pth" in message
+    assert "python -m pipeline_lib weights import torchvision/s3d FILE" in message
+    # What needs no public weights runs.
+    assert public.run("demo", options=("--dry-run",)).status == 0
 
 
 def pyslowfast_name(name: str) -> str:

@@ -1,15 +1,14 @@
-"""From a public checkpoint's tensors to the state dictionary of a network here; inflation from 2D to 3D."""
+"""From a public checkpoint's tensors to the state dictionary of a network here."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
 from pipeline_lib.errors import UserError
+from pipeline_lib.models.importing.names import NameMap
 from pipeline_lib.models.network import VideoNetwork
 
-NameMap = Callable[[str], str | None]
 # Entries that a checkpoint may lack: counters that nothing reads, and the normalisation of the input.
 OPTIONAL = ("num_batches_tracked", "input_scale", "input_shift")
 
@@ -106,74 +105,3 @@ def fit(
     if mismatch:
         raise UserError("the checkpoint does not fit the network.\n" + mismatch.message())
     return state
-
-
-def inflate(tensors: Mapping[str, Tensor], network: VideoNetwork) -> dict[str, Tensor]:
-    """Fill a 3D network from a 2D one under the same names, I3D's way (S3D-G, section 4.3).
-
-    A k×k kernel is repeated over the t frames of its 3D kernel and divided by t, so that a clip of equal frames gives
-    the image's features away from the clip's ends. Temporal convolutions become the identity (slim's centre
-    initialisation). Their normalisations, gates, non-local blocks and the head stay as the network was built. If a
-    (2+1)D pair has another width than the 2D layer, as many filters as fit are copied, and the identity joins them. A
-    ReLU lies in between, so this is a starting point and not the same function.
-
-    Args:
-        tensors: 4-D kernels, vectors of normalisations; names as ``network.state_dict()`` has them.
-        network: the 3D network, as built; it is not changed.
-
-    Returns:
-        A complete state dictionary, except for the head.
-
-    Raises:
-        UserError: keys are missing, unexpected or mis-shaped.
-    """
-    own = network.state_dict()
-    filled: dict[str, Tensor] = dict(tensors)
-    for name, reference in own.items():
-        if name.startswith("head."):
-            filled.pop(name, None)
-        elif ".temporal.conv.weight" in name:
-            identity = torch.zeros_like(reference)
-            shared = torch.arange(min(reference.shape[:2]))
-            identity[shared, shared, reference.shape[2] // 2] = 1
-            filled[name] = identity
-        elif ".temporal." in name or ".gate." in name or ".NonLocal" in name:
-            filled[name] = reference
-        elif name in tensors:
-            filled[name] = _inflate_one(tensors[name], reference)
-    return fit(filled, network, needs_head=False)
-
-
-def _inflate_one(tensor: Tensor, reference: Tensor) -> Tensor:
-    if reference.dim() == 5 and tensor.dim() == 4:
-        tensor = tensor.unsqueeze(2).expand(-1, -1, reference.shape[2], -1, -1) / reference.shape[2]
-    if tensor.shape == reference.shape or tensor.dim() != reference.dim() or tensor.dim() == 0:
-        return tensor
-    if tensor.shape[2:] != reference.shape[2:]:
-        return tensor
-    if reference.dim() == 5 and tensor.shape[1] != reference.shape[1] and reference.shape[1] % tensor.shape[1] == 0:
-        # R2D folds the frames into channels (R(2+1)D, section 3.1): the same filter for each frame, and their mean.
-        folds = reference.shape[1] // tensor.shape[1]
-        return tensor.repeat(1, folds, *[1] * 3) / folds if tensor.shape[0] == reference.shape[0] else tensor
-    if tensor.shape[1:] == reference.shape[1:]:
-        rows = min(len(tensor), len(reference))
-        widened = reference.clone()
-        widened[:rows] = tensor[:rows]
-        return widened
-    return tensor
-
-
-def average_stem(state: Mapping[str, Tensor], in_channels: int, stem: str) -> dict[str, Tensor]:
-    """A stem for another modality: the mean over the input channels, for each new one (TSN; flow: D3D, section 5.3).
-
-    Args:
-        state: state dictionary or tensors under the names here.
-        in_channels: channels of the new modality.
-        stem: name of the stem's kernel.
-    """
-    changed = dict(state)
-    kernel = changed[stem].mean(1, keepdim=True)
-    changed[stem] = kernel.expand(-1, in_channels, *kernel.shape[2:]).contiguous()
-    for name in ("input_scale", "input_shift"):
-        changed.pop(name, None)
-    return changed

@@ -5,6 +5,9 @@ auxiliary classifier). It raises ``KeyError`` for a name that it does not know.
 """
 
 import re
+from collections.abc import Callable
+
+NameMap = Callable[[str], str | None]
 
 # torchvision's and kylemin's S3D: position in ``features`` or ``base`` → endpoint.
 S3D_STAGES = {
@@ -177,29 +180,18 @@ def torchvision_transformer(name: str) -> str:
     return f"body.{name}"
 
 
-def torchvision_resnet_to_slow(name: str) -> str | None:
-    """torchvision/models/resnet.py (2D) → ``slow_resnet``."""
-    return _resnet(name, "stages.conv1", "stages.res{group}.{block}.{conv}", ("a", "b", "c"))
-
-
-def torchvision_resnet_to_resnet3d(name: str) -> str | None:
-    """torchvision/models/resnet.py (2D, basic blocks) → ``resnet3d``."""
-    places = ("conv1.spatial", "conv2.spatial", "conv3.spatial")
-    return _resnet(name, "stages.conv1.spatial", "stages.conv{group}_x.{block}.{conv}", places)
-
-
-def _resnet(name: str, stem: str, template: str, places: tuple[str, str, str]) -> str | None:
+def torchvision_resnet(name: str) -> str | None:
+    """torchvision/models/resnet.py (2D) → ``slow_resnet``, whose 2D networks hold it."""
     kinds = {"conv": "conv", "bn": "norm"}
     if name.startswith("fc."):
         return None
     if match := _match(r"(conv|bn)1\.(\w+)", name):
-        return f"{stem}.{kinds[match[1]]}.{match[2]}"
+        return f"stages.conv1.{kinds[match[1]]}.{match[2]}"
     if match := _match(r"layer([1-4])\.(\d+)\.(conv|bn)([123])\.(\w+)", name):
-        place = template.format(group=int(match[1]) + 1, block=match[2], conv=places[int(match[4]) - 1])
-        return f"{place}.{kinds[match[3]]}.{match[5]}"
+        place = "abc"[int(match[4]) - 1]
+        return f"stages.res{int(match[1]) + 1}.{match[2]}.{place}.{kinds[match[3]]}.{match[5]}"
     if match := _match(r"layer([1-4])\.(\d+)\.downsample\.([01])\.(\w+)", name):
-        place = template.format(group=int(match[1]) + 1, block=match[2], conv="shortcut")
-        return f"{place}.{('conv', 'norm')[int(match[3])]}.{match[4]}"
+        return f"stages.res{int(match[1]) + 1}.{match[2]}.shortcut.{('conv', 'norm')[int(match[3])]}.{match[4]}"
     raise KeyError(name)
 
 

@@ -3,7 +3,7 @@
 The result is a score file of the same format: its logits are the logarithms of the averaged probabilities, so that
 their softmax is that average. If all members hold the same clips, it keeps them, and Clip@1 of the ensemble is defined.
 If the members were evaluated on different clips (networks of different clip lengths), it holds one row per video, with
-start −1.
+start −1. A video that one of the members lacks is left out.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +18,7 @@ from pipeline_lib.tasks.classification.scores import (
     Clips,
     ScoreFile,
     Scores,
-    manifest_digest,
+    of_common_videos,
     pieces,
     same_clips,
     write_scores,
@@ -40,22 +40,10 @@ def _check_members(members: Mapping[str, Scores]) -> None:
     first = members[names[0]]
     for name in names[1:]:
         other = members[name]
-        if manifest_digest(other) != manifest_digest(first):
-            raise UserError(
-                f"the ensemble's members {names[0]} and {name} were evaluated on different manifests "
-                f"({manifest_digest(first)[:12] or 'unknown'} and {manifest_digest(other)[:12] or 'unknown'}). "
-                "Evaluate both again on the same one: snakemake does so when both are targets."
-            )
         if set(other.classes) != set(first.classes):
             missing = sorted(set(first.classes) ^ set(other.classes))
             raise UserError(
                 f"the ensemble's members {names[0]} and {name} have different classes, for example {missing[0]!r}."
-            )
-        if other.videos != first.videos:
-            different = sorted(set(first.videos) ^ set(other.videos), key=lambda video: video.id)
-            raise UserError(
-                f"the ensemble's members {names[0]} ({len(first.videos)} videos) and {name} ({len(other.videos)} "
-                f"videos) hold different videos; the first that differs is {different[0].id}."
             )
 
 
@@ -68,10 +56,11 @@ def combine(files: Mapping[str, Path], output: Path, record: Record) -> None:
         record: of the result.
 
     Raises:
-        UserError: members were made from different manifests, hold different videos, or have other classes.
+        UserError: members were made from different manifests, have no video in common, or have other classes.
     """
     members: dict[str, Scores] = {name: ScoreFile(path) for name, path in files.items()}
     _check_members(members)
+    members = dict(zip(members, of_common_videos(list(members.values()), list(members)), strict=True))
     first, *others = members.values()
     # Each member's columns in the order of the first one's classes.
     orders = [[scores.classes.index(label) for label in first.classes] for scores in members.values()]

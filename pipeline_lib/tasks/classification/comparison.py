@@ -1,4 +1,4 @@
-"""Compares two evaluations: paired difference with its interval, and the distance of student and teacher."""
+"""Compares two evaluations: difference with its interval, and the distance of student and teacher."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -8,59 +8,38 @@ import numpy as np
 
 from pipeline_lib.errors import UserError
 from pipeline_lib.tasks.classification.metrics import Evaluation, log_softmax
-from pipeline_lib.tasks.classification.scores import Scores, label_indices, manifest_digest, pieces, same_clips
-from pipeline_lib.tasks.results import Difference, bootstrap_mean
-
-
-def _require_same_videos(first: Scores, second: Scores, names: tuple[str, str]) -> None:
-    """Refuse two score files that do not judge the same videos.
-
-    Raises:
-        UserError: the manifests or the videos differ.
-    """
-    if manifest_digest(first) != manifest_digest(second):
-        raise UserError(
-            f"{names[0]} and {names[1]} were evaluated on different manifests "
-            f"({manifest_digest(first)[:12] or 'unknown'} and {manifest_digest(second)[:12] or 'unknown'}): "
-            "evaluate both on the same one."
-        )
-    if first.videos != second.videos:
-        different = sorted(set(first.videos) ^ set(second.videos), key=lambda video: video.id)
-        raise UserError(
-            f"{names[0]} and {names[1]} do not hold the same videos: {len(first.videos)} and {len(second.videos)}, "
-            f"the first that differs is {different[0].id}. A video that one stage rejected (see the shards' tables "
-            "of rejects) must be left out of both."
-        )
+from pipeline_lib.tasks.classification.scores import Scores, of_common_videos, pieces, same_clips
+from pipeline_lib.tasks.results import Difference, bootstrap_difference
 
 
 def paired_difference(
-    first: Sequence[Scores], second: Sequence[Scores], names: tuple[str, str] = ("the first", "the second")
+    first: Sequence[Scores],
+    second: Sequence[Scores],
+    names: tuple[str, str] = ("the first", "the second"),
+    paired: bool = True,
 ) -> Difference:
-    """Video@1 of the first minus that of the second, paired by video (and by run if there are several seeds).
+    """Video@1 of the first minus that of the second on the videos that all have: each the mean over its runs.
 
-    The interval is over the videos: the differences of all pairs of runs are averaged for each video, then videos are
-    drawn with replacement. It tells how the difference depends on which videos were evaluated.
+    The interval is over the videos and, where there are several, over the runs (``bootstrap_difference``).
 
     Args:
         first: score files of one experiment, one per run.
-        second: those of the other, in the same order of runs.
+        second: those of the other.
         names: of the experiments, for messages.
+        paired: run k of both has the same seed.
 
     Raises:
-        UserError: the files do not judge the same videos.
-        ValueError: the numbers of runs differ or are zero.
+        UserError: the files are of different manifests, or have no video in common.
+        ValueError: there are no runs, or paired ones differ in number.
     """
-    if len(first) != len(second) or not first:
+    if not first or not second or (paired and len(first) != len(second)):
         raise ValueError(f"{len(first)} runs beside {len(second)}")
-    rows = []
-    for one, other in zip(first, second, strict=True):
-        _require_same_videos(one, other, names)
-        rows.append(Evaluation(one).correct.astype(float) - Evaluation(other).correct.astype(float))
-    if len({len(row) for row in rows}) != 1:
-        raise UserError(f"the runs of {names[0]} and {names[1]} judge different numbers of videos.")
-    values = np.mean(rows, axis=0)
-    low, high = bootstrap_mean(values)
-    return Difference(float(values.mean()), low, high, len(values), len(rows))
+    both = of_common_videos([*first, *second], [names[0]] * len(first) + [names[1]] * len(second))
+    correct = np.stack([Evaluation(one).correct.astype(float) for one in both])
+    ours, theirs = correct[: len(first)], correct[len(first) :]
+    low, high = bootstrap_difference(ours, theirs, paired)
+    mean = float(ours.mean() - theirs.mean())
+    return Difference(mean, low, high, correct.shape[1], len(ours), len(theirs), paired)
 
 
 @dataclass(frozen=True)
@@ -80,23 +59,34 @@ class ClassDifference:
         return self.first - self.second
 
 
-def per_class_differences(first: Scores, second: Scores) -> list[ClassDifference]:
-    """Per-class accuracies of two evaluations of the same videos, sorted from the largest gain to the largest loss.
+def per_class_differences(
+    first: Sequence[Scores], second: Sequence[Scores], paired: bool = True
+) -> list[ClassDifference]:
+    """Per-class accuracies of two experiments on the same videos, sorted from the largest gain to the largest loss.
+
+    Each accuracy is the mean over the runs.
+
+    Args:
+        first: score files of one experiment, one per run.
+        second: those of the other.
+        paired: run k of both has the same seed.
 
     Raises:
-        UserError: the files do not judge the same videos.
+        UserError: the files are of different manifests, or have no video in common.
     """
-    _require_same_videos(first, second, ("the first", "the second"))
-    one, other = Evaluation(first).predictions, Evaluation(second).predictions
-    other_index = {name: position for position, name in enumerate(second.classes)}
+    both = of_common_videos([*first, *second], ["the first"] * len(first) + ["the second"] * len(second))
+    # Predictions by the names of classes, because two networks may number them differently.
+    predicted = np.stack([np.array(one.classes, dtype=object)[Evaluation(one).predictions] for one in both])
+    labels = [set(video.labels) for video in both[0].videos]
     entries = []
-    for label, name in enumerate(first.classes):
-        rows = [row for row, labels in enumerate(label_indices(first)) if label in labels]
-        if not rows or name not in other_index:
+    for name in both[0].classes:
+        rows = [row for row, own in enumerate(labels) if name in own]
+        if not rows or name not in both[-1].classes:
             continue
-        a, b = (one[rows] == label).astype(float), (other[rows] == other_index[name]).astype(float)
-        low, high = bootstrap_mean(a - b)
-        entries.append(ClassDifference(name, len(rows), float(a.mean()), float(b.mean()), low, high))
+        hits = (predicted[:, rows] == name).astype(float)
+        ours, theirs = hits[: len(first)], hits[len(first) :]
+        low, high = bootstrap_difference(ours, theirs, paired)
+        entries.append(ClassDifference(name, len(rows), float(ours.mean()), float(theirs.mean()), low, high))
     return sorted(entries, key=lambda entry: (-entry.difference, entry.name))
 
 
@@ -127,9 +117,9 @@ def student_teacher_distance(student: Scores, teacher: Scores) -> Distance:
     """Distance of two score files that hold the same clips of the same classes.
 
     Raises:
-        UserError: manifests, videos, clips or classes differ.
+        UserError: manifests, clips or classes differ, or no video is common.
     """
-    _require_same_videos(student, teacher, ("the student", "the teacher"))
+    student, teacher = of_common_videos([student, teacher], ("the student", "the teacher"))
     if student.classes != teacher.classes:
         raise UserError("the student and the teacher have different classes.")
     if not same_clips(student, teacher):

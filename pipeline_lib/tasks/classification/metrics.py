@@ -124,18 +124,22 @@ def mean_probabilities(scores: Scores) -> Iterator[tuple[slice, np.ndarray]]:
 def figures(predictions: Path) -> dict[str, Any]:
     """The content of ``metrics.json`` for a score file: accuracies of clips, videos and classes, calibration, counts.
 
+    Scores of an unlabelled list have counts alone.
+
     Raises:
         UserError: the file cannot be read, or holds no video.
     """
     scores = ScoreFile(predictions)
-    evaluation = Evaluation(scores)
+    # A list whose labels are not public is predicted for somebody else to judge.
+    is_labelled = any(video.labels for video in scores.videos) or not scores.videos
+    evaluation = Evaluation(scores) if is_labelled else None
     return {
         "manifest": manifest_digest(scores),
         "num_videos": len(scores.videos),
         "num_clips": int(scores.counts.sum()),
         "num_classes": len(scores.classes),
-        "metrics": evaluation.summary(),
-        "per_class": evaluation.class_table(),
+        "metrics": {} if evaluation is None else evaluation.summary(),
+        "per_class": [] if evaluation is None else evaluation.class_table(),
         "provenance": dict(scores.record),
     }
 

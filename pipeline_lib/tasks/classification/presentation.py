@@ -51,13 +51,18 @@ class ClassificationPresentation:
 
     def describe(self, metrics: Mapping[str, Any]) -> str:
         """The figures of one evaluation in a line, for a log."""
-        shown = [column for column in self.columns if column.printed]
+        shown = [column for column in self.columns if column.printed and column.name in metrics["metrics"]]
+        if not shown:
+            return f"{metrics['num_videos']} videos, {metrics['num_clips']} clips, without labels to judge them by"
         figures = ", ".join(f"{column.label} {100 * metrics['metrics'][column.name]:.2f} %" for column in shown)
         return f"{figures} ({metrics['num_videos']} videos, {metrics['num_clips']} clips)"
 
-    def difference(self, first: Sequence[Path], second: Sequence[Path], names: tuple[str, str]) -> Difference:
-        """The paired difference of Video@1."""
-        return paired_difference([ScoreFile(path) for path in first], [ScoreFile(path) for path in second], names)
+    def difference(
+        self, first: Sequence[Path], second: Sequence[Path], names: tuple[str, str], paired: bool
+    ) -> Difference:
+        """The difference of Video@1."""
+        ours, theirs = [ScoreFile(path) for path in first], [ScoreFile(path) for path in second]
+        return paired_difference(ours, theirs, names, paired)
 
     def distance(self, student: Path, teacher: Path) -> dict[str, float]:
         """The distance of the logits on the same clips."""
@@ -73,7 +78,7 @@ class ClassificationPresentation:
         """Video@1, the classes that differ most, and how far the logits are apart."""
         ours, theirs = ScoreFile(first), ScoreFile(second)
         difference = paired_difference([ours], [theirs], (str(first), str(second)))
-        classes = sorted(per_class_differences(ours, theirs), key=lambda row: (-abs(row.difference), row.name))
+        classes = sorted(per_class_differences([ours], [theirs]), key=lambda row: (-abs(row.difference), row.name))
         mean, low, high = (signed(100 * value) for value in (difference.mean, difference.low, difference.high))
         lines = [
             f"Video@1: {mean} points, 95 % interval {low} … {high} (paired bootstrap, {difference.num_videos} videos)"
@@ -105,15 +110,18 @@ class ClassificationPresentation:
         )
         drawn = []
         for first, second in pairs:
+            split = min({run.split for run in first.runs} & {run.split for run in second.runs})
+            runs = [[run for run in result.runs if run.split == split] for result in (first, second)]
+            files = [[ScoreFile(run.predictions) for run in own] for own in runs]
+            paired = [run.seed for run in runs[0]] == [run.seed for run in runs[1]]
             try:
-                rows = per_class_differences(
-                    ScoreFile(first.runs[0].predictions), ScoreFile(second.runs[0].predictions)
-                )
+                rows = per_class_differences(files[0], files[1], paired)
             except UserError:
                 # The table of differences says why.
                 continue
             label = f"{first.name} − {second.name}"
-            caption = f"{label}, accuracy per class (number of its videos in brackets)."
+            means = "" if max(map(len, runs)) == 1 else ", means over training runs"
+            caption = f"{label}, accuracy per class (number of its videos in brackets){means}."
             drawn.append({"svg": _class_differences(first.name, second.name, rows), "caption": caption})
         classes = environment.get_template("classes.html.j2").render(
             class_tables=_class_tables(results), class_figures=drawn
@@ -145,13 +153,25 @@ def _data_file(name: str) -> str | None:
     return (resources.files(__package__) / name).read_text("utf-8") if name in DATA_FILES else None
 
 
+def _mean_classes(result: Result) -> dict[str, dict[str, Any]]:
+    """Per class the number of its videos in the first run, and the accuracy over the videos of all runs."""
+    tables = [{entry["class"]: entry for entry in run.metrics["per_class"]} for run in result.runs]
+    found = {}
+    for name, entry in tables[0].items():
+        own = [table[name] for table in tables if name in table]
+        num_videos = sum(one["num_videos"] for one in own)
+        accuracy = sum(one["num_correct"] for one in own) / num_videos if num_videos else None
+        found[name] = entry | {"accuracy": accuracy}
+    return found
+
+
 def _class_tables(results: Sequence[Result]) -> list[dict[str, Any]]:
     """Accuracy per class and experiment, one table a data set and protocol; of many classes the most different."""
     tables = []
     places = dict.fromkeys((result.experiment.dataset, result.protocol) for result in results)
     for dataset, protocol in places:
         chosen = [r for r in results if (r.experiment.dataset, r.protocol) == (dataset, protocol)]
-        by_class = [{entry["class"]: entry for entry in result.runs[0].metrics["per_class"]} for result in chosen]
+        by_class = [_mean_classes(result) for result in chosen]
         rows = []
         for name, entry in by_class[0].items():
             shares = [other.get(name, {}).get("accuracy") for other in by_class]

@@ -8,7 +8,7 @@ more than some thousand clips.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, Self
@@ -191,6 +191,64 @@ class ScoreFile:
         with h5py.File(self.path, "r") as file:
             clips = file["clips"]
             return Clips(*(clips[name][first:last] for name in ("video", "start", "crop", "logits")))
+
+
+class SomeVideos:
+    """Some of the videos of other scores, which stay where they are.
+
+    Args:
+        scores: of more videos.
+        ids: of those that are kept, each among them.
+    """
+
+    def __init__(self, scores: Scores, ids: Collection[str]) -> None:
+        wanted = frozenset(ids)
+        self._scores = scores
+        self._kept = np.array([video.id in wanted for video in scores.videos])
+        self._ends = np.cumsum(scores.counts)
+        self.videos = tuple(video for video in scores.videos if video.id in wanted)
+        self.classes, self.record = scores.classes, scores.record
+        self.counts = scores.counts[self._kept]
+        self._rows = np.flatnonzero(self._kept)
+        self._own_ends = np.cumsum(self.counts)
+
+    def read(self, first: int, last: int) -> Clips:
+        """Clips ``first`` … ``last − 1`` of the kept videos."""
+        if last <= first:
+            return self._scores.read(0, 0)
+        low, high = np.searchsorted(self._own_ends, [first, last - 1], side="right")
+        rows = slice(self._rows[low], self._rows[high] + 1)
+        counts = self._scores.counts[rows]
+        found = self._scores.read(int(self._ends[rows.start] - counts[0]), int(self._ends[rows.stop - 1]))
+        kept = np.repeat(self._kept[rows], counts)
+        begin = int(self._own_ends[low] - self.counts[low])
+        place = slice(first - begin, last - begin)
+        found = Clips(*(column[kept][place] for column in found))
+        own = np.repeat(np.arange(low, high + 1, dtype=np.int32), self.counts[low : high + 1])
+        return found._replace(video=own[place])
+
+
+def of_common_videos(scores: Sequence[Scores], names: Sequence[str]) -> list[Scores]:
+    """The scores of the videos that all have: one stage may have rejected a video that another one could use.
+
+    Args:
+        scores: of one manifest.
+        names: of each, for messages.
+
+    Raises:
+        UserError: they are of different manifests, or have no video in common.
+    """
+    for name, one in zip(names, scores, strict=True):
+        if manifest_digest(one) != manifest_digest(scores[0]):
+            raise UserError(
+                f"{names[0]} and {name} were evaluated on different manifests "
+                f"({manifest_digest(scores[0])[:12] or 'unknown'} and {manifest_digest(one)[:12] or 'unknown'}). "
+                "Evaluate both again on the same one: snakemake does so when both are targets."
+            )
+    common = set.intersection(*({video.id for video in one.videos} for one in scores))
+    if not common:
+        raise UserError(f"{' and '.join(dict.fromkeys(names))} have no video in common.")
+    return [one if len(one.videos) == len(common) else SomeVideos(one, common) for one in scores]
 
 
 def write_scores(

@@ -46,7 +46,11 @@ class ContrastForward(EndpointForward):
             trunk.head = FeatureHead()
             channels = trunk.endpoint_shapes([LOGITS])[LOGITS][0]
             self.projections[name] = ProjectionHead(
-                channels, settings.dimension, settings.num_hidden, settings.projection_norm
+                channels,
+                settings.dimension,
+                settings.num_hidden,
+                settings.hidden_width,
+                settings.projection_norm,
             )
         self.momentum = nn.ModuleDict(
             {

@@ -35,7 +35,13 @@ def test_every_experiment_of_the_files_is_listed(repository: Path, capsys: pytes
         "d3d",
     )
     assert student["teacher"] == "teacher_k400"
-    assert student["paper"] == {"table": "D3D, Table 2", "video_top1": 75.9}
+    assert student["printed"][0] == {
+        "source": "D3D, Table 2",
+        "protocol": "all_frames_250",
+        "figures": {"video_top1": 75.9},
+        "differs": None,
+    }
+    assert student["differs"] == []
     assert entries["two_stream_k400"]["members"] == ["baseline_k400", "teacher_k400"]
     assert entries["two_stream_k400"]["modality"] == "rgb+flow"
 
@@ -49,8 +55,8 @@ def test_the_table_shows_one_line_an_experiment(repository: Path, capsys: pytest
     assert "s3dg_slim (flow)" in lines[1]
     assert main(["experiments", "--project", str(repository), "i3d_something"]) == 0
     line = capsys.readouterr().out.splitlines()[2]
-    assert "S3D-G, Tables 1 and 3: video_top1 45.8, video_top5 76.5" in line
-    assert "all_frames_reversed: S3D-G, Table 1: video_top1 15.2" in line
+    assert "S3D-G, Table 3: video_top1 45.8, video_top5 76.5" in line
+    assert "S3D-G, Table 1 (all_frames_64_reversed): video_top1 15.2" in line
     start = head.index("stage")
     assert all(line[start - 2 : start] == "  " and line[start] != " " for line in lines)
 

@@ -74,7 +74,7 @@ MISTAKES: list[tuple[dict[str, Any], str, tuple[str, ...]]] = [
     (demo(dataset="kinetic400"), "experiments.d3d_demo.dataset", ("`kinetic400`", "`kinetics400`")),
     (demo(frame_format="short64"), "experiments.d3d_demo.frame_format", ("`short64`", "`short64_native`")),
     (demo(protocols=["two_clip"]), "experiments.d3d_demo.protocols", ("`two_clip`", "`two_clips`")),
-    (demo(model={"name": "s3gd"}), "experiments.d3d_demo.model.name", ("network `s3gd`", "`s3d`")),
+    (demo(model={"name": "s3dg_slm"}), "experiments.d3d_demo.model.name", ("network `s3dg_slm`", "`s3dg_slim`")),
     ({"experiments": {"teacher_demo": {"motion": "tvl1_smal"}}}, "motion", ("`tvl1_smal`", "`tvl1_small`")),
     ({"select": ["dmo"]}, "select", ("`dmo`", "`demo`")),
     (
@@ -182,7 +182,7 @@ MISTAKES: list[tuple[dict[str, Any], str, tuple[str, ...]]] = [
     (
         one("d3d_demo_transfer", model={"options": {"norm_scale": True}}, start="d3d_demo"),
         "experiments.d3d_demo_transfer.start",
-        ("norm_scale is None there and True here",),
+        ("norm_scale is False there and True here",),
     ),
     (
         one("d3d_demo_transfer", model={"options": {"gate_bias": True}}, start="d3d_demo"),
@@ -414,7 +414,7 @@ def test_snakemake_prints_the_message_alone(repository: Path, tmp_path: Path) ->
 def test_what_the_user_did_not_touch_is_refused_when_it_is_asked_for(tmp_path: Path) -> None:
     overlay = tmp_path / "my.yaml"
     small = {"model": {"options": {"depth_multiplier": 0.125}}}
-    overlay.write_text(yaml.safe_dump({"experiments": {"baseline_k400": small}}))
+    overlay.write_text(yaml.safe_dump({"experiments": {"baseline_k400": small}, "start": "random"}))
     plan = load_plan(Path(__file__).resolve().parents[3], [overlay])
     assert plan.datasets_behind("baseline_k400") == ["kinetics400"]
     with pytest.raises(UserError, match=r"baseline_flow_probe_pwc_k400\.start: .*depth_multiplier is 0\.125"):

@@ -50,7 +50,7 @@ def test_every_file_of_the_project_fits_its_schema_and_names_it(repository: Path
         ("recipe.json", {"steps": 3}),
         ("experiments.json", {"mine": {"stage": "distil"}}),
         ("experiments.json", {"mine": {"description": "two", "members": ["one"]}}),
-        ("targets.json", {"mine": {"description": "none", "experiments": []}}),
+        ("targets.json", {"mine": {"experiments": ["d3d_demo"]}}),
     ],
 )
 def test_a_mistake_is_marked(repository: Path, schema: str, document: Any) -> None:

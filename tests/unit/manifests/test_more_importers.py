@@ -18,7 +18,7 @@ from pipeline_lib.errors import UserError
 from pipeline_lib.manifests.ava import read_action_list
 from pipeline_lib.manifests.build import build_manifest
 from pipeline_lib.manifests.importers import read_listing
-from pipeline_lib.manifests.schema import Box
+from pipeline_lib.manifests.schema import Box, reject_unusable
 from pipeline_lib.media.ffmpeg import ffmpeg_executable
 from pipeline_lib.media.frames_stage import extract_frames
 from pipeline_lib.media.shards import Shard
@@ -55,6 +55,21 @@ def test_something_v1_goes_from_folders_of_frames_to_a_shard(tmp_path: Path) -> 
     extract_frames(frames, output / "shards/000.json", tmp_path / "000.h5", 2)
     stored = [(v.id, v.num_frames, v.height, v.width, v.frames_per_second) for v in Shard(tmp_path / "000.h5").videos]
     assert stored == [("1", 20, 60, 100, 12.0), ("2", 24, 60, 100, 12.0)]
+
+
+def test_the_test_lists_of_something_have_no_labels(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("1;Holding something\n")
+    (tmp_path / "validation.csv").write_text("2;Holding something\n")
+    (tmp_path / "unlabelled.csv").write_text("7\n8\n")
+    entries = {"train": [{"id": "1", "template": "Holding [something]"}], "validation": [], "unlabelled": [{"id": "7"}]}
+    for name, found in entries.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(found))
+    for format, ending, expected in (("something_v1", "csv", ["7", "8"]), ("something_v2", "json", ["7"])):
+        annotations: dict[str, str | None] = {name: str(tmp_path / f"{name}.{ending}") for name in entries}
+        listing = read_listing(Dataset(format=format, annotations=annotations))
+        videos = reject_unusable(listing.videos, 1, ["Holding something"])
+        asked = [video for video in videos if video.subsets == ("unlabelled",)]
+        assert [(video.id, video.labels, video.reason) for video in asked] == [(id, (), "") for id in expected]
 
 
 def test_something_v2(tmp_path: Path) -> None:

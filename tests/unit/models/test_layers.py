@@ -1,13 +1,16 @@
 """Single layers against closed forms: gates, normalisation, attention, padding, folded convolutions."""
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_networks import small
+from small_networks import built, small
 
-from pipeline_lib.models.layers import PaddedConv3d, PaddedMaxPool3d, same_padding
+from pipeline_lib.models.inception3d import MIXED, SpatioTemporalLayer
+from pipeline_lib.models.layers import PaddedConv3d, PaddedMaxPool3d, SelfGate, same_padding
 from pipeline_lib.training.batch_norm import set_momentum
 
 
@@ -27,6 +30,92 @@ def test_gates_scale_each_channel_by_one_number() -> None:
     expected = torch.sigmoid(x.mean((2, 3, 4)) @ gate.conv.weight.flatten(1).T)
     assert torch.allclose(gate(x), x * expected[:, :, None, None, None])
     assert small("s3d_slim").stages["Conv2d_2c_3x3"].gate is None
+
+
+@pytest.mark.parametrize(("pooling", "axes"), [("space_time", (2, 3, 4)), ("space", (3, 4)), ("time", (2,))])
+def test_gates_average_over_space_time_or_both(pooling: str, axes: tuple[int, ...]) -> None:
+    """Section 4.6: Y = σ(W pool(X) + b) ⊙ X, computed position by position."""
+    gate = SelfGate(3, bias=True, pooling=pooling)  # type: ignore[arg-type]
+    x = torch.randn(2, 3, 4, 5, 6)
+    mean = x.mean(axes, keepdim=True).expand_as(x)
+    scores = torch.einsum("dc,bcthw->bdthw", gate.conv.weight.flatten(1), mean) + gate.conv.bias.view(3, 1, 1, 1)  # type: ignore[union-attr]
+    assert torch.allclose(gate(x), x * scores.sigmoid(), atol=1e-6)
+
+
+def gated_layers(name: str, **options: Any) -> set[str]:
+    """The layers, pools and blocks that a gate ends."""
+    with torch.device("meta"):
+        network = built(name, **options)
+    return {
+        path.removesuffix(".gate") for path, module in network.stages.named_modules() if isinstance(module, SelfGate)
+    }
+
+
+def test_the_papers_gates_follow_every_temporal_convolution() -> None:
+    with torch.device("meta"):
+        network = built("s3dg_paper")
+    separable = {
+        path
+        for path, module in network.stages.named_modules()
+        if isinstance(module, SpatioTemporalLayer) and module.temporal is not None
+    }
+    # The stem, Conv2d_2c_3x3, and four branches of nine blocks (footnote 5).
+    assert len(separable) == 2 + 4 * 9
+    assert gated_layers("s3dg_paper") == separable
+    assert all(module.conv.bias is not None for module in network.modules() if isinstance(module, SelfGate))
+    # Where time is left out, there is no temporal convolution to gate.
+    assert len(gated_layers("s3dg_paper", first_temporal_layer=9)) == 4 * 2
+
+
+def test_the_released_gates_stand_at_the_end_of_every_branch_without_bias() -> None:
+    found = gated_layers("s3dg_slim")
+    assert len(found) == 1 + 4 * 9 and "Conv2d_2c_3x3" in found and "Conv2d_1a_7x7" not in found
+    with torch.device("meta"):
+        network = built("s3dg_slim")
+    assert all(module.conv.bias is None for module in network.modules() if isinstance(module, SelfGate))
+
+
+def test_gates_may_stand_after_whole_blocks() -> None:
+    found = gated_layers("s3d_paper", gates="blocks")
+    assert found == {"Conv2d_2c_3x3", *MIXED}
+    network = small("s3d_paper", gates="blocks").eval()
+    x = torch.randn(1, 3, 4, 32, 32)
+    block = network.stages["Mixed_3b"]
+    with torch.no_grad():
+        found_before = network.forward_features(x, ["MaxPool_3a_3x3"])["MaxPool_3a_3x3"]
+        gate, block.gate = block.gate, None  # type: ignore[assignment]
+        plain = block(found_before)
+        block.gate = gate
+        assert torch.equal(block(found_before), gate(plain))  # type: ignore[operator]
+
+
+def test_a_separable_stem_is_a_spatial_and_a_temporal_convolution() -> None:
+    with torch.device("meta"):
+        paper, slim = (built(name).stages["Conv2d_1a_7x7"] for name in ("s3d_paper", "s3d_slim"))
+    assert (paper.spatial.conv.kernel_size, paper.temporal.conv.kernel_size) == ((1, 7, 7), (7, 1, 1))
+    assert (paper.spatial.conv.stride, paper.temporal.conv.stride) == ((1, 2, 2), (2, 1, 1))
+    assert slim.spatial.conv.kernel_size == (3, 7, 7) and slim.temporal is None
+
+
+@pytest.mark.parametrize("k", range(11))
+@pytest.mark.parametrize("side", ["top", "bottom"])
+def test_both_families_of_figure_4_have_temporal_windows_of_one_length(side: str, k: int) -> None:
+    with torch.device("meta"):
+        networks = [built(f"{side}_heavy_{kind}_k{k}") for kind in ("i3d", "s3d")]
+    spans = []
+    for network in networks:
+        layers = {
+            stage: [m for m in network.stages[stage].modules() if isinstance(m, SpatioTemporalLayer)]
+            for stage in network.stages
+        }
+        spans.append(
+            {
+                stage: max((c.conv.kernel_size[0] for m in found for c in (m.spatial, m.temporal) if c), default=1)
+                for stage, found in layers.items()
+            }
+        )
+    assert spans[0] == spans[1]
+    assert spans[0]["Conv2d_1a_7x7"] == (7 if side == "bottom" or k == 0 else 1)
 
 
 def test_normalisation_without_scale_has_no_weight_to_train() -> None:

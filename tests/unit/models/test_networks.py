@@ -11,7 +11,18 @@ from pipeline_lib.errors import UserError
 from pipeline_lib.models import catalogue, mvit
 
 NAMES = list(catalogue.names())
-FEW = ["s3dg_slim", "s3d", "nl_s3dg", "i2d", "r2d_18", "rmc4_18", "r2plus1d_34", "modist_r18", "modist_motion_r50"]
+FEW = [
+    "s3dg_slim",
+    "s3dg_paper",
+    "torchvision/s3d",
+    "nl_s3dg",
+    "i2d",
+    "r2d_18",
+    "rmc4_18",
+    "r2plus1d_34",
+    "modist_r18",
+    "modist_motion_r50",
+]
 FEW += ["s3dg_predicted_flow", "torchvision/mvit_v2_s", "torchvision/swin3d_t"]
 
 
@@ -21,8 +32,9 @@ def test_the_catalogue_has_every_network_of_the_papers() -> None:
     expected |= {
         f"{side}_heavy_{kind}_k{k}" for side in ("top", "bottom") for kind in ("i3d", "s3d") for k in range(11)
     }
-    expected |= {"i3d", "i2d", "s3d", "fast_s3d", "s3dg_slim", "nl_s3dg", "modist_r50", "modist_r18", "slow_r50"}
+    expected |= {"i3d", "i2d", "fast_s3d", "s3dg_slim", "s3dg_paper", "nl_s3dg", "modist_r50", "modist_r18", "slow_r50"}
     expected |= {"modist_motion_r50", "modist_motion_r50_stacked", "s3d_paper", "s3d_slim"}
+    expected |= {f"torchvision/{name}" for name in ("s3d", "r3d_18", "mc3_18", "r2plus1d_18")}
     assert expected <= set(NAMES)
 
 
@@ -109,6 +121,10 @@ def test_r2d_says_how_many_frames_it_wants() -> None:
         ("s3dg_slim", {"depth_multiplier": 0.0}),
         ("s3dg_slim", {"stem_kernel": 4}),
         ("s3dg_slim", {"first_temporal_layer": 12}),
+        ("i3d", {"separable_stem": True}),
+        ("i3d", {"gates": "temporal_convolutions"}),
+        ("s3dg_slim", {"gates": "everywhere"}),
+        ("s3dg_slim", {"gate_pooling": "channels"}),
         ("r3d_18", {"depth": 50}),
         ("r3d_18", {"kinds": ["3d"] * 4}),
         ("slow_r50", {"temporal_kernels": [1, 1, 2, 3]}),

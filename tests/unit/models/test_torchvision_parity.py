@@ -9,7 +9,8 @@ import torchvision
 from torch import Tensor, nn
 
 from pipeline_lib.models.catalogue import resolve
-from pipeline_lib.models.importing.publishers import SOURCES, TORCHVISION_VIDEO, convert
+from pipeline_lib.models.importing.publishers import convert
+from pipeline_lib.models.importing.sources import SOURCES, TORCHVISION_VIDEO
 from pipeline_lib.models.network import VideoNetwork
 
 SIZES = {
@@ -39,7 +40,7 @@ def pair(name: str) -> tuple[nn.Module, VideoNetwork]:
     state, about = convert(SOURCES[f"torchvision/{name}"], theirs.state_dict())
     assert about["num_classes"] == 7
     # torchvision's s3d drops features before its classifier; in a training the recipe says how many.
-    ours = built(name, dropout=0.2 if name == "s3d" else 0.0)
+    ours = built(f"torchvision/{name}", dropout=0.2 if name == "s3d" else 0.0)
     ours.load_state_dict(state)
     return theirs.double(), ours.double()
 
@@ -82,7 +83,7 @@ def test_imported_weights_take_clips_between_minus_one_and_one() -> None:
 @pytest.mark.parametrize(("name", "parameters"), [("s3d", 8_320_048), ("r3d_18", 33_371_472)])
 def test_parameters_are_torchvisions(name: str, parameters: int) -> None:
     with torch.device("meta"):
-        network = built(name, 400)
+        network = built(f"torchvision/{name}", 400)
     assert sum(p.numel() for p in network.parameters()) == parameters
 
 

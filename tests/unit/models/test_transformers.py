@@ -25,7 +25,8 @@ from pipeline_lib.errors import UserError
 from pipeline_lib.evaluation import runner
 from pipeline_lib.models import mvit
 from pipeline_lib.models.catalogue import resolve
-from pipeline_lib.models.importing.publishers import IMAGENET, PYSLOWFAST, SOURCES, convert
+from pipeline_lib.models.importing.publishers import convert
+from pipeline_lib.models.importing.sources import IMAGENET, PYSLOWFAST, SOURCES
 from pipeline_lib.models.network import VideoNetwork
 from pipeline_lib.tasks.classification.scores import ScoreFile
 from pipeline_lib.training.networks import build_network, initialise, load_network
@@ -66,7 +67,12 @@ def theirs(name: str, num_classes: int = 5) -> nn.Module:
 def test_equal_weights_give_torchvisions_logits(name: str, size: tuple[int, int, int]) -> None:
     source, reference = SOURCES[name], theirs(name).eval()
     state, about = convert(source, reference.state_dict(), options=SMALL[name])
-    assert about == {"model": {"name": name, "options": SMALL[name]}, "num_classes": 5, "in_channels": 3}
+    assert about == {
+        "model": {"name": name, "options": SMALL[name]},
+        "two_dimensional": False,
+        "num_classes": 5,
+        "in_channels": 3,
+    }
     network = built(name, **SMALL[name]).eval()
     network.load_state_dict(state)
     clip = torch.rand(2, 3, *size)

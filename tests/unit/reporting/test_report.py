@@ -32,10 +32,9 @@ from pipeline_lib.reporting.compare import compare, teacher_distances
 from pipeline_lib.reporting.figures import smoothed
 from pipeline_lib.reporting.flow_pictures import colour_wheel_picture, galleries, motion_picture
 from pipeline_lib.reporting.report import page, write_report
-from pipeline_lib.reporting.tables import paper_numbers, paper_of, result_tables, results_text
+from pipeline_lib.reporting.tables import printed_for, result_tables, results_text
 from pipeline_lib.tasks.classification.comparison import paired_difference
 from pipeline_lib.tasks.classification.metrics import Evaluation
-from pipeline_lib.tasks.classification.presentation import PRESENTATION
 from pipeline_lib.tasks.classification.scores import ScoreFile, manifest_digest, pieces, write_scores
 from pipeline_lib.text_table import text_table
 
@@ -52,14 +51,20 @@ def reported(name: str, stage: str, modality: str = "rgb", **more: object) -> Re
     return ReportedExperiment.model_validate(values | more)
 
 
-PAPER = {"table": "D3D, Table 2", "video_top1": 75.9}
+def printed(
+    source: str, protocol: str = "two_clips", differs: str | None = None, **figures: float
+) -> dict[str, object]:
+    return {"source": source, "protocol": protocol, "figures": figures, "differs": differs}
+
+
+PAPER = [printed("D3D, Table 2", video_top1=75.9)]
 SPECIFICATION = ReportSpecification(
     name="demo",
     title="Tiny demo",
     experiments=[
         reported("teacher", "train_teacher", "flow", motion="tvl1"),
         reported("baseline", "train_baseline", seeds=[0, 1]),
-        reported("d3d", "distill", motion="tvl1", teacher="teacher", paper=PAPER),
+        reported("d3d", "distill", motion="tvl1", teacher="teacher", printed=PAPER, differs=["random first weights"]),
         reported("rgb_flow", "ensemble", "rgb+flow", members=["baseline", "teacher"]),
     ],
     notes=["A tiny run."],
@@ -207,42 +212,49 @@ def test_paper_numbers_are_marked_with_what_differs(tree: Layout) -> None:
     assert table.notes == [
         (
             "1",
-            "Differs from the paper: 2 of 10 listed videos could not be evaluated; random initialisation, where the "
-            "paper starts from inflated ImageNet weights.",
+            "Differs from the paper: random first weights; 2 of 10 listed videos could not be evaluated.",
         )
     ]
     assert rows["baseline"].num_runs == 2
     assert rows["baseline"].spread["video_top1"] is not None
     assert rows["teacher"].marks == []
     assert rows["rgb_flow"].modality == "RGB + Flow"
-    shortened = SPECIFICATION.model_copy(
-        update={
-            "experiments": [
-                SPECIFICATION.experiments[2].model_copy(
-                    update={"paper": {"video_top1": 75.9, "steps": 140_000, "differs": ["generated videos"]}}
-                )
-            ]
-        }
-    )
+    shortened = of_one("distill", [printed("D3D, Table 2", differs="generated videos", video_top1=75.9)])
     assert result_tables(collect(shortened, tree.root))[0].rows[0].compared == "video_top1"
     ((_, note),) = result_tables(collect(shortened, tree.root))[0].notes
-    assert "generated videos" in note
-    assert "2 steps instead of 140000" in note
+    assert note.startswith("Differs from the paper: generated videos; ")
+
+
+def of_one(stage: str, numbers: list[dict[str, object]], **more: object) -> ReportSpecification:
+    """A report of the experiment of this stage alone, beside these numbers."""
+    (found,) = (one for one in SPECIFICATION.experiments if one.stage == stage)
+    experiment = ReportedExperiment.model_validate(found.model_dump() | {"printed": numbers} | more)
+    return SPECIFICATION.model_copy(update={"experiments": [experiment]})
 
 
 def test_a_papers_number_stands_beside_its_own_protocol_alone() -> None:
-    paper = {"table": "A", "video_top1": 71.1, "reversed": {"table": "B", "video_top1": 15.2}}
-    update = {"paper": paper, "protocols": ["all_frames", "reversed", "ten_clips"]}
-    experiment = SPECIFICATION.experiments[1].model_copy(update=update)
-    assert paper_numbers(paper_of(experiment, "all_frames"), PRESENTATION.columns) == {"video_top1": 71.1}
-    assert paper_of(experiment, "reversed") == {"table": "B", "video_top1": 15.2}
-    assert paper_of(experiment, "ten_clips") == {}
+    numbers = [printed("A", "all_frames", video_top1=71.1), printed("B", "reversed", video_top1=15.2)]
+    (experiment,) = of_one("train_baseline", numbers).experiments
+    assert [(one.source, one.figures) for one in printed_for(experiment, "all_frames")] == [("A", {"video_top1": 71.1})]
+    assert [(one.source, one.figures) for one in printed_for(experiment, "reversed")] == [("B", {"video_top1": 15.2})]
+    assert printed_for(experiment, "ten_clips") == []
+
+
+def test_an_experiment_of_several_tables_shows_each_tables_number(tree: Layout) -> None:
+    numbers = [printed("S3D-G, Table 2", video_top1=71.1), printed("D3D, Table 2", video_top1=70.6)]
+    report = collect(of_one("distill", numbers), tree.root)
+    (row,) = result_tables(report)[0].rows
+    assert (row.paper_source, row.paper, row.paper_lines) == (
+        "S3D-G, Table 2",
+        {"video_top1": 71.1},
+        ["D3D, Table 2: Video@1 70.6"],
+    )
+    assert "D3D, Table 2: Video@1 70.6" in text_of(page(report))
 
 
 def test_every_figure_of_a_paper_is_shown(tree: Layout) -> None:
-    paper = {"table": "R(2+1)D, Table 2", "clip_top1": 52.8, "video_top5": 99.1}
-    experiment = SPECIFICATION.experiments[1].model_copy(update={"paper": paper})
-    report = collect(SPECIFICATION.model_copy(update={"experiments": [experiment]}), tree.root)
+    numbers = [printed("R(2+1)D, Table 2", clip_top1=52.8, video_top5=99.1)]
+    report = collect(of_one("train_baseline", numbers), tree.root)
     (row,) = result_tables(report)[0].rows
     text = text_of(page(report))
     assert row.compared == "video_top5"
@@ -274,7 +286,7 @@ def test_rows_of_another_manifest_are_marked_and_not_compared(
     for shown in (results_text(report), text_of(page(report))):
         assert re.search(r"d3d ?\[?m1\b", shown), shown[:2000]
     without = SPECIFICATION.model_copy(
-        update={"experiments": [e.model_copy(update={"paper": {}}) for e in SPECIFICATION.experiments]}
+        update={"experiments": [e.model_copy(update={"printed": []}) for e in SPECIFICATION.experiments]}
     )
     assert "d3d [m1]" in results_text(collect(without, layout.root))
     assert not rows["d3d"].best and f"manifests {table.manifests[0][:12]}, ffffffffffff" in results_text(report)

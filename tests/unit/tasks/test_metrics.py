@@ -1,5 +1,6 @@
 """Figures against scikit-learn, scipy and closed forms."""
 
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -161,13 +162,14 @@ def test_softmax_survives_large_logits() -> None:
 
 def test_bootstrap_agrees_with_scipy_and_covers_the_normal_interval() -> None:
     values = np.random.default_rng(1).choice([-1.0, 0.0, 1.0], p=[0.1, 0.6, 0.3], size=400)
-    low, high = comparison.bootstrap_mean(values)
+    ours, theirs = np.maximum(values, 0)[None], np.maximum(-values, 0)[None]
+    low, high = comparison.bootstrap_difference(ours, theirs, True)
     expected = stats.bootstrap((values,), np.mean, n_resamples=10_000, method="percentile", random_state=2)
     assert low == pytest.approx(expected.confidence_interval.low, abs=0.008)
     assert high == pytest.approx(expected.confidence_interval.high, abs=0.008)
     half = 1.96 * values.std() / np.sqrt(len(values))
     assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.01)
-    assert comparison.bootstrap_mean(values) == (low, high)
+    assert comparison.bootstrap_difference(ours, theirs, True) == (low, high)
 
 
 def test_paired_difference_is_the_difference_of_the_accuracies() -> None:
@@ -178,6 +180,33 @@ def test_paired_difference_is_the_difference_of_the_accuracies() -> None:
     assert result.low > 0
     same = comparison.paired_difference([first, second], [first, second])
     assert (same.mean, same.low, same.high) == (0, 0, 0)
+
+
+def test_several_runs_count_in_the_difference_and_in_its_interval() -> None:
+    # Three runs that differ much from each other, on many videos: what is left is the variance over runs.
+    random = np.random.default_rng(0)
+    shares = [0.2, 0.5, 0.8]
+    ours = np.stack([random.random(20_000) < share for share in shares]).astype(float)
+    theirs = np.zeros((1, 20_000))
+    low, high = comparison.bootstrap_difference(ours, theirs, False)
+    # 27 equally likely draws of three runs: the least (all the first) has 1/27 > 2.5 %.
+    assert (low, high) == pytest.approx((0.2, 0.8), abs=0.02)
+    paired = comparison.bootstrap_difference(ours, np.clip(ours - 0.1, 0, None), True)
+    apart = comparison.bootstrap_difference(ours, np.clip(ours - 0.1, 0, None), False)
+    assert paired[1] - paired[0] < (apart[1] - apart[0]) / 3
+    one = comparison.bootstrap_difference(ours[:1], theirs, True)
+    assert one[1] - one[0] < 0.02
+
+
+def test_the_difference_is_that_of_the_means_over_all_runs() -> None:
+    runs = [random_scores(seed, signal=signal) for seed, signal in ((1, 3.0), (2, 1.0), (3, 0.5))]
+    result = comparison.paired_difference(runs[:1], runs[1:], paired=False)
+    accuracies = [Evaluation(one).video_top1 for one in runs]
+    assert result.mean == pytest.approx(accuracies[0] - np.mean(accuracies[1:]))
+    assert (result.num_first, result.num_second) == (1, 2)
+    assert result.over == "videos and the 2 training runs of one; one run of the other"
+    with pytest.raises(ValueError, match="1 runs beside 2"):
+        comparison.paired_difference(runs[:1], runs[1:])
 
 
 def test_pairing_is_narrower_than_independent_samples() -> None:
@@ -191,23 +220,66 @@ def test_pairing_is_narrower_than_independent_samples() -> None:
     assert result.high - result.low < 2 * 1.96 * np.sqrt(2 * share * (1 - share) / 400) / 2
 
 
-def test_different_manifests_and_videos_are_refused(tmp_path: Path) -> None:
+def test_different_manifests_are_refused(tmp_path: Path) -> None:
     first, second = random_scores(1), random_scores(2)
     other = replaced(second, record={"inputs": {"manifests/x/summary.json": "n" * 64}})
     with pytest.raises(UserError, match="different manifests"):
         comparison.paired_difference([first], [other])
     with pytest.raises(UserError, match="different manifests"):
         combine({"a": first, "b": other}, tmp_path)
-    fewer = random_scores(2, num_videos=59)
-    with pytest.raises(UserError, match="v0059"):
-        comparison.paired_difference([first], [fewer])
-    with pytest.raises(UserError, match="different videos"):
-        combine({"a": first, "b": fewer}, tmp_path)
+
+
+def without(scores: Scores, lacking: set[str]) -> MemoryScores:
+    """The scores of the other videos, computed apart from the library."""
+    kept = [row for row, video in enumerate(scores.videos) if video.id not in lacking]
+    clips = whole(scores)
+    chosen = np.isin(clips.video, kept)
+    new = {row: place for place, row in enumerate(kept)}
+    video = np.array([new[row] for row in clips.video[chosen].tolist()], np.int32)
+    columns = (clips.starts[chosen], clips.crops[chosen], clips.logits[chosen])
+    return MemoryScores([scores.videos[row] for row in kept], scores.classes, Clips(video, *columns), scores.record)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.sets(st.integers(0, 59), max_size=30), st.sets(st.integers(0, 59), max_size=28))
+def test_an_ensemble_and_a_difference_take_the_videos_that_all_have(
+    first_lacks: set[int], second_lacks: set[int]
+) -> None:
+    first, second = random_scores(1), random_scores(2)
+    lacks = [{f"v{row:04d}" for row in rows} for rows in (first_lacks, second_lacks)]
+    one, other = without(first, lacks[0]), without(second, lacks[1])
+    common = [without(scores, lacks[0] | lacks[1]) for scores in (first, second)]
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "whole").mkdir()
+        found = combine({"a": one, "b": other}, Path(folder))
+        expected = combine(dict(zip("ab", common, strict=True)), Path(folder) / "whole")
+        assert found.videos == expected.videos
+        np.testing.assert_array_equal(whole(found).logits, whole(expected).logits)
+        np.testing.assert_array_equal(whole(found).video, whole(expected).video)
+    assert comparison.paired_difference([one], [other]) == comparison.paired_difference(*([each] for each in common))
+
+
+@given(st.sets(st.integers(0, 59), min_size=1), st.integers(0, 179), st.integers(0, 179))
+def test_some_videos_are_read_from_any_place(kept: set[int], a: int, b: int) -> None:
+    scores = random_scores(1)
+    expected = without(scores, {f"v{row:04d}" for row in set(range(60)) - kept})
+    some = score_files.SomeVideos(scores, {f"v{row:04d}" for row in kept})
+    first, last = sorted(min(place, 3 * len(kept)) for place in (a, b))
+    for ours, theirs in zip(some.read(first, last), expected.read(first, last), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_no_common_video_is_an_error(tmp_path: Path) -> None:
+    first, second = random_scores(1), random_scores(2)
+    one = without(first, {f"v{row:04d}" for row in range(30)})
+    other = without(second, {f"v{row:04d}" for row in range(30, 60)})
+    with pytest.raises(UserError, match="no video in common"):
+        combine({"a": one, "b": other}, tmp_path)
 
 
 def test_per_class_differences_add_up() -> None:
     first, second = random_scores(1, signal=3.0), random_scores(2, signal=0.5)
-    rows = comparison.per_class_differences(first, second)
+    rows = comparison.per_class_differences([first], [second])
     weights = np.array([row.num_videos for row in rows])
     total = (np.array([row.difference for row in rows]) * weights).sum() / weights.sum()
     assert total == pytest.approx(Evaluation(first).video_top1 - Evaluation(second).video_top1)

@@ -1,0 +1,75 @@
+"""``tables``: the tables and figures of the papers, and what is missing to run each."""
+
+import argparse
+import json
+from pathlib import Path
+
+HELP = "list the papers' tables and figures: what they print, which rows stand here, what is missing to run each"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("names", nargs="*", metavar="NAME", help="tables to show row by row (default: a line for each)")
+    parser.add_argument("--project", type=Path, default=Path(), help="folder of config.yaml (default: here)")
+    parser.add_argument("--configfile", type=Path, nargs="*", default=[], help="overlays, as given to snakemake")
+    parser.add_argument("--json", action="store_true", help="print a list of objects instead")
+    parser.add_argument("--write", action="store_true", help="write the tables into docs/experiments.md")
+
+
+def run(options: argparse.Namespace) -> int:
+    from pipeline_lib.artefacts.atomic import write_bytes
+    from pipeline_lib.configuration.messages import nearest
+    from pipeline_lib.errors import UserError
+    from pipeline_lib.planning.paper_tables import counted, figure_names, missing, not_yet, with_tables
+    from pipeline_lib.planning.plan import load_plan
+    from pipeline_lib.text_table import text_table
+
+    plan = load_plan(options.project, options.configfile)
+    tables = plan.configuration.tables
+    for name in options.names:
+        if name not in tables:
+            raise UserError(f"There is no table `{name}`. {nearest(name, tables)}")
+    if options.write:
+        path = options.project / "docs" / "experiments.md"
+        write_bytes(path, with_tables(path.read_text(encoding="utf-8"), plan).encode())
+        print(f"{path}: written")
+        return 0
+    chosen = {name: tables[name] for name in options.names or tables}
+    if options.json:
+        entries = [
+            {"name": name, **table.model_dump(), "experiments": table.experiments, "missing": missing(plan, name)}
+            for name, table in chosen.items()
+        ]
+        print(json.dumps(entries, indent=1, ensure_ascii=False))
+        return 0
+    if not options.names:
+        rows = [
+            (name, table.source, counted(table), figure_names(table), "; ".join(not_yet(table)) or "nothing")
+            for name, table in chosen.items()
+        ]
+        print(text_table(("table", "paper", "here", "figures", "not yet"), rows, left=range(5)))
+        print("\n`python -m pipeline_lib tables NAME` shows one row by row, and what it needs to be run.")
+        return 0
+    for name, table in chosen.items():
+        _show(name, table, missing(plan, name))
+    return 0
+
+
+def _show(name: str, table: object, needs: list[str]) -> None:
+    from pipeline_lib.configuration.tables import PaperTable
+    from pipeline_lib.text_table import text_table
+
+    assert isinstance(table, PaperTable)
+    heads = ["", *(column.label for column in table.columns.values()), "ours"]
+    rows = []
+    for row in table.rows:
+        numbers = [f"{row.printed[column]:g}" if column in row.printed else "" for column in table.columns]
+        cells = [cell for cell in table.cells if cell.row is row and cell.experiment is not None]
+        names = ", ".join(dict.fromkeys(f"{cell.experiment}" for cell in cells))
+        rows.append(
+            [row.label, *numbers, names or (f"quoted: {row.quoted}" if row.quoted else f"not yet: {row.not_yet}")]
+        )
+    print(f"{name}: {table.source}. {table.description}")
+    print(text_table(heads, rows, left=(0, len(heads) - 1)))
+    for note in table.notes:
+        print(note)
+    print("To run it: " + ("; ".join(needs) if needs else "nothing is missing") + "\n")
