@@ -18,6 +18,7 @@ from pipeline_lib.artefacts.fingerprint import code_fingerprint
 from pipeline_lib.configuration.presence import check_data
 from pipeline_lib.errors import UserError
 from pipeline_lib.planning import code
+from pipeline_lib.planning.current import described, reconcile
 from pipeline_lib.planning.plan import SELECTED, load_plan
 
 
@@ -34,6 +35,15 @@ with one_message():
     PLAN = load_plan(workflow.basedir, workflow.overwrite_configfiles, workflow.config_settings.config)
 CONFIGURATION = PLAN.configuration
 LAYOUT = PLAN.layout
+
+# Jobs of a cluster read this file too; only the process that plans sets times.
+if workflow.is_main_process:
+    with one_message():
+        _plugin = workflow.executor_plugin
+        _touches = _plugin is not None and _plugin.common_settings.touch_exec
+        _stale = described(reconcile(PLAN, accept=_touches), LAYOUT)
+    if _stale:
+        print(_stale, file=sys.stderr)
 
 
 # A function, since a plain path in front of an output's looks to snakemake --lint like a prefix that is written twice.
@@ -68,6 +78,11 @@ def run(wildcards):
 def annotation_files(wildcards):
     check_data(f"The manifest of {wildcards.dataset}", [wildcards.dataset], CONFIGURATION.datasets)
     return PLAN.annotation_files(wildcards.dataset)
+
+
+# What has no other input is made again when this file is newer (pipeline_lib/planning/current.py).
+def flag(what):
+    return lambda wildcards: LAYOUT.flag(what, wildcards.dataset)
 
 
 @one_message()

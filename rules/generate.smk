@@ -2,6 +2,8 @@
 
 
 rule generate_videos:
+    input:
+        flag("videos"),
     output:
         lists=[LAYOUT.media_list("{dataset}", subset) for subset in ("train", "validation")],
     log:

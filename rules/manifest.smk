@@ -6,6 +6,7 @@
 checkpoint manifest:
     input:
         annotation_files,
+        flag("manifest"),
     output:
         table=LAYOUT.manifest("{dataset}"),
         summary=LAYOUT.summary("{dataset}"),

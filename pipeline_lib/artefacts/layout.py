@@ -100,6 +100,18 @@ class Layout:
         """The list of a generated data set's videos in one subset."""
         return self.media_folder(dataset) / f"{subset}.csv"
 
+    def generated(self, dataset: str) -> Path:
+        """What a generated data set's videos were made from, and which files they are."""
+        return self.media_folder(dataset) / GENERATED
+
+    def flag(self, what: str, dataset: str) -> Path:
+        """An empty file whose time says that the generated videos, or the manifest, of a data set are made again."""
+        return self.root / ".planned" / f"{dataset}.{what}"
+
+    def accepted(self) -> Path:
+        """What a user has said to be equivalent to what the configuration asks for."""
+        return self.root / ".planned" / "accepted.json"
+
     def download_summary(self, download: str) -> Path:
         """Counts and failures of an optional download."""
         return self.root / "downloads" / download / SUMMARY
@@ -151,6 +163,14 @@ class Layout:
     def experiment(self, experiment: str, split: str, seed: str) -> Path:
         """Folder of one training; ``weights.safetensors`` in it is the final artefact."""
         return self.root / "experiments" / experiment / f"{split}-{seed}"
+
+    def folder_of(self, experiment: str) -> Path:
+        """Folder of all trainings of an experiment."""
+        return self.root / "experiments" / experiment
+
+    def evaluations_of(self, experiment: str) -> Path:
+        """Folder of all evaluations of an experiment."""
+        return self.root / "evaluations" / experiment
 
     def trial(self, experiment: str, split: str, seed: str) -> Path:
         """Folder of a training that somebody changed for once; no rule reads it."""

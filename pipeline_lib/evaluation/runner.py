@@ -17,6 +17,7 @@ from pipeline_lib.artefacts.stage import Stage
 from pipeline_lib.clips.index import ClipIndex, build_index
 from pipeline_lib.configuration.specification import EvaluationSpecification
 from pipeline_lib.evaluation.code import evaluation_modules
+from pipeline_lib.evaluation.parameters import judged_parameters
 from pipeline_lib.evaluation.results import read_metrics, write_metrics
 from pipeline_lib.evaluation.trained import TrainedNetwork, load_run
 from pipeline_lib.tasks.base import Task, load_task
@@ -93,17 +94,7 @@ class Judged:
 
     def parameters(self, **indices: ClipIndex) -> dict[str, Any]:
         """Parameters of the evaluation for a record, with the digest of what each index selects."""
-        training = self.specification.training
-        return {
-            "task": self.task.name,
-            "experiment": training.experiment,
-            "split": training.split,
-            "seed": training.seed,
-            "dataset": training.dataset,
-            "frame_format": training.frame_format,
-            "modality": training.modality,
-            "protocol": self.specification.protocol.model_dump(),
-            "sampling": training.recipe.sampling.model_dump(),
+        return judged_parameters(self.specification) | {
             "device": self.trained.device.type,
             **{name: index.digest for name, index in indices.items()},
         }

@@ -29,6 +29,7 @@ from pipeline_lib.manifests.code import manifest_modules
 from pipeline_lib.manifests.filters import apply_filter, filter_identity
 from pipeline_lib.manifests.importers import read_listing
 from pipeline_lib.manifests.matching import FileIndex, match
+from pipeline_lib.manifests.parameters import listed_inputs, manifest_parameters
 from pipeline_lib.manifests.pool import probe_each
 from pipeline_lib.manifests.probing import Probe, file_identity
 from pipeline_lib.manifests.schema import (
@@ -311,14 +312,14 @@ def build_manifest(specification: ManifestSpecification, output: Path, num_worke
         identity = filter_identity(dataset.filter)
         classes = listing.classes or sorted({label for video in videos for label in video.labels})
         annotations = source_digests(listing.sources)
+        inputs = listed_inputs(listing)
         # A manifest is never taken as finished, because the files in the videos' folders may have changed.
         record = stage.describe(
-            # The filter's lists enter as digests, because a record holds no path of this machine.
-            specification.model_dump(
-                mode="json", exclude={"dataset": {"annotations", "videos", "replacements", "filter"}}
-            )
-            | {"filter": identity},
-            {stage.key(path, name): annotations[name] for name, path in listing.sources.items()},
+            manifest_parameters(specification),
+            {
+                stage.key(listing.sources[name], name) if name in listing.sources else name: inputs[name]
+                for name in inputs
+            },
             distribution_versions(["av", "pyarrow"]) | {"libavcodec": _libavcodec()},
         )
         content = rows_digest(columns, dataset.num_splits, identity)
