@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,12 @@ from pipeline_lib.errors import UserError
 from pipeline_lib.manifests.annotation_files import source_digests
 from pipeline_lib.manifests.cache import ProbeCache
 from pipeline_lib.manifests.code import manifest_modules
+from pipeline_lib.manifests.content import file_identity
 from pipeline_lib.manifests.filters import apply_filter, filter_identity
 from pipeline_lib.manifests.importers import read_listing
 from pipeline_lib.manifests.matching import FileIndex, match
 from pipeline_lib.manifests.pool import probe_each
-from pipeline_lib.manifests.probing import Probe, file_identity
+from pipeline_lib.manifests.probing import Probe, unreadable
 from pipeline_lib.manifests.schema import (
     ACCEPTED,
     MISSING,
@@ -80,7 +81,7 @@ def _probe_all(
             try:
                 identity[path] = file_identity(Path(path))
             except OSError as error:
-                result[path] = Probe(problem=f"undecodable: {error.strerror}")
+                result[path] = Probe(problem=unreadable(error), passing=True)
                 continue
             if path in known and known[path][:2] == identity[path]:
                 result[path] = known[path][2]
@@ -91,8 +92,8 @@ def _probe_all(
             with Progress("probing", len(identity), "videos", initial=num_cached) as progress:
                 for path, probe in probe_each(waiting, num_workers, decode, dataset.probe_seconds):
                     result[path] = probe
-                    # The machine may have caused a time-out, so the next run tries again.
-                    if not probe.problem.startswith("probing timed out"):
+                    # What the machine may have caused is tried again by the next run.
+                    if not probe.passing:
                         cache.store(path, *identity[path], probe)
                     progress.advance()
     return result, num_cached
@@ -211,7 +212,7 @@ def _write_boxes(path: Path, boxes: Sequence[Box], accepted: set[str]) -> None:
 
 
 def _shard_lists(
-    columns: dict[str, list[Any]], listed: Sequence[ListedVideo], dataset: Dataset
+    columns: dict[str, list[Any]], listed: Sequence[ListedVideo], probes: Mapping[str, Probe], dataset: Dataset
 ) -> Iterable[tuple[str, list[dict[str, Any]]]]:
     """The list of each shard for the frames stage: accepted videos without labels, sorted by id."""
     rows: dict[str, list[int]] = defaultdict(list)
@@ -220,13 +221,18 @@ def _shard_lists(
             rows[columns["shard"][index]].append(index)
     # One shard's list at a time, because all of them together would need more memory than anything else here.
     for shard in shard_names(dataset.num_shards):
-        yield shard, [_shard_video(columns, index, listed[index], dataset) for index in rows.get(shard, [])]
+        yield shard, [_shard_video(columns, index, listed[index], probes, dataset) for index in rows.get(shard, [])]
 
 
-def _shard_video(columns: dict[str, list[Any]], index: int, listed: ListedVideo, dataset: Dataset) -> dict[str, Any]:
+def _shard_video(
+    columns: dict[str, list[Any]], index: int, listed: ListedVideo, probes: Mapping[str, Probe], dataset: Dataset
+) -> dict[str, Any]:
     keys = ("id", "path", "content_digest", "num_frames", "frames_per_second", "height", "width")
     video = {key: columns[key][index] for key in keys}
     video["digest"] = video.pop("content_digest")
+    probe = probes.get(video["path"])
+    if probe is not None and probe.stream:
+        video["stream"] = probe.stream
     if listed.trim and listed.start is not None and listed.end is not None:
         frames, rate = video["num_frames"], video["frames_per_second"]
         # Copies of AVA's films are often cut to the annotated minutes already.
@@ -339,7 +345,7 @@ def build_manifest(specification: ManifestSpecification, output: Path, num_worke
             "excluded_times": sorted([id, time] for id, time in listing.excluded_times),
             "provenance": record | {"content": content, "counts": status},
         }
-        for shard, shard_videos in _shard_lists(columns, videos, dataset):
+        for shard, shard_videos in _shard_lists(columns, videos, probes, dataset):
             write_shard_list(output / SHARD_LISTS / f"{shard}.json", name, shard, shard_videos)
         if listing.boxes:
             accepted = {id for id, status in zip(columns["id"], columns["status"], strict=True) if status == ACCEPTED}

@@ -12,7 +12,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from threading import Lock
 
-from pipeline_lib.manifests.probing import Probe, probe_file
+from pipeline_lib.manifests.probing import Probe, probe_file, unreadable
 
 # A hostile file may declare a frame of gigabytes; 8K video needs far less memory than this.
 _MEMORY_BYTES = 6 << 30
@@ -42,13 +42,14 @@ class _Worker:
             self.pipe.send(path)
             if self.pipe.poll(self.seconds):
                 return self.pipe.recv(), True
-            return Probe(problem=f"probing timed out: no answer within {self.seconds:g} s"), False
+            return Probe(problem=f"probing timed out: no answer within {self.seconds:g} s", passing=True), False
         except (EOFError, OSError):
             with _LOCK:
                 self.process.join(self.seconds)
             status = self.process.exitcode or 0
             how = f"signal {-status}" if status < 0 else f"exit status {status}"
-            return Probe(problem=f"undecodable: the decoder crashed ({how})"), False
+            # The machine may have ended it for want of memory.
+            return Probe(problem=f"undecodable: the decoder crashed ({how})", passing=True), False
 
     def stop(self) -> None:
         """Kill the process."""
@@ -95,7 +96,10 @@ def probe_each(
 
 def _answer_requests(pipe: Connection, decode: bool, seconds: float, probe: ProbeFunction) -> None:
     """Run in a probing process: receive paths and send probes until the connection is closed."""
-    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, resource.RLIM_INFINITY))
+    # A hard limit of the machine's own (ulimit -v, a cluster's) stays; it cannot be raised.
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    soft = _MEMORY_BYTES if hard == resource.RLIM_INFINITY else min(_MEMORY_BYTES, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # If the parent is killed while a decoder hangs here, the alarm ends this process.
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
@@ -108,8 +112,11 @@ def _answer_requests(pipe: Connection, decode: bool, seconds: float, probe: Prob
         try:
             found = probe(Path(path), decode)
         except FileNotFoundError:
-            found = Probe(problem="missing: it vanished while it was probed")
-        except (OSError, MemoryError, ValueError, ArithmeticError) as error:
-            found = Probe(problem=f"undecodable: {type(error).__name__}: {error}")
+            found = Probe(problem="missing: it vanished while it was probed", passing=True)
+        except OSError as error:
+            found = Probe(problem=unreadable(error), passing=True)
+        except (MemoryError, ValueError, ArithmeticError) as error:
+            # The message is left out: libavformat's holds the path, which differs between machines.
+            found = Probe(problem=f"undecodable: {type(error).__name__}", passing=isinstance(error, MemoryError))
         signal.alarm(0)
         pipe.send(found)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import simplejpeg
 
+from pipeline_lib.artefacts.digest import file_digest
 from pipeline_lib.configuration.data import FrameFormat
 from pipeline_lib.configuration.specification import FramesSpecification
 from pipeline_lib.errors import UserError
@@ -30,8 +31,9 @@ def _specification(on_decode_error: str = "reject", **changes: Any) -> FramesSpe
 
 
 def _list(path: Path, files: list[Path], **more: Any) -> Path:
+    digests = [file_digest(file) if file.is_file() else "" for file in files]
     videos = [
-        {"id": f"{index:02d}", "path": str(file), "digest": f"{index}"} | more for index, file in enumerate(files)
+        {"id": f"{index:02d}", "path": str(file), "digest": digests[index]} | more for index, file in enumerate(files)
     ]
     path.write_text(json.dumps({"dataset": "d", "shard": "000", "videos": videos}))
     return path
