@@ -26,7 +26,7 @@ from pipeline_lib.errors import UserError
 from pipeline_lib.manifests.annotation_files import source_digests
 from pipeline_lib.manifests.cache import ProbeCache
 from pipeline_lib.manifests.code import manifest_modules
-from pipeline_lib.manifests.content import file_identity
+from pipeline_lib.manifests.content import file_identity, is_utf8, printable
 from pipeline_lib.manifests.filters import apply_filter, filter_identity
 from pipeline_lib.manifests.importers import read_listing
 from pipeline_lib.manifests.matching import FileIndex, match
@@ -89,7 +89,7 @@ def _probe_all(
                 waiting.append(path)
         num_cached = len(result)
         if waiting:
-            with Progress("probing", len(identity), "videos", initial=num_cached) as progress:
+            with Progress("probing", num_cached + len(waiting), "videos", initial=num_cached) as progress:
                 for path, probe in probe_each(waiting, num_workers, decode, dataset.probe_seconds):
                     result[path] = probe
                     # What the machine may have caused is tried again by the next run.
@@ -104,7 +104,7 @@ def _judge(video: ListedVideo, path: str, probe: Probe | None, dataset: Dataset)
     if video.reason:
         return REJECTED, video.reason
     if not path:
-        return MISSING, f"missing: no file called {video.names[0]} in the video folders"
+        return MISSING, f"missing: no file called {printable(video.names[0])} in the video folders"
     if probe is None:
         return ACCEPTED, ""
     if probe.problem and not (probe.usable and dataset.on_decode_error == "keep"):
@@ -139,6 +139,24 @@ def _reject_same_files(videos: Sequence[ListedVideo], paths: Sequence[str]) -> l
                 owner[path] = video.id
         result.append(video)
     return result
+
+
+def _reject_unwritable(videos: Sequence[ListedVideo], paths: Sequence[str]) -> tuple[list[ListedVideo], list[str]]:
+    """Reject a video whose path is not UTF-8: neither the table nor a shard's list can hold it."""
+    rejected = [
+        video if is_utf8(path) or video.reason else video._replace(reason="unusable name: it is not UTF-8; rename it")
+        for video, path in zip(videos, paths, strict=True)
+    ]
+    return rejected, [printable(path) for path in paths]
+
+
+def _with_printable_names(video: ListedVideo) -> ListedVideo:
+    """A video whose id, labels and group can be written; its file is still looked for under its own name."""
+    texts = (video.id, video.group, *video.labels)
+    if all(map(is_utf8, texts)):
+        return video
+    id, group, *labels = map(printable, texts)
+    return video._replace(id=id, group=group, labels=tuple(labels))
 
 
 def _columns(
@@ -274,7 +292,8 @@ def list_videos(name: str, dataset: Dataset) -> tuple[Listing, list[ListedVideo]
     listing = read_listing(dataset)
     if not listing.videos:
         raise UserError(f"{name}: the annotations list no video ({', '.join(listing.sources) or 'no file'}).")
-    videos = reject_unusable(listing.videos, dataset.num_splits, listing.classes)
+    listed = [_with_printable_names(video) for video in listing.videos]
+    videos = reject_unusable(listed, dataset.num_splits, listing.classes)
     return listing, sorted(apply_filter(videos, dataset.filter), key=lambda video: video.id)
 
 
@@ -306,7 +325,7 @@ def build_manifest(specification: ManifestSpecification, output: Path, num_worke
                 replacements = FileIndex(dataset.replacements, folders=listing.folders_of_frames)
             num_files = index.num_files
             paths = match(videos, index, replacements)
-        videos = _reject_same_files(videos, paths)
+        videos, paths = _reject_unwritable(_reject_same_files(videos, paths), paths)
         probes: dict[str, Probe] = {}
         num_cached = 0
         if dataset.probe != "none":

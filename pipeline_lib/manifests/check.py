@@ -12,6 +12,11 @@ from pipeline_lib.manifests.build import reason_code
 from pipeline_lib.text_table import text_table
 
 
+def _one_line(text: str) -> str:
+    r"""A name may hold a line break or a control character, which is shown as ``\n`` or ``\x1b``."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def check_table(folder: Path, reason: str | None = None, limit: int = 3) -> str:
     """Counts per list and status, the reasons with examples, digest and classes, as text.
 
@@ -38,7 +43,7 @@ def check_table(folder: Path, reason: str | None = None, limit: int = 3) -> str:
         if not chosen:
             known = ", ".join(sorted(summary.reasons)) or "none"
             raise UserError(f"no video of {folder} has the reason {reason!r}; there are: {known}.")
-        return "\n".join(f"{row['id']}\t{row['path']}\t{row['reason']}" for row in chosen)
+        return "\n".join("\t".join(map(_one_line, (row["id"], row["path"], row["reason"]))) for row in chosen)
     lines = [
         f"{summary.dataset} ({summary.format}): {table.num_rows} videos of {len(summary.classes)} classes",
         f"digest {summary.digest}",
@@ -58,5 +63,5 @@ def check_table(folder: Path, reason: str | None = None, limit: int = 3) -> str:
             code = reason_code(row["reason"])
             shown[code] = shown.get(code, 0) + 1
             if shown[code] <= limit:
-                lines.append(f"{row['id']}: {row['reason']}" + (f" ({row['path']})" if row["path"] else ""))
+                lines.append(_one_line(f"{row['id']}: {row['reason']}" + (f" ({row['path']})" if row["path"] else "")))
     return "\n".join(lines)

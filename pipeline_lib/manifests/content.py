@@ -4,7 +4,7 @@ It imports no decoder, because the frames stage's code depends on it.
 """
 
 import hashlib
-import os
+import re
 import stat
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,14 +31,22 @@ def not_regular(path: Path) -> str:
     return f"not a video: it is {kind}, not a file" if kind else ""
 
 
-def is_utf8(path: str) -> bool:
-    """Whether a path can be written in UTF-8; others come from old disks (Latin-1 names)."""
-    return not any("\ud800" <= character <= "\udfff" for character in path)
+def is_utf8(text: str) -> bool:
+    """Whether a name can be written in UTF-8; others come from old disks (Latin-1 names) or damaged lists."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
-def printable(path: str) -> str:
-    r"""A path as text that can be written in UTF-8: a byte of no UTF-8 character becomes ``\xe9``."""
-    return path if is_utf8(path) else os.fsencode(path).decode("utf-8", "backslashreplace")
+def printable(text: str) -> str:
+    r"""A name that can be written in UTF-8: a byte that belongs to no character becomes ``\xe9``."""
+    if is_utf8(text):
+        return text
+    # Python reads such a byte as the character U+DC00 + byte (PEP 383).
+    bytes_shown = re.sub("[\udc80-\udcff]", lambda found: f"\\x{ord(found[0]) - 0xDC00:02x}", text)
+    return bytes_shown.encode("utf-8", "backslashreplace").decode()
 
 
 def image_files(folder: Path) -> list[Path]:

@@ -31,6 +31,14 @@ def split_ending(name: str) -> tuple[str, str]:
     return (stem, dot + ending.lower()) if stem and "/" not in ending else (name, "")
 
 
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    """Whether an entry is a folder or leads to one; a link that leads to itself does not."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
 def _walk(root: str) -> Iterable[tuple[str, bool]]:
     """Paths of the videos (False) and folders (True) below a folder, sorted within each folder.
 
@@ -46,7 +54,9 @@ def _walk(root: str) -> Iterable[tuple[str, bool]]:
         try:
             with os.scandir(folder) as entries:
                 found = sorted(
-                    (entry.name, entry.is_dir(), entry.is_symlink()) for entry in entries if not is_hidden(entry.name)
+                    (entry.name, _is_folder(entry), entry.is_symlink())
+                    for entry in entries
+                    if not is_hidden(entry.name)
                 )
         except OSError as error:
             raise UserError(f"{folder} cannot be searched for videos: {error.strerror}.") from error

@@ -72,7 +72,7 @@ def _why_unopened(path: Path, size: int, head: bytes, error: Exception) -> str:
             return "truncated: the file ends before its index (moov atom)"
         if cut:
             return "truncated: the file ends inside a box"
-        return f"undecodable: {error}"
+        return f"undecodable: {_first_line(error)}"
     if head[:4] in (b"\x1aE\xdf\xa3", b"RIFF", b"FLV\x01", b"\x00\x00\x01\xba", b"OggS"):
         return f"undecodable: {_first_line(error)}"
     if b"\0" not in head and not any(byte > 126 for byte in head[:512]):

@@ -119,6 +119,8 @@ def reject_unusable(videos: Sequence[ListedVideo], num_splits: int, classes: Seq
     """
     known = None if classes is None else frozenset(classes)
     first: dict[str, ListedVideo] = {}
+    # A listed id may itself end in #2.
+    taken = {video.id for video in videos}
     again: Counter[str] = Counter()
     result: list[ListedVideo] = []
     for video in videos:
@@ -132,6 +134,8 @@ def reject_unusable(videos: Sequence[ListedVideo], num_splits: int, classes: Seq
             )
         if video.id in first:
             again[video.id] += 1
+            while f"{video.id}#{again[video.id] + 1}" in taken:
+                again[video.id] += 1
             earlier = first[video.id]
             where = "/".join(subset for subset in earlier.subsets if subset) or "no list"
             note = f"duplicate video: listed before in {where} as {', '.join(earlier.labels)}"

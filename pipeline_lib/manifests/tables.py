@@ -22,6 +22,11 @@ from pipeline_lib.manifests.schema import ListedVideo, Listing, subset_columns
 _SUBSETS = SUBSET_NAMES | {"test": "validation", "testing": "validation", "": ""}
 
 
+def _rank(unit: str) -> bytes:
+    # A name that is not UTF-8 belongs to a video that is rejected later.
+    return hashlib.sha256(unit.encode("utf-8", "backslashreplace")).digest()
+
+
 def draw_validation(videos: Sequence[ListedVideo], share: float) -> list[ListedVideo]:
     """Divide videos that belong to no list: of each class, the share with the smallest hashes becomes validation.
 
@@ -38,7 +43,7 @@ def draw_validation(videos: Sequence[ListedVideo], share: float) -> list[ListedV
     validation: set[str] = set()
     training: set[str] = set()
     for labels in sorted(units_of_class):
-        ranked = sorted(units_of_class[labels], key=lambda unit: hashlib.sha256(unit.encode()).digest())
+        ranked = sorted(units_of_class[labels], key=_rank)
         wanted = round(len(ranked) * share) or (1 if share > 0 and len(ranked) > 1 else 0)
         # An earlier class may have placed a group that holds several classes.
         wanted -= sum(unit in validation for unit in ranked)
