@@ -5,6 +5,7 @@ and packet by packet, so that it also sees errors over which the ffmpeg command 
 """
 
 import errno
+import io
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -120,7 +121,8 @@ def probe_frames(path: Path) -> Probe:
     if empty:
         return Probe(content_digest=digest, problem=f"damaged packet: {empty[0]} is empty")
     try:
-        with av.open(f"file:{images[0]}", options=_READING) as container:
+        # By its content alone, because libavformat takes a % in a picture's path for a pattern.
+        with av.open(io.BytesIO(images[0].read_bytes()), "r", options=_READING) as container:
             frame = next(container.decode(video=0))
     except (av.FFmpegError, StopIteration, IndexError) as error:
         problem = f"undecodable: {images[0].name}: {_first_line(error)}"
