@@ -1,7 +1,9 @@
 """The manifest stage: from annotations and videos to one table with a status and a reason per video."""
 
 import hashlib
+import itertools
 import json
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -30,6 +32,7 @@ from pipeline_lib.manifests.content import file_identity, is_utf8, printable
 from pipeline_lib.manifests.filters import apply_filter, filter_identity
 from pipeline_lib.manifests.importers import read_listing
 from pipeline_lib.manifests.matching import FileIndex, match
+from pipeline_lib.manifests.one_sided import one_sided_classes, one_sided_lines
 from pipeline_lib.manifests.pool import probe_each
 from pipeline_lib.manifests.probing import Probe, unreadable
 from pipeline_lib.manifests.schema import (
@@ -44,6 +47,7 @@ from pipeline_lib.manifests.schema import (
     subset_columns,
 )
 from pipeline_lib.manifests.shard_lists import write_shard_list
+from pipeline_lib.manifests.text_files import composed
 
 # The digest covers everything that decides what is trained on, and nothing that depends on where the files lie.
 _DIGEST_COLUMNS = ("id", "labels", "group", "start", "end", "num_frames", "frames_per_second", "height", "width")
@@ -112,19 +116,35 @@ def _judge(video: ListedVideo, path: str, probe: Probe | None, dataset: Dataset)
     if probe.num_frames is not None and probe.num_frames < dataset.minimum_frames:
         plural = "" if probe.num_frames == 1 else "s"
         return REJECTED, f"too short: {probe.num_frames} frame{plural}, {dataset.minimum_frames} are needed"
-    is_part = video.trim and not FORMATS[dataset.format].kept_cut
-    if is_part and video.start and probe.num_frames and probe.frames_per_second:
-        seconds = probe.num_frames / probe.frames_per_second
-        if seconds <= video.start:
-            return (
-                REJECTED,
-                f"too short: the file ends at {seconds:.1f} s, the video's part begins at {video.start:g} s",
-            )
+    if video.trim and not FORMATS[dataset.format].kept_cut:
+        reason = _short_part(video, probe, dataset.minimum_frames)
+        if reason:
+            return REJECTED, reason
     short_side = min(probe.height or 0, probe.width or 0)
     if probe.usable and short_side < dataset.minimum_short_side:
         size = f"{probe.width}×{probe.height}"
         return REJECTED, f"too small: {size}, the short side must be {dataset.minimum_short_side}"
     return ACCEPTED, ""
+
+
+def _short_part(video: ListedVideo, probe: Probe, minimum_frames: int) -> str:
+    """The reason if too little of a file lies in the part of it that is the video, else an empty string."""
+    if not probe.frames_per_second or video.start is None or video.end is None:
+        return ""
+    end = video.end
+    if probe.num_frames:
+        seconds = probe.num_frames / probe.frames_per_second
+        if seconds <= video.start:
+            return f"too short: the file ends at {seconds:.1f} s, the video's part begins at {video.start:g} s"
+        end = min(end, seconds)
+    held = round((end - video.start) * probe.frames_per_second)
+    if held >= minimum_frames:
+        return ""
+    plural = "" if held == 1 else "s"
+    return (
+        f"too short: {held} frame{plural} of the file lie in the part from {video.start:g} to {video.end:g} s, "
+        f"{minimum_frames} are needed"
+    )
 
 
 def _reject_same_files(videos: Sequence[ListedVideo], paths: Sequence[str]) -> list[ListedVideo]:
@@ -151,12 +171,15 @@ def _reject_unwritable(videos: Sequence[ListedVideo], paths: Sequence[str]) -> t
 
 
 def _with_printable_names(video: ListedVideo) -> ListedVideo:
-    """A video whose id, labels and group can be written; its file is still looked for under its own name."""
+    """A video whose id, labels and group can be written, its labels in one Unicode form.
+
+    Its file is still looked for under its own name.
+    """
     texts = (video.id, video.group, *video.labels)
-    if all(map(is_utf8, texts)):
+    if all(map(str.isascii, texts)):
         return video
     id, group, *labels = map(printable, texts)
-    return video._replace(id=id, group=group, labels=tuple(labels))
+    return video._replace(id=id, group=group, labels=tuple(map(composed, labels)))
 
 
 def _columns(
@@ -212,6 +235,24 @@ def _counts(columns: dict[str, list[Any]], num_splits: int) -> dict[str, dict[st
             for subset in sorted({subset for subset, _ in counted})
         }
     return counts
+
+
+def _one_sided(columns: dict[str, list[Any]], num_splits: int) -> dict[str, dict[str, dict[str, str]]]:
+    """Classes that only one list has, of each split in which there are such."""
+    usable = [status == ACCEPTED for status in columns["status"]]
+    found = {
+        name: one_sided_classes(itertools.compress(zip(columns[name], columns["labels"], strict=True), usable))
+        for name in subset_columns(num_splits)
+    }
+    return {name: classes for name, classes in found.items() if classes}
+
+
+def skipped_lines(skipped: Mapping[str, int]) -> list[str]:
+    """What a manifest's summary says of files that are no video of the data set, as text."""
+    if not skipped:
+        return []
+    parts = ", ".join(f"{count} × {reason}" for reason, count in skipped.items())
+    return [f"{sum(skipped.values())} files are skipped: {parts}"]
 
 
 def _write_parquet(path: Path, table: pa.Table) -> None:
@@ -348,6 +389,9 @@ def build_manifest(specification: ManifestSpecification, output: Path, num_worke
         )
         content = rows_digest(columns, dataset.num_splits, identity)
         status = dict(sorted(Counter(columns["status"]).items()))
+        one_sided = _one_sided(columns, dataset.num_splits)
+        for line in (*one_sided_lines(one_sided, 10), *skipped_lines(listing.skipped)):
+            print(f"{name}: {line}", file=sys.stderr)
         summary = {
             "dataset": name,
             "format": dataset.format,
@@ -360,6 +404,8 @@ def build_manifest(specification: ManifestSpecification, output: Path, num_worke
             "classes": sorted(classes),
             "filter": identity,
             "annotations": annotations,
+            "one_sided_classes": one_sided,
+            "skipped_files": listing.skipped,
             "num_boxes": len(listing.boxes),
             "excluded_times": sorted([id, time] for id, time in listing.excluded_times),
             "provenance": record | {"content": content, "counts": status},

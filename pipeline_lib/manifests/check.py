@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 from pipeline_lib.artefacts.layout import MANIFEST, SUMMARY
 from pipeline_lib.artefacts.manifest_summary import read_summary
 from pipeline_lib.errors import UserError
-from pipeline_lib.manifests.build import reason_code
+from pipeline_lib.manifests.build import reason_code, skipped_lines
+from pipeline_lib.manifests.one_sided import one_sided_lines
 from pipeline_lib.text_table import text_table
 
 
@@ -18,7 +19,7 @@ def _one_line(text: str) -> str:
 
 
 def check_table(folder: Path, reason: str | None = None, limit: int = 3) -> str:
-    """Counts per list and status, the reasons with examples, digest and classes, as text.
+    """Counts per list and status, what is unusual, the reasons with examples, digest and classes, as text.
 
     Args:
         folder: ``manifests/{dataset}``, or a manifest.parquet in it.
@@ -55,6 +56,9 @@ def check_table(folder: Path, reason: str | None = None, limit: int = 3) -> str:
         for subset, counts in subsets.items():
             rows.append([f"{split} {subset}", *(str(counts[status]) for status in statuses)])
     lines.append(text_table(["list", *statuses], rows))
+    warnings = [*one_sided_lines(summary.one_sided_classes, 10), *skipped_lines(summary.skipped_files)]
+    if warnings:
+        lines += ["", *map(_one_line, warnings)]
     if bad:
         reasons = [[code, str(count)] for code, count in summary.reasons.items()]
         lines += ["", text_table(["reason", "videos"], reasons), ""]

@@ -59,7 +59,8 @@ class Listing:
 
     ``sources`` are the files that were read, by the names under which the manifest records them. ``classes`` is the
     official list of classes, or None if there is none: the classes are then those that occur. ``folders_of_frames``
-    says that a video is a folder of images rather than a file.
+    says that a video is a folder of images rather than a file. ``skipped`` counts files in the video folders that are
+    listed as no video, by what is unusual about them.
     """
 
     videos: list[ListedVideo]
@@ -68,6 +69,7 @@ class Listing:
     boxes: list[Box] = field(default_factory=list)
     excluded_times: list[tuple[str, float]] = field(default_factory=list)
     folders_of_frames: bool = False
+    skipped: dict[str, int] = field(default_factory=dict)
 
 
 def subset_columns(num_splits: int) -> list[str]:

@@ -1,7 +1,8 @@
 """The two formats for a user's own videos: a CSV with path and label, or a folder per class."""
 
 import hashlib
-from collections import defaultdict
+import os
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from pipeline_lib.manifests.annotation_files import (
     number,
     sniff_rows,
 )
+from pipeline_lib.manifests.content import printable
 from pipeline_lib.manifests.matching import VIDEO_ENDINGS, is_hidden, split_ending
 from pipeline_lib.manifests.schema import ListedVideo, Listing, subset_columns
 
@@ -139,7 +141,8 @@ def read_folder(dataset: Dataset) -> Listing:
     """List ``class/video.ext`` below each video folder.
 
     Where a video folder holds ``train`` and ``validation`` (or ``val``, ``test``) with the class folders inside, those
-    are the lists; otherwise a share of each class becomes validation.
+    are the lists; otherwise a share of each class becomes validation. Other files are counted as skipped: videos in
+    deeper folders or beside the class folders, and unknown endings.
 
     Raises:
         UserError: no class folder with a video is found.
@@ -165,4 +168,24 @@ def read_folder(dataset: Dataset) -> Listing:
             f"no class folder with a video lies in {', '.join(dataset.videos)}; looked for class/video with the "
             f"endings {' '.join(sorted(VIDEO_ENDINGS))}. docs/manifests.md shows the layout."
         )
-    return Listing(videos + draw_validation(undivided, dataset.validation_share), {})
+    chosen = {name for video in (*videos, *undivided) for name in video.names}
+    skipped = _skipped(dataset.videos, chosen)
+    return Listing(videos + draw_validation(undivided, dataset.validation_share), {}, skipped=skipped)
+
+
+def _skipped(roots: Sequence[str], chosen: set[str]) -> dict[str, int]:
+    """How many files below some folders are none of the chosen ones (names relative to their folder), and why."""
+    counts: Counter[str] = Counter()
+    for root in roots:
+        for folder, folders, files in os.walk(root):
+            folders[:] = [name for name in folders if not is_hidden(name)]
+            for file in files:
+                name = os.path.relpath(f"{folder}/{file}", root)
+                if is_hidden(file) or name in chosen:
+                    continue
+                ending = printable(split_ending(file)[1])
+                if ending in VIDEO_ENDINGS:
+                    counts["not directly in a class folder"] += 1
+                else:
+                    counts[f"ending {ending}" if ending else "no ending"] += 1
+    return dict(sorted(counts.items()))
