@@ -8,7 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from multiprocessing.connection import Connection
 from multiprocessing.pool import ThreadPool
@@ -96,10 +96,22 @@ def probe_each(
                 worker.stop()
 
 
-def probe_alone(path: Path, decode: bool, seconds: float) -> Probe:
-    """Probe one file in an interpreter of its own.
+def run_alone(script: str, arguments: Sequence[str], seconds: float) -> "subprocess.CompletedProcess[bytes]":
+    """Run some lines of Python in an interpreter of its own.
 
     It serves programs that cannot use :mod:`multiprocessing`, because that runs a program's main file again.
+
+    Raises:
+        subprocess.TimeoutExpired: it takes longer than ``seconds``.
+    """
+    others = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(PACKAGE_FOLDER.parent), *others])}
+    command = [sys.executable, "-c", script, *arguments]
+    return subprocess.run(command, capture_output=True, timeout=seconds, env=environment, check=False)
+
+
+def probe_alone(path: Path, decode: bool, seconds: float) -> Probe:
+    """Probe one file in an interpreter of its own.
 
     Args:
         path: a file or a folder of frames.
@@ -107,11 +119,8 @@ def probe_alone(path: Path, decode: bool, seconds: float) -> Probe:
         seconds: time limit.
     """
     script = "import sys; from pipeline_lib.manifests import pool; pool.print_probe(*sys.argv[1:])"
-    command = [sys.executable, "-c", script, os.fspath(path), str(int(decode))]
-    others = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(PACKAGE_FOLDER.parent), *others])}
     try:
-        done = subprocess.run(command, capture_output=True, timeout=seconds, env=environment, check=False)
+        done = run_alone(script, [os.fspath(path), str(int(decode))], seconds)
         return Probe(**json.loads(done.stdout))
     except subprocess.TimeoutExpired:
         return Probe(problem=f"probing timed out: no answer within {seconds:g} s", passing=True)
@@ -121,7 +130,7 @@ def probe_alone(path: Path, decode: bool, seconds: float) -> Probe:
 
 def print_probe(path: str, decode: str) -> None:
     """Print the probe of a file as JSON: what ``probe_alone`` runs."""
-    _limit_resources()
+    limit_resources()
     print(json.dumps(_guarded(probe_file, path, bool(int(decode))).to_json()))
 
 
@@ -131,10 +140,11 @@ def _crashed(status: int) -> Probe:
     return Probe(problem=f"undecodable: the decoder crashed ({how})", passing=True)
 
 
-def _limit_resources() -> None:
+def limit_resources(memory_bytes: int = _MEMORY_BYTES) -> None:
+    """Bound the address space of this process, and let a crash leave no core file."""
     # A hard limit of the machine's own (ulimit -v, a cluster's) stays; it cannot be raised.
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-    soft = _MEMORY_BYTES if hard == resource.RLIM_INFINITY else min(_MEMORY_BYTES, hard)
+    soft = memory_bytes if hard == resource.RLIM_INFINITY else min(memory_bytes, hard)
     resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
@@ -154,7 +164,7 @@ def _guarded(probe: ProbeFunction, path: str, decode: bool) -> Probe:
 
 def _answer_requests(pipe: Connection, decode: bool, seconds: float, probe: ProbeFunction) -> None:
     """Run in a probing process: receive paths and send probes until the connection is closed."""
-    _limit_resources()
+    limit_resources()
     # If the parent is killed while a decoder hangs here, the alarm ends this process.
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     while True:
