@@ -2,7 +2,6 @@
 
 import fcntl
 import os
-import re
 import resource
 import select
 import signal
@@ -23,7 +22,7 @@ from pipeline_lib.containers import FORMATS, PROTOCOLS
 from pipeline_lib.errors import UserError
 from pipeline_lib.manifests.content import image_files
 from pipeline_lib.manifests.damage import clock_gap
-from pipeline_lib.media.ffmpeg import ffmpeg_executable, ffmpeg_version
+from pipeline_lib.media.ffmpeg import ffmpeg_executable
 
 # A pipe larger than the kernel's 64 KiB holds several frames, so that decoder and encoder rarely wait for each other.
 _PIPE_BYTES = 1 << 20
@@ -35,6 +34,9 @@ _LUMA_SCALE, _CHROMA_SCALE = 255 / 219, 255 / 224
 _LUMA_SHIFT, _CHROMA_SHIFT = -16 * _LUMA_SCALE, 128 - 128 * _CHROMA_SCALE - 1 / 512
 # Something-Something v1 was cut into images at 12 frames a second (its readme).
 _IMAGES_PER_SECOND = 12
+# Below this short side swscale rounds exactly. Its fast way takes levels from the luma wherever the matrix changes: one
+# to two at ordinary sizes, but six where a picture is made twenty times smaller.
+_SMALL_SIDE = 64
 # A hostile file may declare a frame of gigabytes. A decoder of 8K video needs far less; each thread has its own frames.
 _MEMORY_BYTES = 6 << 30
 _MEMORY_BYTES_PER_THREAD = 1 << 29
@@ -63,12 +65,6 @@ class DecodingOptions:
     stall_seconds: float = 120.0
     total_seconds: float = 3600.0
     stream: int = 0
-
-
-def _takes_fps_mode(version: str) -> bool:
-    """Whether ffmpeg has -fps_mode, which replaced -vsync in 5.1; builds without a version number are newer."""
-    found = re.match(r"n?(\d+)\.(\d+)", version)
-    return found is None or (int(found[1]), int(found[2])) >= (5, 1)
 
 
 def _input(path: Path, options: DecodingOptions) -> "ffmpeg.nodes.FilterableStream":
@@ -107,12 +103,12 @@ def decoding_command(path: Path, options: DecodingOptions) -> list[str]:
         "scale",
         w=f"if(gt(min(iw,ih),{side}),if(gt(iw,ih),round(iw*{side}/ih),{side}),iw)",
         h=f"if(gt(min(iw,ih),{side}),if(gt(iw,ih),{side},round(ih*{side}/iw)),ih)",
-        flags="bicubic",
+        flags="bicubic" if side >= _SMALL_SIDE else "bicubic+accurate_rnd+full_chroma_int",
         out_color_matrix="bt601",
     ).filter("format", "yuv420p")
-    timing: dict[str, object] = {"fps_mode" if _takes_fps_mode(ffmpeg_version()) else "vsync": "passthrough"}
+    timing = {"fps_mode": "passthrough"}
     if options.frames_per_second is not None:
-        timing = {**dict.fromkeys(timing, "cfr"), "r": f"{options.frames_per_second:g}"}
+        timing = {"fps_mode": "cfr", "r": f"{options.frames_per_second:g}"}
     # The pipe holds no times. Numbers in their place never fall together, which ffmpeg takes for an error of the video.
     timing["bsf:v"] = "setts=ts=N"
     output = ffmpeg.output(stream, "pipe:1", format="yuv4mpegpipe", strict="-1", **timing)

@@ -17,7 +17,7 @@ from pipeline_lib.errors import UserError
 from pipeline_lib.manifests.content import digest_as, not_regular
 from pipeline_lib.manifests.shard_lists import read_shard_list, videos_digest
 from pipeline_lib.media.decoder import DecodingError, DecodingOptions, RawFrames, check_clock, decode_video
-from pipeline_lib.media.ffmpeg import ffmpeg_version
+from pipeline_lib.media.ffmpeg import ffmpeg_executable, ffmpeg_version
 from pipeline_lib.media.shards import ShardPart
 
 MODULES = ("pipeline_lib.media.frames_stage",)
@@ -178,6 +178,7 @@ def extract_frames(
         ):
             return
         num_frames = 0
+        print(f"frames {output.stem}: decoded by ffmpeg {ffmpeg_version()} ({ffmpeg_executable()})", file=sys.stderr)
         with ShardPart(output, stage.record["digest"]) as part:
             done, resumed = part.done, part.resumed
             left = [video for video in videos if video["id"] not in done]
