@@ -25,6 +25,10 @@ class ManifestSummary:
     """Reason for which videos are not used → number of videos."""
     subsets: Mapping[str, Mapping[str, Mapping[str, int]]] = field(default_factory=dict)
     """``subset_1`` … → list → status → number of videos."""
+    one_sided_classes: Mapping[str, Mapping[str, Mapping[str, str]]] = field(default_factory=dict)
+    """``subset_1`` … → the list without a usable clip of some classes → class → the list's nearest spelling."""
+    skipped_files: Mapping[str, int] = field(default_factory=dict)
+    """What is unusual about files that are listed as no video → number of files."""
 
 
 def read_summary(path: Path) -> ManifestSummary:

@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 from pipeline_lib.artefacts.atomic import publish
+from pipeline_lib.containers import reading_arguments
 from pipeline_lib.downloads.items import Item
 from pipeline_lib.downloads.session import FailedError, RefusedError, Session
 from pipeline_lib.downloads.transfer import LONGEST_WAIT_SECONDS
@@ -27,7 +28,8 @@ def trim(ffmpeg: str, source: Path, target: Path, start: float, end: float) -> N
     if end <= start:
         raise FailedError(f"the interval {start}-{end} s is empty")
     cut = [
-        *("-y", "-loglevel", "error", "-progress", "-", "-ss", str(start), "-i", str(source), "-t", str(end - start)),
+        *("-y", "-loglevel", "error", "-progress", "-", *reading_arguments()),
+        *("-ss", str(start), "-i", f"file:{source}", "-t", str(end - start)),
         *("-c:v", "libx264", "-crf", "18", "-preset", "fast", "-pix_fmt", "yuv420p", "-c:a", "aac"),
         *("-threads", "1", "-f", "mp4", str(target)),
     ]

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,9 @@ from pipeline_lib.configuration.specification import FramesSpecification, Motion
 from pipeline_lib.errors import UserError
 from pipeline_lib.evaluation.trained import TrainedNetwork, load_trained
 from pipeline_lib.flow.motion_stage import extract_motion
+from pipeline_lib.manifests.content import is_utf8, printable
+from pipeline_lib.manifests.pool import probe_alone
+from pipeline_lib.manifests.probing import Probe
 from pipeline_lib.media.ffmpeg import ffmpeg_executable
 from pipeline_lib.media.frames_stage import extract_frames
 from pipeline_lib.media.shards import Shard
@@ -30,6 +34,8 @@ from pipeline_lib.tasks.outputs import Forward, video_outputs
 
 VIDEO = "video"
 """Id of the one video in the shards made here."""
+PROBE_SECONDS = 3600.0
+"""Time limit for looking at a file, as long as for its frames."""
 DEFAULT_RATE = 25.0
 """Frames per second of an array of frames if nothing says it."""
 
@@ -102,11 +108,30 @@ def find_weights(layout: Layout, experiment: str, split: int, seed: int) -> Path
     return path
 
 
+def _probe(video: Path) -> Probe:
+    """What the manifest would find in a file; of a damaged one that has frames, the damage is said.
+
+    Raises:
+        UserError: the manifest would reject it, whatever ``on_decode_error`` says; the message is its reason.
+    """
+    if not is_utf8(str(video)):
+        raise UserError(f"{printable(str(video))} cannot be used: its name is not UTF-8; rename it.")
+    probe = probe_alone(video.resolve(), True, PROBE_SECONDS)
+    if not probe.problem:
+        return probe
+    if not probe.usable:
+        raise UserError(f"{video} cannot be used: {probe.problem}.")
+    print(f"{video}: {probe.problem}. The frames that decode are used.", file=sys.stderr)
+    return probe
+
+
 def _extract(
     video: Path, specification: TrainingSpecification, frames: FrameFormat, folder: Path, num_threads: int
 ) -> ClipIndex:
     """Make a video's frames, and its motion if the network sees it; returns an index of one row."""
-    write_json(folder / "list.json", {"videos": [{"id": VIDEO, "path": str(video.resolve())}]})
+    probe = _probe(video)
+    listed = {"id": VIDEO, "path": str(video.resolve()), "stream": probe.stream, "num_frames": probe.num_frames}
+    write_json(folder / "list.json", {"videos": [listed]})
     frames_path, motion_path = folder / "frames.h5", folder / "motion.h5"
     frames_specification = FramesSpecification(
         dataset="predict",
@@ -211,7 +236,7 @@ def indexed(
             _write_frames(video, _array_rate(specification, frames, frames_per_second), path)
         else:
             path = Path(video)
-            if not path.is_file():
+            if not path.exists() or path.is_dir():
                 raise UserError(f"{path}: there is no such file.")
         yield _extract(path, specification, frames, folder, num_threads)
 

@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 
 from pipeline_lib.artefacts.atomic import atomic_path
+from pipeline_lib.containers import READING
 from pipeline_lib.errors import UserError
 from pipeline_lib.flow.colour import flow_to_rgb
 from pipeline_lib.flow.endpoint_error import endpoint_error, summarise
@@ -27,7 +28,7 @@ def read_video(path: Path, short_side: int, maximum_frames: int) -> tuple[np.nda
     """
     frames: list[np.ndarray] = []
     try:
-        with av.open(str(path)) as container:
+        with av.open(f"file:{path}", options=READING) as container:
             stream = container.streams.video[0]
             rate = float(stream.average_rate or 25)
             for frame in container.decode(stream):

@@ -8,6 +8,7 @@ from pathlib import Path
 from pipeline_lib.artefacts.digest import file_digest
 from pipeline_lib.configuration.data import Dataset
 from pipeline_lib.errors import UserError
+from pipeline_lib.manifests.text_files import csv_lines, read_lines
 
 DOCUMENT = "docs/manifests.md"
 CLASS_LIST = "labels"
@@ -25,18 +26,20 @@ def sniff_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[s
         UserError: the file is not text, or a column is missing; the message names the columns found.
     """
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            found = [column.strip() for column in reader.fieldnames or []]
-            absent = [column for column in columns if column not in found]
-            if absent:
-                raise UserError(
-                    f"{path}: column(s) {', '.join(absent)} are missing; found {', '.join(found) or 'no header'}. "
-                    f"{DOCUMENT} shows the format."
-                )
-            reader.fieldnames = found
-            for row in reader:
-                yield reader.line_num, {key: (value or "").strip() for key, value in row.items() if key is not None}
+        reader = csv.DictReader(csv_lines(path))
+        found = [column.strip() for column in reader.fieldnames or []]
+        absent = [column for column in columns if column not in found]
+        if absent:
+            raise UserError(
+                f"{path}: column(s) {', '.join(absent)} are missing; found {', '.join(found) or 'no header'}. "
+                f"{DOCUMENT} shows the format."
+            )
+        reader.fieldnames = found
+        for row in reader:
+            cells = {key: (value or "").strip() for key, value in row.items() if key is not None}
+            # Spreadsheets leave empty rows behind the last one.
+            if any(cells.values()):
+                yield reader.line_num, cells
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} is not a readable CSV ({error}); {DOCUMENT} shows the format.") from error
 
@@ -83,10 +86,9 @@ def class_list(dataset: Dataset) -> list[str] | None:
         return None
     path = annotation(dataset, CLASS_LIST)
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        classes = read_lines(path)
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not a text file; it must have one class name a line.") from error
-    classes = [line.strip() for line in lines if line.strip()]
     if not classes:
         raise UserError(f"{path} lists no class; it must have one class name a line.")
     return classes

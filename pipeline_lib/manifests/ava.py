@@ -9,6 +9,7 @@ from pipeline_lib.configuration.data import Dataset
 from pipeline_lib.errors import UserError
 from pipeline_lib.manifests.annotation_files import DOCUMENT, annotation, named_sources, number
 from pipeline_lib.manifests.schema import Box, ListedVideo, Listing
+from pipeline_lib.manifests.text_files import csv_lines, read_text
 
 # The 15 minutes of each film that are annotated (AVA, section 3: from the 15th to the 30th minute); keyframes are the
 # seconds 902 to 1798, and the margin leaves room for the clip around each.
@@ -27,7 +28,7 @@ def read_action_list(path: Path) -> dict[int, str]:
         UserError: the file holds no such entry.
     """
     actions = {}
-    for item in _ITEM.findall(path.read_text(encoding="utf-8")):
+    for item in _ITEM.findall(read_text(path)):
         name, identifier = _NAME.search(item), _ID.search(item)
         if name and identifier:
             actions[int(identifier[1])] = name[1]
@@ -37,8 +38,8 @@ def read_action_list(path: Path) -> dict[int, str]:
 
 
 def _rows(path: Path, columns: int) -> list[tuple[int, list[str]]]:
-    with open(path, encoding="utf-8", newline="") as file:
-        rows = [(line, row) for line, row in enumerate(csv.reader(file), 1) if row]
+    rows = [(line, [cell.strip() for cell in row]) for line, row in enumerate(csv.reader(csv_lines(path)), 1)]
+    rows = [(line, row) for line, row in rows if any(row)]
     for line, row in rows:
         if len(row) < columns:
             raise UserError(f"{path}:{line}: {len(row)} columns, at least {columns} are needed; see {DOCUMENT}.")

@@ -1,9 +1,11 @@
 """The manifest stage: from annotations and videos to one table with a status and a reason per video."""
 
 import hashlib
+import itertools
 import json
+import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +28,14 @@ from pipeline_lib.errors import UserError
 from pipeline_lib.manifests.annotation_files import source_digests
 from pipeline_lib.manifests.cache import ProbeCache
 from pipeline_lib.manifests.code import manifest_modules
+from pipeline_lib.manifests.content import file_identity, is_utf8, printable
 from pipeline_lib.manifests.filters import apply_filter, filter_identity
 from pipeline_lib.manifests.importers import read_listing
 from pipeline_lib.manifests.matching import FileIndex, match
+from pipeline_lib.manifests.one_sided import one_sided_classes, one_sided_lines
 from pipeline_lib.manifests.parameters import listed_inputs, manifest_parameters
 from pipeline_lib.manifests.pool import probe_each
-from pipeline_lib.manifests.probing import Probe, file_identity
+from pipeline_lib.manifests.probing import Probe, unreadable
 from pipeline_lib.manifests.schema import (
     ACCEPTED,
     MISSING,
@@ -44,6 +48,7 @@ from pipeline_lib.manifests.schema import (
     subset_columns,
 )
 from pipeline_lib.manifests.shard_lists import write_shard_list
+from pipeline_lib.manifests.text_files import composed
 
 # The digest covers everything that decides what is trained on, and nothing that depends on where the files lie.
 _DIGEST_COLUMNS = ("id", "labels", "group", "start", "end", "num_frames", "frames_per_second", "height", "width")
@@ -81,7 +86,7 @@ def _probe_all(
             try:
                 identity[path] = file_identity(Path(path))
             except OSError as error:
-                result[path] = Probe(problem=f"undecodable: {error.strerror}")
+                result[path] = Probe(problem=unreadable(error), passing=True)
                 continue
             if path in known and known[path][:2] == identity[path]:
                 result[path] = known[path][2]
@@ -89,11 +94,11 @@ def _probe_all(
                 waiting.append(path)
         num_cached = len(result)
         if waiting:
-            with Progress("probing", len(identity), "videos", initial=num_cached) as progress:
+            with Progress("probing", num_cached + len(waiting), "videos", initial=num_cached) as progress:
                 for path, probe in probe_each(waiting, num_workers, decode, dataset.probe_seconds):
                     result[path] = probe
-                    # The machine may have caused a time-out, so the next run tries again.
-                    if not probe.problem.startswith("probing timed out"):
+                    # What the machine may have caused is tried again by the next run.
+                    if not probe.passing:
                         cache.store(path, *identity[path], probe)
                     progress.advance()
     return result, num_cached
@@ -104,7 +109,7 @@ def _judge(video: ListedVideo, path: str, probe: Probe | None, dataset: Dataset)
     if video.reason:
         return REJECTED, video.reason
     if not path:
-        return MISSING, f"missing: no file called {video.names[0]} in the video folders"
+        return MISSING, f"missing: no file called {printable(video.names[0])} in the video folders"
     if probe is None:
         return ACCEPTED, ""
     if probe.problem and not (probe.usable and dataset.on_decode_error == "keep"):
@@ -112,19 +117,35 @@ def _judge(video: ListedVideo, path: str, probe: Probe | None, dataset: Dataset)
     if probe.num_frames is not None and probe.num_frames < dataset.minimum_frames:
         plural = "" if probe.num_frames == 1 else "s"
         return REJECTED, f"too short: {probe.num_frames} frame{plural}, {dataset.minimum_frames} are needed"
-    is_part = video.trim and not FORMATS[dataset.format].kept_cut
-    if is_part and video.start and probe.num_frames and probe.frames_per_second:
-        seconds = probe.num_frames / probe.frames_per_second
-        if seconds <= video.start:
-            return (
-                REJECTED,
-                f"too short: the file ends at {seconds:.1f} s, the video's part begins at {video.start:g} s",
-            )
+    if video.trim and not FORMATS[dataset.format].kept_cut:
+        reason = _short_part(video, probe, dataset.minimum_frames)
+        if reason:
+            return REJECTED, reason
     short_side = min(probe.height or 0, probe.width or 0)
     if probe.usable and short_side < dataset.minimum_short_side:
         size = f"{probe.width}×{probe.height}"
         return REJECTED, f"too small: {size}, the short side must be {dataset.minimum_short_side}"
     return ACCEPTED, ""
+
+
+def _short_part(video: ListedVideo, probe: Probe, minimum_frames: int) -> str:
+    """The reason if too little of a file lies in the part of it that is the video, else an empty string."""
+    if not probe.frames_per_second or video.start is None or video.end is None:
+        return ""
+    end = video.end
+    if probe.num_frames:
+        seconds = probe.num_frames / probe.frames_per_second
+        if seconds <= video.start:
+            return f"too short: the file ends at {seconds:.1f} s, the video's part begins at {video.start:g} s"
+        end = min(end, seconds)
+    held = round((end - video.start) * probe.frames_per_second)
+    if held >= minimum_frames:
+        return ""
+    plural = "" if held == 1 else "s"
+    return (
+        f"too short: {held} frame{plural} of the file lie in the part from {video.start:g} to {video.end:g} s, "
+        f"{minimum_frames} are needed"
+    )
 
 
 def _reject_same_files(videos: Sequence[ListedVideo], paths: Sequence[str]) -> list[ListedVideo]:
@@ -139,6 +160,27 @@ def _reject_same_files(videos: Sequence[ListedVideo], paths: Sequence[str]) -> l
                 owner[path] = video.id
         result.append(video)
     return result
+
+
+def _reject_unwritable(videos: Sequence[ListedVideo], paths: Sequence[str]) -> tuple[list[ListedVideo], list[str]]:
+    """Reject a video whose path is not UTF-8: neither the table nor a shard's list can hold it."""
+    rejected = [
+        video if is_utf8(path) or video.reason else video._replace(reason="unusable name: it is not UTF-8; rename it")
+        for video, path in zip(videos, paths, strict=True)
+    ]
+    return rejected, [printable(path) for path in paths]
+
+
+def _with_printable_names(video: ListedVideo) -> ListedVideo:
+    """A video whose id, labels and group can be written, its labels in one Unicode form.
+
+    Its file is still looked for under its own name.
+    """
+    texts = (video.id, video.group, *video.labels)
+    if all(map(str.isascii, texts)):
+        return video
+    id, group, *labels = map(printable, texts)
+    return video._replace(id=id, group=group, labels=tuple(map(composed, labels)))
 
 
 def _columns(
@@ -196,6 +238,24 @@ def _counts(columns: dict[str, list[Any]], num_splits: int) -> dict[str, dict[st
     return counts
 
 
+def _one_sided(columns: dict[str, list[Any]], num_splits: int) -> dict[str, dict[str, dict[str, str]]]:
+    """Classes that only one list has, of each split in which there are such."""
+    usable = [status == ACCEPTED for status in columns["status"]]
+    found = {
+        name: one_sided_classes(itertools.compress(zip(columns[name], columns["labels"], strict=True), usable))
+        for name in subset_columns(num_splits)
+    }
+    return {name: classes for name, classes in found.items() if classes}
+
+
+def skipped_lines(skipped: Mapping[str, int]) -> list[str]:
+    """What a manifest's summary says of files that are no video of the data set, as text."""
+    if not skipped:
+        return []
+    parts = ", ".join(f"{count} × {reason}" for reason, count in skipped.items())
+    return [f"{sum(skipped.values())} files are skipped: {parts}"]
+
+
 def _write_parquet(path: Path, table: pa.Table) -> None:
     with atomic_path(path) as temporary:
         pq.write_table(table, temporary, compression="zstd", store_schema=False)
@@ -212,7 +272,7 @@ def _write_boxes(path: Path, boxes: Sequence[Box], accepted: set[str]) -> None:
 
 
 def _shard_lists(
-    columns: dict[str, list[Any]], listed: Sequence[ListedVideo], dataset: Dataset
+    columns: dict[str, list[Any]], listed: Sequence[ListedVideo], probes: Mapping[str, Probe], dataset: Dataset
 ) -> Iterable[tuple[str, list[dict[str, Any]]]]:
     """The list of each shard for the frames stage: accepted videos without labels, sorted by id."""
     rows: dict[str, list[int]] = defaultdict(list)
@@ -221,13 +281,18 @@ def _shard_lists(
             rows[columns["shard"][index]].append(index)
     # One shard's list at a time, because all of them together would need more memory than anything else here.
     for shard in shard_names(dataset.num_shards):
-        yield shard, [_shard_video(columns, index, listed[index], dataset) for index in rows.get(shard, [])]
+        yield shard, [_shard_video(columns, index, listed[index], probes, dataset) for index in rows.get(shard, [])]
 
 
-def _shard_video(columns: dict[str, list[Any]], index: int, listed: ListedVideo, dataset: Dataset) -> dict[str, Any]:
+def _shard_video(
+    columns: dict[str, list[Any]], index: int, listed: ListedVideo, probes: Mapping[str, Probe], dataset: Dataset
+) -> dict[str, Any]:
     keys = ("id", "path", "content_digest", "num_frames", "frames_per_second", "height", "width")
     video = {key: columns[key][index] for key in keys}
     video["digest"] = video.pop("content_digest")
+    probe = probes.get(video["path"])
+    if probe is not None and probe.stream:
+        video["stream"] = probe.stream
     if listed.trim and listed.start is not None and listed.end is not None:
         frames, rate = video["num_frames"], video["frames_per_second"]
         # Copies of AVA's films are often cut to the annotated minutes already.
@@ -269,7 +334,8 @@ def list_videos(name: str, dataset: Dataset) -> tuple[Listing, list[ListedVideo]
     listing = read_listing(dataset)
     if not listing.videos:
         raise UserError(f"{name}: the annotations list no video ({', '.join(listing.sources) or 'no file'}).")
-    videos = reject_unusable(listing.videos, dataset.num_splits, listing.classes)
+    listed = [_with_printable_names(video) for video in listing.videos]
+    videos = reject_unusable(listed, dataset.num_splits, listing.classes)
     return listing, sorted(apply_filter(videos, dataset.filter), key=lambda video: video.id)
 
 
@@ -301,7 +367,7 @@ def build_manifest(specification: ManifestSpecification, output: Path, num_worke
                 replacements = FileIndex(dataset.replacements, folders=listing.folders_of_frames)
             num_files = index.num_files
             paths = match(videos, index, replacements)
-        videos = _reject_same_files(videos, paths)
+        videos, paths = _reject_unwritable(_reject_same_files(videos, paths), paths)
         probes: dict[str, Probe] = {}
         num_cached = 0
         if dataset.probe != "none":
@@ -324,6 +390,9 @@ def build_manifest(specification: ManifestSpecification, output: Path, num_worke
         )
         content = rows_digest(columns, dataset.num_splits, identity)
         status = dict(sorted(Counter(columns["status"]).items()))
+        one_sided = _one_sided(columns, dataset.num_splits)
+        for line in (*one_sided_lines(one_sided, 10), *skipped_lines(listing.skipped)):
+            print(f"{name}: {line}", file=sys.stderr)
         summary = {
             "dataset": name,
             "format": dataset.format,
@@ -336,11 +405,13 @@ def build_manifest(specification: ManifestSpecification, output: Path, num_worke
             "classes": sorted(classes),
             "filter": identity,
             "annotations": annotations,
+            "one_sided_classes": one_sided,
+            "skipped_files": listing.skipped,
             "num_boxes": len(listing.boxes),
             "excluded_times": sorted([id, time] for id, time in listing.excluded_times),
             "provenance": record | {"content": content, "counts": status},
         }
-        for shard, shard_videos in _shard_lists(columns, videos, dataset):
+        for shard, shard_videos in _shard_lists(columns, videos, probes, dataset):
             write_shard_list(output / SHARD_LISTS / f"{shard}.json", name, shard, shard_videos)
         if listing.boxes:
             accepted = {id for id, status in zip(columns["id"], columns["status"], strict=True) if status == ACCEPTED}

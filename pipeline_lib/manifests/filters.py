@@ -11,14 +11,15 @@ from pipeline_lib.configuration.data import Filter
 from pipeline_lib.errors import UserError
 from pipeline_lib.manifests.matching import YOUTUBE_ID_LENGTH
 from pipeline_lib.manifests.schema import ListedVideo
+from pipeline_lib.manifests.text_files import read_lines
 
 
 def _lines(path: str) -> set[str]:
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        lines = read_lines(Path(path))
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not a text file; it must have one name a line.") from error
-    return {line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")}
+    return {line for line in lines if not line.startswith("#")}
 
 
 def _rank(seed: int, id: str) -> bytes:

@@ -20,6 +20,7 @@ from pipeline_lib.manifests.annotation_files import (
     sniff_rows,
 )
 from pipeline_lib.manifests.schema import ListedVideo, Listing
+from pipeline_lib.manifests.text_files import read_text
 
 
 def video_id(youtube_id: str, start: float, end: float) -> str:
@@ -52,13 +53,13 @@ def _read_csv(path: Path, key: str) -> list[ListedVideo]:
 
 def _read_json(path: Path, key: str) -> list[ListedVideo]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_text(path))
         videos = []
         for youtube, entry in content.items():
             annotations = entry["annotations"]
             start, end = (float(value) for value in annotations["segment"])
             name = video_id(youtube, start, end)
-            label = annotations.get("label")
+            label = (annotations.get("label") or "").strip()
             subset = _subset(key, entry.get("subset", ""))
             videos.append(ListedVideo(name, (label,) if label else (), (subset,), (name,), start, end))
         return videos

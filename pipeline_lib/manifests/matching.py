@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pipeline_lib.errors import UserError
 from pipeline_lib.manifests.schema import ListedVideo
+from pipeline_lib.manifests.text_files import composed
 
 VIDEO_ENDINGS = frozenset({".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".flv", ".wmv", ".3gp"})
 YOUTUBE_ID_LENGTH = 11
@@ -31,6 +32,14 @@ def split_ending(name: str) -> tuple[str, str]:
     return (stem, dot + ending.lower()) if stem and "/" not in ending else (name, "")
 
 
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    """Whether an entry is a folder or leads to one; a link that leads to itself does not."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
 def _walk(root: str) -> Iterable[tuple[str, bool]]:
     """Paths of the videos (False) and folders (True) below a folder, sorted within each folder.
 
@@ -46,7 +55,9 @@ def _walk(root: str) -> Iterable[tuple[str, bool]]:
         try:
             with os.scandir(folder) as entries:
                 found = sorted(
-                    (entry.name, entry.is_dir(), entry.is_symlink()) for entry in entries if not is_hidden(entry.name)
+                    (entry.name, _is_folder(entry), entry.is_symlink())
+                    for entry in entries
+                    if not is_hidden(entry.name)
                 )
         except OSError as error:
             raise UserError(f"{folder} cannot be searched for videos: {error.strerror}.") from error
@@ -64,7 +75,7 @@ def _walk(root: str) -> Iterable[tuple[str, bool]]:
 
 def _spelling(label: str) -> str:
     """A class name as folders spell it: spaces or underscores, any case, no brackets or quotes."""
-    return "".join(c for c in label.lower().replace(" ", "_") if c not in "()'\"")
+    return "".join(c for c in composed(label).lower().replace(" ", "_") if c not in "()'\"")
 
 
 class FileIndex:
@@ -78,7 +89,7 @@ class FileIndex:
     def __init__(self, roots: Sequence[str], folders: bool = False) -> None:
         self.roots = [str(Path(root)) for root in roots]
         self.folders = folders
-        self._paths: set[str] = set()
+        self._paths: dict[str, str] = {}
         self._by_stem: dict[str, list[str]] = defaultdict(list)
         self.num_files = 0
         for root in self.roots:
@@ -86,8 +97,10 @@ class FileIndex:
                 if is_folder != folders:
                     continue
                 self.num_files += 1
-                self._paths.add(path)
-                name = path.rsplit("/", 1)[1]
+                # Lists and disks may spell an accented letter in different Unicode forms; an equal one comes first.
+                self._paths[path] = path
+                self._paths.setdefault(composed(path), path)
+                name = composed(path.rsplit("/", 1)[1])
                 self._by_stem[name if folders else split_ending(name)[0]].append(path)
         self._by_prefix: dict[str, list[str]] | None = None
 
@@ -100,8 +113,10 @@ class FileIndex:
         if "/" in name:
             for root in self.roots:
                 path = normpath(name if name.startswith("/") else f"{root}/{name}")
-                if path in self._paths:
-                    return path
+                found = self._paths.get(path) or self._paths.get(composed(path))
+                if found is not None:
+                    return found
+        name = composed(name)
         stem, ending = split_ending(name)
         if self.folders or ending not in VIDEO_ENDINGS:
             stem = name
@@ -109,7 +124,7 @@ class FileIndex:
         candidates = self._by_stem.get(bare, [])
         if folder:
             tail = "/" + folder.strip("/").removeprefix("./")
-            candidates = [path for path in candidates if path.rsplit("/", 1)[0].endswith(tail)]
+            candidates = [path for path in candidates if composed(path.rsplit("/", 1)[0]).endswith(tail)]
         if len(candidates) > 1:
             spelled = {_spelling(label) for label in labels}
             for path in candidates:

@@ -1,10 +1,14 @@
 """Probes many files in processes that can be killed, because a hostile file can hang or crash a decoder."""
 
+import json
 import math
 import multiprocessing
+import os
 import resource
 import signal
-from collections.abc import Callable, Iterable, Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from multiprocessing.connection import Connection
 from multiprocessing.pool import ThreadPool
@@ -12,7 +16,8 @@ from pathlib import Path
 from queue import SimpleQueue
 from threading import Lock
 
-from pipeline_lib.manifests.probing import Probe, probe_file
+from pipeline_lib.artefacts.fingerprint import PACKAGE_FOLDER
+from pipeline_lib.manifests.probing import Probe, probe_file, unreadable
 
 # A hostile file may declare a frame of gigabytes; 8K video needs far less memory than this.
 _MEMORY_BYTES = 6 << 30
@@ -42,13 +47,11 @@ class _Worker:
             self.pipe.send(path)
             if self.pipe.poll(self.seconds):
                 return self.pipe.recv(), True
-            return Probe(problem=f"probing timed out: no answer within {self.seconds:g} s"), False
+            return Probe(problem=f"probing timed out: no answer within {self.seconds:g} s", passing=True), False
         except (EOFError, OSError):
             with _LOCK:
                 self.process.join(self.seconds)
-            status = self.process.exitcode or 0
-            how = f"signal {-status}" if status < 0 else f"exit status {status}"
-            return Probe(problem=f"undecodable: the decoder crashed ({how})"), False
+            return _crashed(self.process.exitcode or 0), False
 
     def stop(self) -> None:
         """Kill the process."""
@@ -93,10 +96,75 @@ def probe_each(
                 worker.stop()
 
 
+def run_alone(script: str, arguments: Sequence[str], seconds: float) -> "subprocess.CompletedProcess[bytes]":
+    """Run some lines of Python in an interpreter of its own.
+
+    It serves programs that cannot use :mod:`multiprocessing`, because that runs a program's main file again.
+
+    Raises:
+        subprocess.TimeoutExpired: it takes longer than ``seconds``.
+    """
+    others = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(PACKAGE_FOLDER.parent), *others])}
+    command = [sys.executable, "-c", script, *arguments]
+    return subprocess.run(command, capture_output=True, timeout=seconds, env=environment, check=False)
+
+
+def probe_alone(path: Path, decode: bool, seconds: float) -> Probe:
+    """Probe one file in an interpreter of its own.
+
+    Args:
+        path: a file or a folder of frames.
+        decode: decode every frame, or only the first.
+        seconds: time limit.
+    """
+    script = "import sys; from pipeline_lib.manifests import pool; pool.print_probe(*sys.argv[1:])"
+    try:
+        done = run_alone(script, [os.fspath(path), str(int(decode))], seconds)
+        return Probe(**json.loads(done.stdout))
+    except subprocess.TimeoutExpired:
+        return Probe(problem=f"probing timed out: no answer within {seconds:g} s", passing=True)
+    except ValueError:
+        return _crashed(done.returncode)
+
+
+def print_probe(path: str, decode: str) -> None:
+    """Print the probe of a file as JSON: what ``probe_alone`` runs."""
+    limit_resources()
+    print(json.dumps(_guarded(probe_file, path, bool(int(decode))).to_json()))
+
+
+def _crashed(status: int) -> Probe:
+    """The probe of a file on which the process ended; the machine may have ended it for want of memory."""
+    how = f"signal {-status}" if status < 0 else f"exit status {status}"
+    return Probe(problem=f"undecodable: the decoder crashed ({how})", passing=True)
+
+
+def limit_resources(memory_bytes: int = _MEMORY_BYTES) -> None:
+    """Bound the address space of this process, and let a crash leave no core file."""
+    # A hard limit of the machine's own (ulimit -v, a cluster's) stays; it cannot be raised.
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    soft = memory_bytes if hard == resource.RLIM_INFINITY else min(memory_bytes, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _guarded(probe: ProbeFunction, path: str, decode: bool) -> Probe:
+    """A probe, or the error as one."""
+    try:
+        return probe(Path(path), decode)
+    except FileNotFoundError:
+        return Probe(problem="missing: it vanished while it was probed", passing=True)
+    except OSError as error:
+        return Probe(problem=unreadable(error), passing=True)
+    except (MemoryError, ValueError, ArithmeticError) as error:
+        # The message is left out: libavformat's holds the path, which differs between machines.
+        return Probe(problem=f"undecodable: {type(error).__name__}", passing=isinstance(error, MemoryError))
+
+
 def _answer_requests(pipe: Connection, decode: bool, seconds: float, probe: ProbeFunction) -> None:
     """Run in a probing process: receive paths and send probes until the connection is closed."""
-    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, resource.RLIM_INFINITY))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    limit_resources()
     # If the parent is killed while a decoder hangs here, the alarm ends this process.
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     while True:
@@ -105,11 +173,6 @@ def _answer_requests(pipe: Connection, decode: bool, seconds: float, probe: Prob
         except EOFError:
             return
         signal.alarm(math.ceil(seconds) + 5)
-        try:
-            found = probe(Path(path), decode)
-        except FileNotFoundError:
-            found = Probe(problem="missing: it vanished while it was probed")
-        except (OSError, MemoryError, ValueError, ArithmeticError) as error:
-            found = Probe(problem=f"undecodable: {type(error).__name__}: {error}")
+        found = _guarded(probe, path, decode)
         signal.alarm(0)
         pipe.send(found)

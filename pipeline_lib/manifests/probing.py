@@ -4,8 +4,9 @@ Probing uses PyAV, because the ffmpeg of the package imageio-ffmpeg comes withou
 and packet by packet, so that it also sees errors over which the ffmpeg command goes on.
 """
 
-import hashlib
-import struct
+import errno
+import io
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -14,11 +15,26 @@ import av
 import av.logging
 from av.stream import Disposition
 
-# libavformat opens text, still pictures and subtitles as these formats.
-_NO_VIDEO_FORMATS = frozenset(
-    {"tty", "image2", "image2pipe", "srt", "webvtt", "ass", "lrc", "subviewer", "concat", "hls"}
+from pipeline_lib.containers import FORMATS, PROTOCOLS
+from pipeline_lib.manifests.content import HEAD_BYTES, content_digest, frames_digest, image_files, not_regular
+from pipeline_lib.manifests.damage import avi_repeats, clock_gap, is_avi, is_mp4, mp4_boxes
+
+# libavformat opens text, subtitles and still pictures as these formats. They open no other file, and knowing them gives
+# the better reason. An SVG may name other files.
+_NO_VIDEO_FORMATS = frozenset({"tty", "srt", "webvtt", "ass", "lrc", "subviewer"}) | {
+    name for name in av.formats_available if name.endswith("_pipe") and name != "svg_pipe"
+}
+_READING = {
+    "protocol_whitelist": PROTOCOLS,
+    "format_whitelist": ",".join([FORMATS, *sorted(_NO_VIDEO_FORMATS)]),
+}
+_MACHINE_ERRORS = frozenset(
+    {
+        *(errno.EACCES, errno.EPERM, errno.ESTALE, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.EBUSY),
+        *(errno.ETIMEDOUT, errno.EINTR, errno.ENXIO, errno.ENODEV, errno.ENOTCONN, errno.ECONNRESET, errno.EHOSTDOWN),
+        *(errno.EHOSTUNREACH, errno.ENOLCK, errno.EREMOTEIO, errno.ENETDOWN),
+    }
 )
-_HEAD_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -27,6 +43,8 @@ class Probe:
 
     ``num_frames`` counts the frames that decode (None if they were not decoded); ``height`` and ``width`` are as
     displayed, pixels; ``problem`` is empty, or ``reason: detail``; ``usable`` says whether anything was decoded.
+    ``stream`` is the film's number among the file's pictures (covers not counted). ``passing``: the problem may lie in
+    the machine and not in the file's bytes, so that it must be looked for again.
     """
 
     num_frames: int | None = None
@@ -36,36 +54,12 @@ class Probe:
     content_digest: str = ""
     problem: str = ""
     usable: bool = False
+    stream: int = 0
+    passing: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, for the pipe between processes and for the cache."""
         return asdict(self)
-
-
-def _boxes(path: Path, size: int) -> tuple[set[bytes], bool]:
-    """Types of an MP4's top-level boxes, and whether the last one is longer than the file."""
-    types: set[bytes] = set()
-    position = 0
-    with open(path, "rb") as file:
-        while position + 8 <= size:
-            file.seek(position)
-            length, kind = struct.unpack(">I4s", file.read(8))
-            if length == 1:
-                large = file.read(8)
-                if len(large) < 8:
-                    return types | {kind}, True
-                length = struct.unpack(">Q", large)[0]
-            elif length == 0:
-                length = size - position
-            if length < 8:
-                break
-            types.add(kind)
-            position += length
-    return types, position > size
-
-
-def _is_mp4(head: bytes) -> bool:
-    return head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip")
 
 
 def _why_unopened(path: Path, size: int, head: bytes, error: Exception) -> str:
@@ -73,18 +67,42 @@ def _why_unopened(path: Path, size: int, head: bytes, error: Exception) -> str:
     start = head[:512].lstrip().lower()
     if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<body")):
         return "not a video: the file is an HTML or XML page"
-    if _is_mp4(head):
-        types, cut = _boxes(path, size)
+    if is_mp4(head):
+        types, cut = mp4_boxes(path, size)
         if b"moov" not in types:
             return "truncated: the file ends before its index (moov atom)"
         if cut:
             return "truncated: the file ends inside a box"
-        return f"undecodable: {error}"
+        return f"undecodable: {_first_line(error)}"
     if head[:4] in (b"\x1aE\xdf\xa3", b"RIFF", b"FLV\x01", b"\x00\x00\x01\xba", b"OggS"):
         return f"undecodable: {_first_line(error)}"
     if b"\0" not in head and not any(byte > 126 for byte in head[:512]):
         return "not a video: the file is text"
     return f"not a video: {_first_line(error)}"
+
+
+def unreadable(error: OSError) -> str:
+    """The reason for a file that the machine does not let read."""
+    return f"unreadable: {error.strerror or type(error).__name__}"
+
+
+def is_passing(error: BaseException, path: Path) -> bool:
+    """Whether an error says something about the machine (no memory, no rights, a server that is away).
+
+    libavformat also says EIO of a file that ends too early: there the file itself is read once more.
+    """
+    if isinstance(error, MemoryError):
+        return True
+    code = getattr(error, "errno", None)
+    if code == errno.EIO:
+        try:
+            with open(path, "rb") as file:
+                while file.read(1 << 20):
+                    pass
+        except OSError:
+            return True
+        return False
+    return code in _MACHINE_ERRORS
 
 
 def _first_line(error: Exception) -> str:
@@ -93,31 +111,22 @@ def _first_line(error: Exception) -> str:
     return (text.splitlines() or [type(error).__name__])[0]
 
 
-def _content_digest(path: Path, size: int, whole: bool) -> str:
-    """SHA-256 of the whole file, or else of its size and its first and last 64 KiB."""
-    with open(path, "rb") as file:
-        if whole:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-        head = file.read(_HEAD_BYTES)
-        file.seek(max(size - _HEAD_BYTES, 0))
-        return "sampled-" + hashlib.sha256(str(size).encode() + head + file.read(_HEAD_BYTES)).hexdigest()
-
-
 def probe_frames(path: Path) -> Probe:
     """Probe a folder of numbered images (Something-Something v1): count, size and digest of names and sizes."""
-    images = sorted(file for file in path.iterdir() if file.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    images = image_files(path)
     if not images:
         return Probe(problem="empty: the folder holds no images")
-    sizes = [(image.name, image.stat().st_size) for image in images]
-    digest = hashlib.sha256(repr(sizes).encode()).hexdigest()
-    empty = [name for name, size in sizes if size == 0]
+    digest = frames_digest(images)
+    empty = [image.name for image in images if image.stat().st_size == 0]
     if empty:
         return Probe(content_digest=digest, problem=f"damaged packet: {empty[0]} is empty")
     try:
-        with av.open(str(images[0])) as container:
+        # By its content alone, because libavformat takes a % in a picture's path for a pattern.
+        with av.open(io.BytesIO(images[0].read_bytes()), "r", options=_READING) as container:
             frame = next(container.decode(video=0))
     except (av.FFmpegError, StopIteration, IndexError) as error:
-        return Probe(content_digest=digest, problem=f"undecodable: {images[0].name}: {_first_line(error)}")
+        problem = f"undecodable: {images[0].name}: {_first_line(error)}"
+        return Probe(content_digest=digest, problem=problem, passing=is_passing(error, images[0]))
     return Probe(len(images), None, frame.height, frame.width, digest, "", True)
 
 
@@ -130,25 +139,31 @@ def probe_file(path: Path, decode: bool) -> Probe:
 
     Returns:
         What was found. A bad file raises nothing: its reason stands in ``problem`` (``empty``, ``not a video``, ``no
-        video stream``, ``undecodable``, ``damaged packet``, ``truncated``).
+        video stream``, ``undecodable``, ``damaged packet``, ``truncated``, ``clock gap``).
+
+    Raises:
+        OSError: the file cannot be read; that is an error of the machine, or the file has vanished.
     """
     av.logging.set_level(None)
     if path.is_dir():
         return probe_frames(path)
+    unusual = not_regular(path)
+    if unusual:
+        return Probe(problem=unusual)
     size = path.stat().st_size
     if size == 0:
         return Probe(problem="empty: the file has 0 bytes")
-    digest = _content_digest(path, size, whole=decode)
+    digest = content_digest(path, size, whole=decode)
     with open(path, "rb") as file:
-        head = file.read(_HEAD_BYTES)
+        head = file.read(HEAD_BYTES)
     try:
         # file: keeps a name such as "a:b.mp4" or "-x.mp4" from being read as a protocol or an option.
-        container = av.open(f"file:{path}", metadata_errors="replace")
-    except (av.FFmpegError, OSError, ValueError) as error:
-        return Probe(content_digest=digest, problem=_why_unopened(path, size, head, error))
+        container = av.open(f"file:{path}", options=_READING, metadata_errors="replace")
+    except (av.FFmpegError, OSError, ValueError, MemoryError) as error:
+        problem = _why_unopened(path, size, head, error)
+        return Probe(content_digest=digest, problem=problem, passing=is_passing(error, path))
     with container:
-        names = set(container.format.name.split(","))
-        if names & _NO_VIDEO_FORMATS or any(name.endswith("_pipe") for name in names):
+        if _NO_VIDEO_FORMATS & set(container.format.name.split(",")):
             return Probe(
                 content_digest=digest, problem=_why_unopened(path, size, head, ValueError(container.format.name))
             )
@@ -156,41 +171,64 @@ def probe_file(path: Path, decode: bool) -> Probe:
         if not streams:
             kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
             return Probe(content_digest=digest, problem=f"no video stream: the file holds {kinds}")
-        return _decode(container, streams[0], path, size, head, digest, decode)
+        return _decode(container, streams, _film(streams), path, size, head, digest, decode)
+
+
+def _film(streams: Sequence["av.VideoStream"]) -> int:
+    """Which of several pictures is the film, as players choose it: the default one, then the largest, then the first.
+
+    A stream of one frame is a cover or a thumbnail, even if it does not say so.
+    """
+
+    def rank(number: int) -> tuple[bool, bool, bool, int]:
+        stream = streams[number]
+        context = stream.codec_context
+        area = context.width * context.height if context is not None else 0
+        return context is not None, stream.frames != 1, bool(stream.disposition & Disposition.default), area
+
+    return max(range(len(streams)), key=rank)
 
 
 def _decode(
     container: "av.container.InputContainer",
-    stream: "av.VideoStream",
+    streams: Sequence["av.VideoStream"],
+    film: int,
     path: Path,
     size: int,
     head: bytes,
     digest: str,
     decode: bool,
 ) -> Probe:
+    stream = streams[film]
     if stream.codec_context is None:
         return Probe(content_digest=digest, problem="undecodable: no decoder for its codec")
     stream.codec_context.thread_count = 1
     rate = stream.average_rate or stream.guessed_rate
     declared = stream.frames
-    if declared and rate and stream.duration and stream.time_base:
+    if declared and rate and stream.duration and stream.time_base and not is_avi(head):
         # An edit list may leave frames out on purpose; the stream's duration then is the shorter of the two.
         declared = min(declared, int(stream.duration * stream.time_base * rate + 0.5))
-    num_frames = 0
+    num_frames = num_packets = 0
     height = width = None
-    problem = ""
+    problem = gap = ""
     last_end = 0.0
+    time = None
+    passing = False
+    # ffmpeg takes jumps out of the clocks of such formats (MPEG transport streams), and gives no frame for them.
+    keeps_time = not container.format.flags & cast("int", av.format.Flags.ts_discont.value)
     try:
         for packet in container.demux():
             if packet.pts is not None and packet.time_base:
                 last_end = max(last_end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
             if packet.stream.index != stream.index:
                 continue
+            num_packets += packet.size > 0
             if packet.is_corrupt and not problem:
                 problem = f"damaged packet: a packet is incomplete after {num_frames} frames"
             try:
                 frames = cast("list[av.VideoFrame]", packet.decode())
             except av.FFmpegError as error:
+                passing |= is_passing(error, path)
                 problem = problem or f"damaged packet: {_first_line(error)} after {num_frames} frames"
                 continue
             for frame in frames:
@@ -200,18 +238,24 @@ def _decode(
                     height, width = frame.height, frame.width
                     if round(frame.rotation) % 180:
                         height, width = width, height
+                if frame.time is not None and keeps_time:
+                    gap = gap or clock_gap(frame.time - (frame.time if time is None else time), num_frames)
+                    time = frame.time
                 num_frames += 1
             if num_frames and not decode:
                 break
     except av.FFmpegError as error:
+        passing |= is_passing(error, path)
         problem = problem or f"damaged packet: {_first_line(error)} after {num_frames} frames"
     if not num_frames:
         detail = problem.partition(": ")[2] or "no frame could be decoded"
-        return Probe(content_digest=digest, problem=f"undecodable: {detail}")
+        return Probe(content_digest=digest, problem=f"undecodable: {detail}", passing=passing)
     if decode:
-        cut = _truncation(container, size, path, head, num_frames, declared, last_end)
+        # The header of an AVI counts chunks, also those that hold no picture of their own.
+        stored = num_packets + avi_repeats(path, stream.index) if is_avi(head) else num_frames
+        cut = _truncation(container, size, path, head, num_frames, stored, declared, last_end)
         # A truncated file also has a damaged last packet; the truncation is the cause.
-        problem = cut or problem
+        problem = cut or problem or gap
     return Probe(
         num_frames if decode else None,
         float(rate) if rate else None,
@@ -220,6 +264,8 @@ def _decode(
         digest,
         problem,
         True,
+        film,
+        passing,
     )
 
 
@@ -229,6 +275,7 @@ def _truncation(
     path: Path,
     head: bytes,
     num_frames: int,
+    stored: int,
     declared: int,
     last_end: float,
 ) -> str:
@@ -237,18 +284,12 @@ def _truncation(
     One frame less than declared comes from a damaged packet or from rounding and is not a truncation. Containers
     without a frame count declare a duration, whose last second may have sound only.
     """
-    if _is_mp4(head) and _boxes(path, size)[1]:
+    if is_mp4(head) and mp4_boxes(path, size)[1]:
         return f"truncated: {num_frames} of {declared} frames decode" if declared else "truncated: the file ends early"
-    if declared and num_frames < declared - max(1, declared // 50):
+    if declared and stored < declared - max(1, declared // 50):
         return f"truncated: {num_frames} of {declared} frames decode"
     if not declared and container.duration:
         seconds = container.duration / av.time_base
         if last_end < seconds - max(1.0, seconds / 10):
             return f"truncated: ends at {last_end:.1f} s of {seconds:.1f} s"
     return ""
-
-
-def file_identity(path: Path) -> tuple[int, int]:
-    """Size in bytes and modification time in ns; if either differs, the file has changed."""
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns

@@ -62,7 +62,8 @@ class Listing:
 
     ``sources`` are the files that were read, by the names under which the manifest records them. ``classes`` is the
     official list of classes, or None if there is none: the classes are then those that occur. ``folders_of_frames``
-    says that a video is a folder of images rather than a file.
+    says that a video is a folder of images rather than a file. ``skipped`` counts files in the video folders that are
+    listed as no video, by what is unusual about them.
     """
 
     videos: list[ListedVideo]
@@ -71,6 +72,7 @@ class Listing:
     boxes: list[Box] = field(default_factory=list)
     excluded_times: list[tuple[str, float]] = field(default_factory=list)
     folders_of_frames: bool = False
+    skipped: dict[str, int] = field(default_factory=dict)
 
 
 def subset_columns(num_splits: int) -> list[str]:
@@ -122,6 +124,8 @@ def reject_unusable(videos: Sequence[ListedVideo], num_splits: int, classes: Seq
     """
     known = None if classes is None else frozenset(classes)
     first: dict[str, ListedVideo] = {}
+    # A listed id may itself end in #2.
+    taken = {video.id for video in videos}
     again: Counter[str] = Counter()
     result: list[ListedVideo] = []
     for video in videos:
@@ -135,6 +139,8 @@ def reject_unusable(videos: Sequence[ListedVideo], num_splits: int, classes: Seq
             )
         if video.id in first:
             again[video.id] += 1
+            while f"{video.id}#{again[video.id] + 1}" in taken:
+                again[video.id] += 1
             earlier = first[video.id]
             where = "/".join(subset for subset in earlier.subsets if subset) or "no list"
             note = f"duplicate video: listed before in {where} as {', '.join(earlier.labels)}"

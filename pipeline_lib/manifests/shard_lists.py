@@ -17,7 +17,12 @@ def videos_digest(videos: Sequence[Mapping[str, Any]]) -> str:
     without probing has no digests; there the path is used.
     """
     return digest(
-        [[video["id"], video.get("digest") or video["path"], video.get("start"), video.get("end")] for video in videos]
+        [
+            [video["id"], video.get("digest") or video["path"], video.get("start"), video.get("end")]
+            # Only a video that is not the first in its file says which.
+            + ([video["stream"]] if "stream" in video else [])
+            for video in videos
+        ]
     )
 
 

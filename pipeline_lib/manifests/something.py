@@ -10,6 +10,7 @@ from pipeline_lib.configuration.data import Dataset
 from pipeline_lib.errors import UserError
 from pipeline_lib.manifests.annotation_files import DOCUMENT, annotation, named_sources
 from pipeline_lib.manifests.schema import UNLABELLED, ListedVideo, Listing
+from pipeline_lib.manifests.text_files import csv_lines, read_lines, read_text
 
 _LISTS = ("train", "validation")
 
@@ -32,26 +33,27 @@ def read_v1(dataset: Dataset) -> Listing:
     for key in _LISTS:
         path = annotation(dataset, key)
         paths.append(path)
-        with open(path, encoding="utf-8", newline="") as file:
-            for line, row in enumerate(csv.reader(file, delimiter=";"), 1):
-                if len(row) != 2 or not row[0].strip():
-                    raise UserError(f"{path}:{line}: {';'.join(row)!r} is not 'id;label'. {DOCUMENT} shows the format.")
-                videos.append(ListedVideo(row[0].strip(), (row[1].strip(),), (key,), (row[0].strip(),)))
+        for line, row in enumerate(csv.reader(csv_lines(path), delimiter=";"), 1):
+            if not any(map(str.strip, row)):
+                continue
+            if len(row) != 2 or not row[0].strip():
+                raise UserError(f"{path}:{line}: {';'.join(row)!r} is not 'id;label'. {DOCUMENT} shows the format.")
+            videos.append(ListedVideo(row[0].strip(), (row[1].strip(),), (key,), (row[0].strip(),)))
     if dataset.annotations.get(UNLABELLED):
         path = annotation(dataset, UNLABELLED)
         paths.append(path)
-        videos += _unlabelled(filter(None, map(str.strip, path.read_text(encoding="utf-8").splitlines())))
+        videos += _unlabelled(filter(None, map(str.strip, read_lines(path))))
     classes = None
     if dataset.annotations.get("labels"):
         path = annotation(dataset, "labels")
         paths.append(path)
-        classes = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        classes = read_lines(path)
     return Listing(videos, named_sources(paths), classes, folders_of_frames=True)
 
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_text(path))
     except ValueError as error:
         raise UserError(f"{path} is not JSON ({error}). {DOCUMENT} shows the format.") from error
 
@@ -77,7 +79,7 @@ def read_v2(dataset: Dataset) -> Listing:
                 videos += _unlabelled(str(entry["id"]) for entry in _json(path))
                 continue
             for entry in _json(path):
-                label = entry["template"].replace("[", "").replace("]", "")
+                label = entry["template"].replace("[", "").replace("]", "").strip()
                 videos.append(ListedVideo(str(entry["id"]), (label,), (key,), (str(entry["id"]),)))
         except (KeyError, TypeError, AttributeError) as error:
             raise UserError(

@@ -8,6 +8,7 @@ from pipeline_lib.configuration.data import Dataset
 from pipeline_lib.errors import UserError
 from pipeline_lib.manifests.annotation_files import DOCUMENT, annotation, named_sources
 from pipeline_lib.manifests.schema import ListedVideo, Listing
+from pipeline_lib.manifests.text_files import read_text
 
 _UCF101_GROUP = re.compile(r"_g(\d+)_c\d+$")
 # HMDB51's flag: 1 is training, 2 is testing, 0 is unused in that split (the readme of its split files).
@@ -16,7 +17,7 @@ _HMDB51_FLAGS = {"0": "", "1": "train", "2": "validation"}
 
 def _read_lines(path: Path) -> Iterator[tuple[int, str]]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read ({error}); {DOCUMENT} lists the files of the format.") from error
     for number, line in enumerate(text.splitlines(), 1):

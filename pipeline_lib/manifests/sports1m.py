@@ -6,6 +6,7 @@ from pipeline_lib.configuration.data import Dataset
 from pipeline_lib.errors import UserError
 from pipeline_lib.manifests.annotation_files import DOCUMENT, annotation, named_sources
 from pipeline_lib.manifests.schema import ListedVideo, Listing
+from pipeline_lib.manifests.text_files import read_lines, read_text
 
 _LINE = re.compile(r"^\S*[?&/](?:v=|v/)?([\w-]{11})\S*\s+(\d+(?:\s*,\s*\d+)*)$")
 
@@ -24,12 +25,12 @@ def read(dataset: Dataset) -> Listing:
     if dataset.annotations.get("labels"):
         path = annotation(dataset, "labels")
         paths.append(path)
-        classes = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        classes = read_lines(path)
     videos = []
     for key in ("train", "validation"):
         path = annotation(dataset, key)
         paths.append(path)
-        for line, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        for line, text in enumerate(read_text(path).splitlines(), 1):
             if not text.strip():
                 continue
             found = _LINE.match(text.strip())

@@ -1,7 +1,8 @@
 """The two formats for a user's own videos: a CSV with path and label, or a folder per class."""
 
 import hashlib
-from collections import defaultdict
+import os
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,10 +17,16 @@ from pipeline_lib.manifests.annotation_files import (
     number,
     sniff_rows,
 )
+from pipeline_lib.manifests.content import printable
 from pipeline_lib.manifests.matching import VIDEO_ENDINGS, is_hidden, split_ending
 from pipeline_lib.manifests.schema import UNLABELLED, ListedVideo, Listing, subset_columns
 
 _SUBSETS = SUBSET_NAMES | {"test": "validation", "testing": "validation", UNLABELLED: UNLABELLED, "": ""}
+
+
+def _rank(unit: str) -> bytes:
+    # A name that is not UTF-8 belongs to a video that is rejected later.
+    return hashlib.sha256(unit.encode("utf-8", "backslashreplace")).digest()
 
 
 def draw_validation(videos: Sequence[ListedVideo], share: float) -> list[ListedVideo]:
@@ -38,7 +45,7 @@ def draw_validation(videos: Sequence[ListedVideo], share: float) -> list[ListedV
     validation: set[str] = set()
     training: set[str] = set()
     for labels in sorted(units_of_class):
-        ranked = sorted(units_of_class[labels], key=lambda unit: hashlib.sha256(unit.encode()).digest())
+        ranked = sorted(units_of_class[labels], key=_rank)
         wanted = round(len(ranked) * share) or (1 if share > 0 and len(ranked) > 1 else 0)
         # An earlier class may have placed a group that holds several classes.
         wanted -= sum(unit in validation for unit in ranked)
@@ -135,7 +142,8 @@ def read_folder(dataset: Dataset) -> Listing:
     """List ``class/video.ext`` below each video folder.
 
     Where a video folder holds ``train`` and ``validation`` (or ``val``, ``test``) with the class folders inside, those
-    are the lists; otherwise a share of each class becomes validation.
+    are the lists; otherwise a share of each class becomes validation. Other files are counted as skipped: videos in
+    deeper folders or beside the class folders, and unknown endings.
 
     Raises:
         UserError: no class folder with a video is found.
@@ -161,4 +169,24 @@ def read_folder(dataset: Dataset) -> Listing:
             f"no class folder with a video lies in {', '.join(dataset.videos)}; looked for class/video with the "
             f"endings {' '.join(sorted(VIDEO_ENDINGS))}. docs/manifests.md shows the layout."
         )
-    return Listing(videos + draw_validation(undivided, dataset.validation_share), {})
+    chosen = {name for video in (*videos, *undivided) for name in video.names}
+    skipped = _skipped(dataset.videos, chosen)
+    return Listing(videos + draw_validation(undivided, dataset.validation_share), {}, skipped=skipped)
+
+
+def _skipped(roots: Sequence[str], chosen: set[str]) -> dict[str, int]:
+    """How many files below some folders are none of the chosen ones (names relative to their folder), and why."""
+    counts: Counter[str] = Counter()
+    for root in roots:
+        for folder, folders, files in os.walk(root):
+            folders[:] = [name for name in folders if not is_hidden(name)]
+            for file in files:
+                name = os.path.relpath(f"{folder}/{file}", root)
+                if is_hidden(file) or name in chosen:
+                    continue
+                ending = printable(split_ending(file)[1])
+                if ending in VIDEO_ENDINGS:
+                    counts["not directly in a class folder"] += 1
+                else:
+                    counts[f"ending {ending}" if ending else "no ending"] += 1
+    return dict(sorted(counts.items()))

@@ -5,7 +5,9 @@
 ``train_videos`` and ``test_videos`` (a list per split) and ``resolution`` (height, width).
 """
 
-import pickle
+import json
+import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -14,47 +16,83 @@ import numpy as np
 from pipeline_lib.configuration.data import Dataset
 from pipeline_lib.errors import UserError
 from pipeline_lib.manifests.annotation_files import DOCUMENT, annotation, named_sources
+from pipeline_lib.manifests.pool import limit_resources, run_alone
 from pipeline_lib.manifests.schema import Box, ListedVideo, Listing
+from pipeline_lib.unpickling import ArraysUnpickler
 
-# What a pickle of dictionaries, lists, strings and arrays needs; anything else could run code of the file's choosing.
-_ALLOWED = {
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy.core.multiarray", "scalar"),
-    ("numpy._core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "scalar"),
-    ("numpy.core.numeric", "_frombuffer"),
-    ("numpy._core.numeric", "_frombuffer"),
-    ("_codecs", "encode"),
-}
-
-
-class _DataUnpickler(pickle.Unpickler):
-    """Loads data only."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _ALLOWED:
-            raise pickle.UnpicklingError(f"it refers to {module}.{name}, which is not data")
-        return super().find_class(module, name)
+_KEYS = ("labels", "gttubes", "train_videos", "test_videos", "resolution")
+# UCF101-24's file has 6 MB and takes 300 MB when it is read. A hostile one of 60 bytes may ask for terabytes.
+_MEMORY_BYTES = 4 << 30
+_SECONDS = 600.0
 
 
 def load_tubes(path: Path) -> dict[str, Any]:
-    """Load such a file without running any code in it.
+    """Load such a file in a process of its own, with bounded memory and time, without running any code in it.
+
+    Returns:
+        ``labels`` (names), ``gttubes`` (video → class index → lists of rows of frame, x1, y1, x2, y2),
+        ``train_videos``, ``test_videos`` (names per split), ``resolution`` (video → height, width).
 
     Raises:
-        UserError: it is not such a pickle, or refers to anything but arrays and plain data.
+        UserError: it is not such a pickle, refers to anything but arrays and plain data, or asks for too much memory.
     """
+    script = "import sys; from pipeline_lib.manifests import tubes; tubes.print_tubes(sys.argv[1])"
+    try:
+        done = run_alone(script, [os.fspath(path)], _SECONDS)
+    except subprocess.TimeoutExpired:
+        raise UserError(f"{path} cannot be read as ground-truth tubes: not done in {_SECONDS:g} s.") from None
+    try:
+        content: dict[str, Any] = json.loads(done.stdout)
+    except ValueError:
+        how = f"signal {-done.returncode}" if done.returncode < 0 else f"exit status {done.returncode}"
+        content = {"problem": f"reading it crashed ({how})"}
+    if "problem" in content:
+        raise UserError(f"{path} cannot be read as ground-truth tubes ({content['problem']}); see {DOCUMENT}.")
+    if content["missing"]:
+        raise UserError(f"{path} lacks {', '.join(content['missing'])}; see {DOCUMENT}.")
+    content["gttubes"] = {video: dict(classes) for video, classes in content["gttubes"].items()}
+    return content
+
+
+def print_tubes(path: str) -> None:
+    """Print the content of such a file as JSON, or ``problem``: what ``load_tubes`` runs."""
+    limit_resources(_MEMORY_BYTES)
     try:
         with open(path, "rb") as file:
             # Python 2 wrote these files: with latin1 byte strings become text and arrays load.
-            content = _DataUnpickler(file, encoding="latin1").load()
-        missing = {"labels", "gttubes", "train_videos", "test_videos", "resolution"} - set(content)
-    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError, ImportError, IndexError) as error:
-        raise UserError(f"{path} cannot be read as ground-truth tubes ({error}); see {DOCUMENT}.") from error
+            text = json.dumps(_plain(ArraysUnpickler(file, encoding="latin1").load()))
+    except MemoryError:
+        text = json.dumps({"problem": f"it asks for more than {_MEMORY_BYTES >> 30} GiB of memory"})
+    # A damaged pickle can raise any error, and its message may have any length.
+    except Exception as error:
+        text = json.dumps({"problem": f"{type(error).__name__}: {error}"[:200]})
+    print(text)
+
+
+def _plain(content: Any) -> dict[str, Any]:
+    """The parts of the file that are used, as lists, numbers and names; anything else in their place is a TypeError."""
+    if not isinstance(content, dict):
+        raise TypeError(f"it holds a {type(content).__name__}, not a dictionary")
+    missing = [key for key in _KEYS if key not in content]
     if missing:
-        raise UserError(f"{path} lacks {', '.join(sorted(missing))}; see {DOCUMENT}.")
-    return dict(content)
+        return {"missing": missing}
+    tubes = {
+        _name(video): [
+            (int(index), [np.asarray(tube, dtype=np.float64)[:, :5].tolist() for tube in members])
+            for index, members in classes.items()
+        ]
+        for video, classes in content["gttubes"].items()
+    }
+    sizes = {_name(video): [float(side) for side in size] for video, size in content["resolution"].items()}
+    lists = {key: [[_name(name) for name in split] for split in content[key]] for key in _KEYS[2:4]}
+    labels = [_name(label) for label in content["labels"]]
+    return {"missing": missing, "labels": labels, "gttubes": tubes, "resolution": sizes, **lists}
+
+
+def _name(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"a {type(value).__name__} stands in the place of a name")
+    return value
 
 
 def read(dataset: Dataset) -> Listing:

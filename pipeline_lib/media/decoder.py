@@ -2,20 +2,27 @@
 
 import fcntl
 import os
-import re
+import resource
 import select
+import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
 import ffmpeg
 import numpy as np
 
-from pipeline_lib.media.ffmpeg import ffmpeg_executable, ffmpeg_version
+from pipeline_lib.containers import FORMATS, PROTOCOLS
+from pipeline_lib.errors import UserError
+from pipeline_lib.manifests.content import image_files
+from pipeline_lib.manifests.damage import clock_gap
+from pipeline_lib.media.ffmpeg import ffmpeg_executable
 
 # A pipe larger than the kernel's 64 KiB holds several frames, so that decoder and encoder rarely wait for each other.
 _PIPE_BYTES = 1 << 20
@@ -27,6 +34,12 @@ _LUMA_SCALE, _CHROMA_SCALE = 255 / 219, 255 / 224
 _LUMA_SHIFT, _CHROMA_SHIFT = -16 * _LUMA_SCALE, 128 - 128 * _CHROMA_SCALE - 1 / 512
 # Something-Something v1 was cut into images at 12 frames a second (its readme).
 _IMAGES_PER_SECOND = 12
+# Below this short side swscale rounds exactly. Its fast way takes levels from the luma wherever the matrix changes: one
+# to two at ordinary sizes, but six where a picture is made twenty times smaller.
+_SMALL_SIDE = 64
+# A hostile file may declare a frame of gigabytes. A decoder of 8K video needs far less; each thread has its own frames.
+_MEMORY_BYTES = 6 << 30
+_MEMORY_BYTES_PER_THREAD = 1 << 29
 
 
 class DecodingError(Exception):
@@ -39,7 +52,8 @@ class DecodingOptions:
 
     ``short_side``, pixels: larger videos are scaled down to it. ``frames_per_second``: None keeps every frame as it is.
     ``keep_damaged``: ignore errors and take the frames that decode. ``start`` and ``end``, seconds: decode this
-    interval.
+    interval. ``stall_seconds``: the longest wait for a frame; ``total_seconds``: the longest time for the whole video.
+    ``stream``: which of the file's pictures is the film, covers not counted.
     """
 
     short_side: int
@@ -49,31 +63,26 @@ class DecodingOptions:
     end: float | None = None
     num_threads: int = 1
     stall_seconds: float = 120.0
-
-
-def _takes_fps_mode(version: str) -> bool:
-    """Whether ffmpeg has -fps_mode, which replaced -vsync in 5.1; builds without a version number are newer."""
-    found = re.match(r"n?(\d+)\.(\d+)", version)
-    return found is None or (int(found[1]), int(found[2])) >= (5, 1)
+    total_seconds: float = 3600.0
+    stream: int = 0
 
 
 def _input(path: Path, options: DecodingOptions) -> "ffmpeg.nodes.FilterableStream":
-    arguments: dict[str, object] = {"threads": options.num_threads}
+    arguments: dict[str, object] = {"threads": options.num_threads, "protocol_whitelist": PROTOCOLS}
     if options.start is not None:
         arguments["ss"] = f"{options.start:.3f}"
     if options.end is not None:
         arguments["t"] = f"{options.end - (options.start or 0.0):.3f}"
     # file: keeps a name such as "-x.mp4" or "a:b.mp4" from being read as an option or a protocol.
     if not path.is_dir():
-        return ffmpeg.input(f"file:{path}", **arguments)
-    images = sorted(file for file in path.iterdir() if file.suffix.lower() in (".jpg", ".jpeg", ".png"))
+        return ffmpeg.input(f"file:{path}", format_whitelist=FORMATS, **arguments)
+    images = image_files(path)
     if not images or not images[0].stem.isdigit():
         raise DecodingError("undecodable: the folder holds no numbered images")
     folder = str(path).replace("%", "%%")
     pattern = f"file:{folder}/%0{len(images[0].stem)}d{images[0].suffix}"
-    return ffmpeg.input(
-        pattern, format="image2", start_number=int(images[0].stem), framerate=_IMAGES_PER_SECOND, **arguments
-    )
+    arguments |= {"format": "image2", "format_whitelist": "image2", "framerate": _IMAGES_PER_SECOND}
+    return ffmpeg.input(pattern, start_number=int(images[0].stem), **arguments)
 
 
 def decoding_command(path: Path, options: DecodingOptions) -> list[str]:
@@ -82,20 +91,27 @@ def decoding_command(path: Path, options: DecodingOptions) -> list[str]:
     ffmpeg applies rotation flags first (its default), so that the short side is that of the displayed picture. The
     output is YUV 4:2:0 with BT.601 coefficients, as in a JPEG file (ITU-T T.871), in the video's own range.
     :class:`RawFrames` expands a limited range in a fifth of ffmpeg's time. Bicubic scaling is ffmpeg's default.
+
+    At the native rate each frame passes once, however close two lie. At a fixed rate the filter chooses the frames, and
+    ``cfr`` carries the rate on over a change of the picture's size, at which ffmpeg starts its filters anew.
     """
     side = options.short_side
-    stream = _input(path, options)["V:0"]
+    stream = _input(path, options)[f"V:{options.stream}"]
     if options.frames_per_second is not None:
         stream = stream.filter("fps", fps=f"{options.frames_per_second:g}")
     stream = stream.filter(
         "scale",
         w=f"if(gt(min(iw,ih),{side}),if(gt(iw,ih),round(iw*{side}/ih),{side}),iw)",
         h=f"if(gt(min(iw,ih),{side}),if(gt(iw,ih),{side},round(ih*{side}/iw)),ih)",
-        flags="bicubic",
+        flags="bicubic" if side >= _SMALL_SIDE else "bicubic+accurate_rnd+full_chroma_int",
         out_color_matrix="bt601",
     ).filter("format", "yuv420p")
-    passthrough = {"fps_mode" if _takes_fps_mode(ffmpeg_version()) else "vsync": "passthrough"}
-    output = ffmpeg.output(stream, "pipe:1", format="yuv4mpegpipe", strict="-1", **passthrough)
+    timing = {"fps_mode": "passthrough"}
+    if options.frames_per_second is not None:
+        timing = {"fps_mode": "cfr", "r": f"{options.frames_per_second:g}"}
+    # The pipe holds no times. Numbers in their place never fall together, which ffmpeg takes for an error of the video.
+    timing["bsf:v"] = "setts=ts=N"
+    output = ffmpeg.output(stream, "pipe:1", format="yuv4mpegpipe", strict="-1", **timing)
     arguments = ["-nostdin", "-hide_banner", "-v", "error", "-filter_complex_threads", "1"]
     if not options.keep_damaged:
         arguments.append("-xerror")
@@ -116,7 +132,7 @@ class RawFrames:
     frames_per_second: float
     full_range: bool
     _descriptor: int
-    _stall_seconds: float
+    _clock: "_Clock"
 
     def _planes(self, data: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Y, U and V in one buffer, because libjpeg-turbo reads a column and a row beyond a luma plane of odd size."""
@@ -134,13 +150,10 @@ class RawFrames:
         view = memoryview(buffer)
         planes = self._planes(np.frombuffer(buffer, dtype=np.uint8)[len(_MARKER) :])
         expanded = planes if self.full_range else self._planes(np.empty(size, dtype=np.uint8))
-        poll = select.poll()
-        poll.register(self._descriptor, select.POLLIN)
         while True:
             filled = 0
             while filled < len(buffer):
-                if not poll.poll(self._stall_seconds * 1000):
-                    raise DecodingError(f"decoding timed out: no frame within {self._stall_seconds:g} s")
+                self._clock.wait()
                 count = os.readv(self._descriptor, [view[filled:]])
                 if count == 0:
                     break
@@ -157,20 +170,86 @@ class RawFrames:
             yield expanded
 
 
-def _read_header(descriptor: int, stall_seconds: float) -> dict[str, str]:
+class _Clock:
+    """Waits until a pipe can be read, never longer than a video may take."""
+
+    def __init__(self, descriptor: int, options: DecodingOptions) -> None:
+        self._poll = select.poll()
+        self._poll.register(descriptor, select.POLLIN)
+        self._options = options
+        self._deadline = time.monotonic() + options.total_seconds
+
+    def wait(self) -> None:
+        """Return when there is something to read.
+
+        Raises:
+            DecodingError: nothing comes, or the video as a whole takes too long.
+        """
+        stall, total = self._options.stall_seconds, self._options.total_seconds
+        left = self._deadline - time.monotonic()
+        if left > 0 and self._poll.poll(min(stall, left) * 1000):
+            return
+        if left < stall:
+            raise DecodingError(f"decoding timed out: not finished within {total:g} s")
+        raise DecodingError(f"decoding timed out: no frame within {stall:g} s")
+
+
+def _limit_memory(process: "subprocess.Popen[bytes]", num_threads: int) -> None:
+    """Bound the address space of a decoder; a smaller limit of the machine's own stays."""
+    wanted = _MEMORY_BYTES + num_threads * _MEMORY_BYTES_PER_THREAD
+    # It may have ended already.
+    with suppress(ProcessLookupError):
+        hard = resource.prlimit(process.pid, resource.RLIMIT_AS)[1]
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.prlimit(process.pid, resource.RLIMIT_AS, (soft, hard))
+
+
+def _read_header(descriptor: int, clock: _Clock) -> dict[str, str]:
     """The parameters of the YUV4MPEG2 header by their letter, XNAME=VALUE by XNAME; empty if ffmpeg wrote nothing."""
     line = bytearray()
-    poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
     while not line.endswith(b"\n"):
-        if not poll.poll(stall_seconds * 1000):
-            raise DecodingError(f"decoding timed out: no frame within {stall_seconds:g} s")
+        clock.wait()
         byte = os.read(descriptor, 1)
         if not byte:
             return {}
         line += byte
     words = [word.partition("=") if word.startswith("X") else (word[0], "", word[1:]) for word in line.decode().split()]
     return {name: value for name, _, value in words[1:]}
+
+
+def check_clock(path: Path, options: DecodingOptions) -> None:
+    """Look for a gap of the clock in a file's packets, without decoding.
+
+    At a fixed rate ffmpeg fills a gap of hours with one frame, and sometimes with all its copies in memory at once.
+
+    Raises:
+        DecodingError: the clock stands still for longer than ``CLOCK_GAP_SECONDS``, or reading the file takes too long.
+    """
+    stream = _input(path, options)[f"V:{options.stream}"]
+    listing = ffmpeg.output(stream, "pipe:1", format="framecrc", codec="copy").global_args("-copyinkf", "-v", "quiet")
+    command = listing.global_args("-nostdin").compile(cmd=ffmpeg_executable())
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    _limit_memory(process, options.num_threads)
+    try:
+        text = process.communicate(timeout=options.total_seconds)[0].decode("ascii", "replace")
+    except subprocess.TimeoutExpired:
+        raise DecodingError(f"decoding timed out: not read within {options.total_seconds:g} s") from None
+    finally:
+        process.kill()
+        process.wait()
+    tick = 0.0
+    times = []
+    for line in text.splitlines():
+        # "#tb 0: 1/12800", and of each packet "0, dts, pts, duration, size, checksum".
+        if line.startswith("#tb"):
+            numerator, denominator = line.rpartition(" ")[2].split("/")
+            tick = int(numerator) / int(denominator)
+        elif line.startswith("0,"):
+            times.append(int(line.split(",")[2]))
+    times.sort()
+    for number, (one, next_one) in enumerate(pairwise(times), 1):
+        if gap := clock_gap((next_one - one) * tick, number):
+            raise DecodingError(gap)
 
 
 @contextmanager
@@ -184,6 +263,7 @@ def decode_video(path: Path, options: DecodingOptions) -> Iterator[RawFrames]:
     Raises:
         DecodingError: ffmpeg gives no frame, stalls, or reports an error (not with ``keep_damaged``). Errors after the
             first frame are raised at the end of the block.
+        UserError: something killed ffmpeg. That says nothing about the video.
     """
     command = decoding_command(path, options)
     with tempfile.TemporaryFile() as messages:
@@ -191,20 +271,26 @@ def decode_video(path: Path, options: DecodingOptions) -> Iterator[RawFrames]:
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=messages, bufsize=0
         )
         assert process.stdout is not None
+        _limit_memory(process, options.num_threads)
         descriptor = process.stdout.fileno()
+        clock = _Clock(descriptor, options)
         # If the user's limit of pipe memory is reached, the pipe keeps its size.
         with suppress(OSError):
             fcntl.fcntl(descriptor, _F_SETPIPE_SZ, _PIPE_BYTES)
         try:
-            header = _read_header(descriptor, options.stall_seconds)
+            header = _read_header(descriptor, clock)
             if header:
                 numerator, denominator = map(int, header["F"].split(":"))
                 rate = numerator / denominator if numerator and denominator else 0.0
                 full = header.get("XCOLORRANGE") == "FULL"
-                yield RawFrames(int(header["H"]), int(header["W"]), rate, full, descriptor, options.stall_seconds)
-                status = process.wait()
-            else:
-                process.wait()
+                yield RawFrames(int(header["H"]), int(header["W"]), rate, full, descriptor, clock)
+            status = process.wait()
+            if status == -signal.SIGKILL:
+                raise UserError(
+                    f"ffmpeg was killed while it decoded {path}; if memory ran out, use fewer threads. What is done "
+                    "stays: run the same command again."
+                )
+            if not header:
                 raise DecodingError("undecodable: ffmpeg gives no frame")
             if status != 0 and not options.keep_damaged:
                 # ffmpeg's own messages contain addresses and come in any order, so an artefact must not hold them.

@@ -13,12 +13,19 @@ from pipeline_lib.artefacts.progress import Progress
 from pipeline_lib.artefacts.records import distribution_versions
 from pipeline_lib.artefacts.stage import Stage
 from pipeline_lib.configuration.specification import FramesSpecification
+from pipeline_lib.errors import UserError
+from pipeline_lib.manifests.content import digest_as, not_regular
 from pipeline_lib.manifests.shard_lists import read_shard_list, videos_digest
-from pipeline_lib.media.decoder import DecodingError, DecodingOptions, decode_video
-from pipeline_lib.media.ffmpeg import ffmpeg_version
+from pipeline_lib.media.decoder import DecodingError, DecodingOptions, RawFrames, check_clock, decode_video
+from pipeline_lib.media.ffmpeg import ffmpeg_executable, ffmpeg_version
 from pipeline_lib.media.shards import ShardPart
 
 MODULES = ("pipeline_lib.media.frames_stage",)
+
+# The bounds of one video: nine hours at 30 frames a second, 4 GiB of JPEGs in memory, JPEG's largest side.
+_MAXIMUM_FRAMES = 1_000_000
+_MAXIMUM_BYTES = 4 << 30
+_MAXIMUM_SIDE = 65_500
 
 
 @dataclass(frozen=True)
@@ -35,12 +42,14 @@ def extract_video(video: Mapping[str, Any], specification: FramesSpecification, 
     """Decode one video and encode its frames.
 
     Args:
-        video: an entry of a shard list: ``path``, optionally ``start`` and ``end`` (seconds) and ``frames_per_second``.
+        video: an entry of a shard list: ``path``, optionally ``digest``, ``start`` and ``end`` (seconds), ``stream``
+            and ``frames_per_second``.
         specification: size, rate and quality.
         num_threads: of ffmpeg's decoder; the frames do not depend on it.
 
     Raises:
-        DecodingError: the video cannot be used; the message is the reason.
+        DecodingError: the video cannot be used, or is no longer the one of the digest; the message is the reason.
+        UserError: the machine does not let it be read, which says nothing about the video.
     """
     options = DecodingOptions(
         specification.frames.short_side,
@@ -49,16 +58,65 @@ def extract_video(video: Mapping[str, Any], specification: FramesSpecification, 
         video.get("start"),
         video.get("end"),
         num_threads,
+        stream=video.get("stream", 0),
     )
     path = Path(video["path"])
-    if not path.exists():
-        raise DecodingError("missing: the file is gone since the manifest was made")
-    quality = specification.frames.jpeg_quality
-    with decode_video(path, options) as raw:
-        frames = [simplejpeg.encode_jpeg_yuv_planes(*planes, quality) for planes in raw]
+    try:
+        found = _identity(path)
+        unusual = not_regular(path)
+        if unusual:
+            raise DecodingError(unusual)
+        recorded = video.get("digest")
+        if recorded and digest_as(recorded, path) != recorded:
+            raise DecodingError("changed: its bytes are not those that the manifest found; build the manifest again")
+        if options.frames_per_second is not None and video.get("num_frames") is None and not path.is_dir():
+            # The manifest has counted no frames, so it has not seen the video's clock.
+            check_clock(path, options)
+        with decode_video(path, options) as raw:
+            frames = _encode(raw, specification)
+        if _identity(path) != found:
+            raise DecodingError("changed: the file was written while it was decoded; build the manifest again")
+    except FileNotFoundError:
+        raise DecodingError("missing: the file is gone since the manifest was made") from None
+    except OSError as error:
+        # Not a verdict on the video, so it must not become a row of the shard.
+        raise UserError(
+            f"{path} cannot be read: {error.strerror}. Run the same command again when the file system answers, or "
+            "build the manifest again, which rejects the video."
+        ) from error
     if not frames:
         raise DecodingError("undecodable: ffmpeg gives no frame")
     return EncodedVideo(frames, raw.height, raw.width, raw.frames_per_second or video.get("frames_per_second") or 0.0)
+
+
+def _identity(path: Path) -> tuple[int, int, int]:
+    """Inode, size and time of the last change: another file, or other bytes, have others."""
+    status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _encode(raw: RawFrames, specification: FramesSpecification) -> list[bytes]:
+    """The frames as JPEGs; a frame that is equal to the one before takes no memory of its own.
+
+    Raises:
+        DecodingError: the video is larger or longer than any real one.
+    """
+    if max(raw.height, raw.width) > _MAXIMUM_SIDE:
+        raise DecodingError(f"too large: {raw.width}×{raw.height}, a JPEG holds at most {_MAXIMUM_SIDE} pixels a side")
+    frames: list[bytes] = []
+    num_bytes = 0
+    for planes in raw:
+        jpeg = simplejpeg.encode_jpeg_yuv_planes(*planes, specification.frames.jpeg_quality)
+        if frames and jpeg == frames[-1]:
+            jpeg = frames[-1]
+        else:
+            num_bytes += len(jpeg)
+        frames.append(jpeg)
+        if len(frames) > _MAXIMUM_FRAMES:
+            raise DecodingError(f"too long: more than {_MAXIMUM_FRAMES} frames")
+        if num_bytes > _MAXIMUM_BYTES:
+            raise DecodingError(f"too long: its frames take more than {_MAXIMUM_BYTES >> 30} GiB")
+    return frames
 
 
 def _results(
@@ -107,8 +165,8 @@ def extract_frames(
             specification, because it changes no frame.
 
     Raises:
-        UserError: too many videos are unusable, the shard list cannot be read, another process is making the shard,
-            or the disk is full.
+        UserError: too many videos are unusable, the shard list or a video cannot be read, another process is making
+            the shard, or the disk is full.
     """
     videos = read_shard_list(shard_list)
     with Stage("extract_frames", MODULES, output) as stage:
@@ -120,6 +178,7 @@ def extract_frames(
         ):
             return
         num_frames = 0
+        print(f"frames {output.stem}: decoded by ffmpeg {ffmpeg_version()} ({ffmpeg_executable()})", file=sys.stderr)
         with ShardPart(output, stage.record["digest"]) as part:
             done, resumed = part.done, part.resumed
             left = [video for video in videos if video["id"] not in done]

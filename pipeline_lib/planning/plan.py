@@ -222,13 +222,23 @@ class Plan:
         return ManifestSpecification(name=name, dataset=dataset)
 
     def annotation_files(self, name: str) -> list[str]:
-        """The files whose change redoes the manifest: the lists, and every file in folders of lists."""
+        """The files whose change redoes the manifest: the lists, and every file in folders of lists.
+
+        Raises:
+            UserError: a name holds braces.
+        """
         dataset = self.dataset(name)
         files: list[str] = []
         for value in (*dataset.annotations.values(), dataset.filter.ids, dataset.filter.classes):
             if value is not None:
                 path = Path(value)
                 files += sorted(str(file) for file in path.iterdir() if file.is_file()) if path.is_dir() else [value]
+        for file in files:
+            if "{" in file or "}" in file:
+                raise UserError(
+                    f"datasets.{name}: Snakemake takes the braces in {file} for a wildcard. Rename the list or its "
+                    "folder."
+                )
         return files
 
     def shard_list(self, dataset: str, shard: str) -> Path:

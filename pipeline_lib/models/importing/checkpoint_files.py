@@ -4,7 +4,6 @@ PyTorch files are read with ``weights_only=True``; PySlowFast's Caffe2 files are
 that accepts only arrays and containers. npz files are read without objects. safetensors hold no code.
 """
 
-import collections
 import io
 import pickle
 import zipfile
@@ -19,6 +18,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from pipeline_lib.errors import UserError
+from pipeline_lib.unpickling import ArraysUnpickler
 
 # Where the common training codes keep the state dictionary inside their checkpoint.
 NESTED = ("state_dict", "model_state", "model_state_dict", "model", "blobs")
@@ -29,47 +29,6 @@ EXPORT_TO_NPZ = (
     "numpy.savez('weights.npz', **{n: r.get_tensor(n) for n in r.get_variable_to_shape_map()})\"\n"
     "and import weights.npz."
 )
-
-
-def _latin1(text: str, encoding: str = "latin1") -> bytes:
-    """The function by which Python 2 pickles make bytes; other codecs could run code or fill the memory."""
-    if encoding not in ("latin1", "latin-1"):
-        raise pickle.UnpicklingError(f"codec {encoding}")
-    return text.encode("latin1")
-
-
-def _reconstruct(kind: type, shape: tuple[int, ...], _letter: bytes) -> np.ndarray[Any, Any]:
-    """An empty array that the pickle's next instruction fills; numpy's own function would build any class."""
-    if kind is not np.ndarray or shape not in ((0,), 0):
-        raise pickle.UnpicklingError("array of an unusual kind")
-    return np.ndarray((0,), "b")
-
-
-_ADMITTED: dict[tuple[str, str], Any] = {
-    ("collections", "OrderedDict"): collections.OrderedDict,
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-    ("_codecs", "encode"): _latin1,
-}
-for _module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-    _ADMITTED[_module, "_reconstruct"] = _reconstruct
-    _ADMITTED[_module, "scalar"] = np._core.multiarray.scalar  # type: ignore[attr-defined]
-for _module in ("builtins", "__builtin__"):
-    for _type in (dict, list, tuple, set, frozenset, int, float, complex, bool, str, bytes, bytearray):
-        _ADMITTED[_module, _type.__name__] = _type
-
-
-class ArraysUnpickler(pickle.Unpickler):
-    """Unpickles numbers, text, containers and numpy arrays; anything else is an ``UnpicklingError``."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        """The accepted class or function of that name."""
-        try:
-            return _ADMITTED[module, name]
-        except KeyError:
-            raise pickle.UnpicklingError(
-                f"it names {module}.{name}, which is neither an array nor a container"
-            ) from None
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:

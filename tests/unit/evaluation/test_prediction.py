@@ -1,6 +1,8 @@
 """Prediction of an unseen file equals the evaluation of the same file when it is part of a data set."""
 
 import json
+import os
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -24,6 +26,7 @@ from pipeline_lib.configuration.training import Sampling
 from pipeline_lib.errors import UserError
 from pipeline_lib.evaluation.prediction import predict
 from pipeline_lib.flow.motion_stage import extract_motion
+from pipeline_lib.manifests.probing import probe_file
 from pipeline_lib.media.frames_stage import extract_frames
 from pipeline_lib.media.shards import Shard
 from pipeline_lib.tasks.classification.metrics import softmax
@@ -131,10 +134,36 @@ def test_unusable_files_are_refused_in_one_sentence(media: Path, tmp_path: Path)
     weights = [layout.weights("baseline", "1", "0")]
     page = tmp_path / "page.mp4"
     page.write_text("<html>not found</html>")
-    with pytest.raises(UserError, match="cannot be used"):
-        predict(page, weights, Protocol(num_clips=1), [FORMAT])
+    sample = media / "kinetics_sample/videos/train"
+    refused = {
+        page: "not a video: the file is an HTML or XML page",
+        sample / "ZeRoBytes05_000000_000010.mp4": "empty: the file has 0 bytes",
+        sample / "aUdIoOnLy08_000000_000010.mp4": "no video stream: the file holds audio",
+    }
+    for path in refused:
+        shutil.copyfile(path, tmp_path / "copy.mp4")
+        # The manifest's own word on the same file.
+        assert probe_file(tmp_path / "copy.mp4", decode=True).problem == refused[path]
+        with pytest.raises(UserError, match=rf"copy\.mp4 cannot be used: {refused[path]}."):
+            predict(tmp_path / "copy.mp4", weights, Protocol(num_clips=1), [FORMAT])
+    os.mkfifo(tmp_path / "pipe.mp4")
+    with pytest.raises(UserError, match="cannot be used: not a video: it is a pipe, not a file"):
+        predict(tmp_path / "pipe.mp4", weights, Protocol(num_clips=1), [FORMAT])
     with pytest.raises(UserError, match="no such file"):
         predict(media / "absent.mp4", weights, Protocol(num_clips=1), [FORMAT])
+
+
+@pytest.mark.media
+def test_of_a_damaged_file_the_frames_that_decode_are_used_and_the_damage_is_said(
+    media: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layout = Layout(tmp_path / "output")
+    make_run(layout, training_specification("baseline"))
+    damaged = media / "kinetics_sample/videos/train/CoRrUpTeD04_000003_000013.mp4"
+    found = predict(damaged, [layout.weights("baseline", "1", "0")], Protocol(num_clips=1), [FORMAT])
+    assert found.num_frames == 49
+    said = capsys.readouterr().err
+    assert f"{damaged.name}: {probe_file(damaged, decode=True).problem}. The frames that decode are used." in said
 
 
 def test_the_frame_format_comes_from_the_shards_or_is_asked_for(

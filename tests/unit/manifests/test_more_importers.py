@@ -191,7 +191,7 @@ def test_a_pickle_cannot_run_code(tmp_path: Path) -> None:
 
     path = tmp_path / "UCF101v2-GT.pkl"
     path.write_bytes(pickle.dumps(_tubes() | {"labels": Hostile()}))
-    with pytest.raises(UserError, match="which is not data"):
+    with pytest.raises(UserError, match="which is neither an array nor a container"):
         read_listing(Dataset(format="ucf101_24", annotations={"boxes": str(path)}))
     assert not (tmp_path / "ran").exists()
 

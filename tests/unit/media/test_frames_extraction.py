@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import simplejpeg
 
+from pipeline_lib.artefacts.digest import file_digest
 from pipeline_lib.configuration.data import FrameFormat
 from pipeline_lib.configuration.specification import FramesSpecification
 from pipeline_lib.errors import UserError
@@ -30,8 +31,9 @@ def _specification(on_decode_error: str = "reject", **changes: Any) -> FramesSpe
 
 
 def _list(path: Path, files: list[Path], **more: Any) -> Path:
+    digests = [file_digest(file) if file.is_file() else "" for file in files]
     videos = [
-        {"id": f"{index:02d}", "path": str(file), "digest": f"{index}"} | more for index, file in enumerate(files)
+        {"id": f"{index:02d}", "path": str(file), "digest": digests[index]} | more for index, file in enumerate(files)
     ]
     path.write_text(json.dumps({"dataset": "d", "shard": "000", "videos": videos}))
     return path
@@ -263,18 +265,62 @@ def test_a_decoder_that_stalls_is_ended(tmp_path: Path, monkeypatch: pytest.Monk
             list(raw)
 
 
-def test_ffmpeg_on_the_path_is_preferred(tmp_path: Path) -> None:
-    script = tmp_path / "ffmpeg"
-    script.write_text("#!/bin/sh\necho 'ffmpeg version 4.4.2-0ubuntu Copyright'\n")
-    script.chmod(0o755)
-    code = (
-        "from pathlib import Path; from pipeline_lib.media import decoder, ffmpeg\n"
-        "print(ffmpeg.ffmpeg_executable(), ffmpeg.ffmpeg_version())\n"
-        "print('-vsync' in decoder.decoding_command(Path('a.mp4'), decoder.DecodingOptions(64)))\n"
-    )
-    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+def _chosen_ffmpeg(folder: Path, script: str) -> tuple[str, str]:
+    """The ffmpeg that is used when this script is the one on the PATH, and what is said about it."""
+    path = folder / "ffmpeg"
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    code = "from pipeline_lib.media import ffmpeg; print(ffmpeg.ffmpeg_executable(), ffmpeg.ffmpeg_version())"
+    environment = os.environ | {"PATH": f"{folder}:{os.environ['PATH']}"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == [str(script), "4.4.2-0ubuntu", "True"]
+    return done.stdout.split()[0], done.stderr
+
+
+def test_a_good_ffmpeg_on_the_path_is_preferred_and_any_other_is_named_with_its_fault(tmp_path: Path) -> None:
+    real = ffmpeg_executable()
+    assert _chosen_ffmpeg(tmp_path, f'exec "{real}" "$@"') == (str(tmp_path / "ffmpeg"), "")
+    version = 'if [ "$1" = -version ]; then echo "ffmpeg version %s Copyright"; exit; fi; '
+    faults = {
+        version % "4.4.2-0ubuntu": "version 4.4.2-0ubuntu is older than 5.1",
+        version % "5.1.6" + "echo 'Unrecognized option bsf' >&2; exit 1": "small picture: Unrecognized option bsf",
+        # It overlooks the matrix that the video names.
+        version % "6.1"
+        + f'for word; do shift; set -- "$@" "$(echo "$word" | sed s/=bt709:/=bt470bg:/)"; done; exec "{real}" "$@"': (
+            "version 6.1 gives wrong colours: Y, U, V (63, 102, 240) instead of (82, 90, 240)"
+        ),
+        "exit 3": "does not run",
+    }
+    for script, fault in faults.items():
+        chosen, said = _chosen_ffmpeg(tmp_path, script)
+        assert chosen != str(tmp_path / "ffmpeg")
+        assert f"{tmp_path}/ffmpeg is not used: " in said and fault in said and f"{chosen} is used instead" in said
+
+
+@pytest.mark.parametrize("side", [16, 32, 63])
+def test_small_sizes_keep_the_luma_of_bt709(tmp_path: Path, side: int) -> None:
+    """Flat colours of a large picture, against the two matrices: ITU-R BT.709 item 3 and BT.601 item 2.5."""
+    red, blue = {"bt709": (0.2126, 0.0722), "bt601": (0.299, 0.114)}.values()
+
+    def matrix(kr: float, kb: float) -> np.ndarray:
+        kg = 1 - kr - kb
+        u, v = 2 * (1 - kb), 2 * (1 - kr)
+        return np.array([[kr, kg, kb], [-kr / u, -kg / u, 0.5], [0.5, -kg / v, -kb / v]])
+
+    change = matrix(*blue) @ np.linalg.inv(matrix(*red))
+    for colour in ((63, 102, 240), (173, 42, 26), (100, 128, 128), (235, 128, 128)):
+        raw = tmp_path / "a.yuv"
+        raw.write_bytes(
+            b"".join(bytes([level]) * count for level, count in zip(colour, (76800, 19200, 19200), strict=True))
+        )
+        path = tmp_path / "a.mkv"
+        source = ["-f", "rawvideo", "-pix_fmt", "yuv420p", "-s", "320x240", "-i", str(raw)]
+        coding = ["-vf", "setparams=colorspace=bt709:range=limited", "-c:v", "ffv1", str(path)]
+        subprocess.run([ffmpeg_executable(), "-v", "error", "-y", *source, *coding], check=True)
+        wanted = change @ [(colour[0] - 16) / 219, (colour[1] - 128) / 224, (colour[2] - 128) / 224]
+        with decode_video(path, DecodingOptions(side)) as frames:
+            ((y, u, v),) = [tuple(plane.astype(int) for plane in planes) for planes in frames]
+        assert np.abs(y - wanted[0] * 255).max() <= 1
+        assert np.abs(u - (128 + 255 * wanted[1])).max() <= 1.5 and np.abs(v - (128 + 255 * wanted[2])).max() <= 1.5
 
 
 def test_a_shard_with_too_many_unusable_videos_fails_with_the_counts(tmp_path: Path) -> None:
