@@ -25,7 +25,12 @@ def manifest_parameters(specification: ManifestSpecification) -> dict[str, Any]:
 
 def listing_digest(videos: list[ListedVideo]) -> str:
     """Digest of which videos are listed, with their classes and lists."""
-    return digest([[video.id, list(video.labels), list(video.subsets)] for video in videos])
+
+    def text(name: str) -> str:
+        # A name on the disk need not be UTF-8.
+        return name.encode("utf-8", "backslashreplace").decode()
+
+    return digest([[text(video.id), list(map(text, video.labels)), list(video.subsets)] for video in videos])
 
 
 def listed_inputs(listing: Listing) -> dict[str, str]:

@@ -53,7 +53,8 @@ def _cards(report: Report, comparisons: list[Comparison]) -> list[dict[str, str]
             }
         )
     shown = []
-    for result in report.results:
+    # An experiment under several protocols has one card, of its first.
+    for result in {result.name: result for result in reversed(report.results)}.values():
         column = load_presentation(result.task).columns[0]
         shown.append((result.mean(column.name), f"{result.name}, {column.label}"))
     best = sorted(shown, key=lambda pair: -pair[0])[: 4 - len(cards)]
