@@ -98,13 +98,13 @@ class Project:
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         return Run(command, cwd=self.folder, stdout=output, stderr=subprocess.STDOUT, text=True, env=environment)
 
-    def run(self, *arguments: str, options: tuple[str, ...] = ()) -> Outcome:
+    def run(self, *arguments: str, options: tuple[str, ...] = (), seconds: float = 600) -> Outcome:
         with self.start(*arguments, options=options) as process:
-            text, _ = process.communicate(timeout=600)
+            text, _ = process.communicate(timeout=seconds)
         return Outcome(process.returncode, text)
 
-    def succeed(self, *arguments: str, options: tuple[str, ...] = ()) -> Outcome:
-        outcome = self.run(*arguments, options=options)
+    def succeed(self, *arguments: str, options: tuple[str, ...] = (), seconds: float = 600) -> Outcome:
+        outcome = self.run(*arguments, options=options, seconds=seconds)
         assert outcome.status == 0, outcome.text[-4000:]
         return outcome
 

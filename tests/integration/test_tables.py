@@ -34,7 +34,7 @@ def run(media: Path, folder: Path, names: list[str]) -> None:
     project = copy_sources(REPOSITORY, folder / "project")
     values = overlay(load_plan(REPOSITORY), names, media, folder / "data")
     (project.folder / "small.yaml").write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
-    project.succeed(*names)
+    project.succeed(*names, seconds=7000)
     for name in names:
         check(project.folder, name, TABLES[name])
 
