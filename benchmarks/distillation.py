@@ -60,13 +60,16 @@ PROTOCOL_NAME, PROTOCOL = "two_clips", Protocol(num_clips=2)
 MIXED_4F = Distillation(endpoint="Mixed_4f", weight=100.0)
 """D3D's λ at this endpoint (Table 6); what the demo does."""
 VARIANTS: dict[str, tuple[str, Any]] = {
-    "flow_loss": ("pretrain", FlowRegression(endpoint="MaxPool_3a_3x3", decoder="pwc")),
+    "flow_loss": ("pretrain", FlowRegression(endpoint="MaxPool_3a_3x3", decoder="pwc", unit="bound")),
     "conv2c": ("distill", Distillation(endpoint="Conv2d_2c_3x3", weight=1.0)),
     "mixed4c": ("distill", Distillation(endpoint="Mixed_4c", weight=1.0)),
     "without_action": ("distill", Distillation(action_weight=0.0)),
     "from_spatial": ("distill", Distillation()),
     # First the layers that predict flow, under the trained temporal stream; then both, end to end.
-    "flow_predictor": ("pretrain", FlowRegression(endpoint="predicted_flow", decoder="none", action_weight=0.0)),
+    "flow_predictor": (
+        "pretrain",
+        FlowRegression(endpoint="predicted_flow", decoder="none", action_weight=0.0, unit="bound"),
+    ),
     "predicted_flow": ("finetune", Classification()),
 }
 """Table 6's rows besides baseline, teacher, D3D and its best feature: stage and objective."""
