@@ -34,7 +34,9 @@ def one_message():
 with one_message():
     PLAN = load_plan(workflow.basedir, workflow.overwrite_configfiles, workflow.config_settings.config)
     if {"{", "}"} & set(str(PLAN.layout.root)):
-        raise UserError(f"output: Snakemake takes the braces in {PLAN.layout.root} for a wildcard. Name another folder.")
+        raise UserError(
+            f"output: Snakemake takes the braces in {PLAN.layout.root} for a wildcard. Name another folder."
+        )
 CONFIGURATION = PLAN.configuration
 LAYOUT = PLAN.layout
 
