@@ -19,7 +19,7 @@ def run(options: argparse.Namespace) -> int:
     from pipeline_lib.artefacts.atomic import write_bytes
     from pipeline_lib.configuration.messages import nearest
     from pipeline_lib.errors import UserError
-    from pipeline_lib.planning.paper_tables import counted, figure_names, missing, not_yet, with_tables
+    from pipeline_lib.planning.paper_tables import counted, figure_names, lacking, missing, not_yet, with_tables
     from pipeline_lib.planning.plan import load_plan
     from pipeline_lib.text_table import text_table
 
@@ -43,10 +43,13 @@ def run(options: argparse.Namespace) -> int:
         return 0
     if not options.names:
         rows = [
-            (name, table.source, counted(table), figure_names(table), "; ".join(not_yet(table)) or "nothing")
+            (
+                *(name, table.source, counted(table), lacking(plan, name) or "nothing"),
+                *("; ".join(not_yet(table)), figure_names(table)),
+            )
             for name, table in chosen.items()
         ]
-        print(text_table(("table", "paper", "here", "figures", "not yet"), rows, left=range(5)))
+        print(text_table(("table", "paper", "here", "lacks", "not yet", "figures"), rows, left=range(6)))
         print("\n`python -m pipeline_lib tables NAME` shows one row by row, and what it needs to be run.")
         return 0
     for name, table in chosen.items():

@@ -35,6 +35,12 @@ def missing(plan: Plan, name: str) -> list[str]:
     return found
 
 
+def lacking(plan: Plan, name: str) -> str:
+    """Names of the data sets that are not configured and of the weights that are not there, behind a table."""
+    words = [problem.partition(":")[0].partition(",")[0].split()[-1] for problem in missing(plan, name)]
+    return ", ".join(word.rpartition("/")[2].removesuffix(".safetensors") for word in words)
+
+
 def counted(table: PaperTable) -> str:
     """How many of its rows stand here: ``6 of 9 rows``."""
     ours = sum(bool(row.experiment or row.experiments) for row in table.rows)
