@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
     if not options.names:
         rows = [
             (
-                *(name, table.source, counted(table), lacking(plan, name) or "nothing"),
+                *(name, table.source, counted(table), lacking(plan, name) or ("nothing" if table.experiments else "")),
                 *("; ".join(not_yet(table)), figure_names(table)),
             )
             for name, table in chosen.items()
