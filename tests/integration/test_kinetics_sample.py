@@ -32,11 +32,11 @@ recipes:
     dropout: 0.0
     sampling: {{num_frames: 8, crop: 48, resize: null, short_side: [48, 48]}}
 experiments:
-  teacher_k400: {{model: {{options: {{depth_multiplier: 0.125}}}}, protocols: [all_frames, memorised]}}
-  baseline_k400: {{model: {{options: {{depth_multiplier: 0.125}}}}, protocols: [all_frames, memorised]}}
+  teacher_k400: {{model: {{options: {{depth_multiplier: 0.125}}}}, protocols: [all_frames_250, memorised]}}
+  baseline_k400: {{model: {{options: {{depth_multiplier: 0.125}}}}, protocols: [all_frames_250, memorised]}}
   d3d_k400:
     model: {{options: {{depth_multiplier: 0.125}}}}
-    protocols: [all_frames, memorised]
+    protocols: [all_frames_250, memorised]
     # At λ = 1 the student takes over what a teacher of nine clips confuses.
     objective: {{weight: 0.1}}
     # Longer: the student has the teacher's logits to learn beside the labels, and CPUs round differently.
@@ -60,7 +60,7 @@ def test_every_listed_clip_is_accepted_or_has_its_own_reason(kinetics: Project) 
     assert rejected["reason"].str.split(":").str[0].nunique() == 6, rejected["reason"].tolist()
     assert table[table["status"] == "missing"]["reason"].str.len().gt(0).all()
     summary = json.loads((kinetics.output / "manifests/kinetics400/summary.json").read_text())
-    metrics = json.loads((kinetics.output / "evaluations/d3d_k400/1-0/all_frames/metrics.json").read_text())
+    metrics = json.loads((kinetics.output / "evaluations/d3d_k400/1-0/all_frames_250/metrics.json").read_text())
     assert metrics["manifest"] == summary["digest"]
     assert metrics["num_videos"] == 3
 
@@ -84,7 +84,7 @@ def test_the_report_is_one_readable_file(kinetics: Project) -> None:
 @pytest.mark.media
 def test_the_distilled_student_reads_no_flow(kinetics: Project, tmp_path: Path) -> None:
     copy = kinetics.copy(tmp_path / "project")
-    scores = copy.output / "evaluations/d3d_k400/1-0/all_frames/scores.h5"
+    scores = copy.output / "evaluations/d3d_k400/1-0/all_frames_250/scores.h5"
     original = scores.read_bytes()
     scores.unlink()
     for shard in (copy.output / "motion").rglob("*.h5"):
