@@ -24,6 +24,12 @@ def built(name: str, num_classes: int = 5, in_channels: int = 3, **options: Any)
     return network
 
 
+def weights_of(network: VideoNetwork) -> dict[str, torch.Tensor]:
+    """The network's weights without its normalisation of the input and without counters."""
+    left_out = ("input_scale", "input_shift", "num_batches_tracked")
+    return {name: tensor for name, tensor in network.state_dict().items() if not name.endswith(left_out)}
+
+
 def small(name: str, in_channels: int = 3, **options: Any) -> VideoNetwork:
     torch.manual_seed(0)
     return built(name, in_channels=in_channels, **{**SMALL[catalogue.resolve(name)[0]], **options})

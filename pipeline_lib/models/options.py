@@ -158,7 +158,24 @@ class PredictedFlowOptions(NetworkOptions):
         return self.stream, "flow"
 
 
-class ResNetOptions(NetworkOptions):
+class _ResNetRelative(NetworkOptions):
+    """A network with the blocks of an image ResNet, from which it can start."""
+
+    depth: Literal[18, 34, 50]
+    width: Positive = 64
+
+    @property
+    def imagenet(self) -> ImageNet | None:
+        """The ResNet of the same depth."""
+        return ImageNet(f"torchvision/resnet{self.depth}")
+
+    @property
+    def image_shapes(self) -> dict[str, Any] | None:
+        """See ``NetworkOptions``."""
+        return {"image network": "ResNet", "depth": self.depth, "width": self.width}
+
+
+class ResNetOptions(_ResNetRelative):
     """R2D, f-R2D, MCx, rMCx, R3D, R(2+1)D (pipeline_lib/models/resnet3d.py)."""
 
     kinds: tuple[Kind, ...] = Field(default=("3d",) * 5, min_length=5, max_length=5)
@@ -184,16 +201,6 @@ class ResNetOptions(NetworkOptions):
         return self.num_frames if self.fold_time else None
 
     @property
-    def imagenet(self) -> ImageNet | None:
-        """The ResNet of the same depth."""
-        return ImageNet(f"torchvision/resnet{self.depth}")
-
-    @property
-    def image_shapes(self) -> dict[str, Any] | None:
-        """See ``NetworkOptions``."""
-        return {"image network": "ResNet", "depth": self.depth, "width": self.width}
-
-    @property
     def shapes(self) -> dict[str, Any]:
         """See ``NetworkOptions``."""
         return {
@@ -205,7 +212,7 @@ class ResNetOptions(NetworkOptions):
         }
 
 
-class SlowOptions(NetworkOptions):
+class SlowOptions(_ResNetRelative):
     """SlowFast's Slow networks and MoDist's pathways (pipeline_lib/models/slow_resnet.py)."""
 
     depth: Literal[18, 34, 50] = 50
@@ -244,16 +251,6 @@ class SlowOptions(NetworkOptions):
     def clip_frames(self) -> int | None:
         """See ``NetworkOptions``."""
         return self.num_frames if self.frames == "stacked" else None
-
-    @property
-    def imagenet(self) -> ImageNet | None:
-        """The ResNet of the same depth."""
-        return ImageNet(f"torchvision/resnet{self.depth}")
-
-    @property
-    def image_shapes(self) -> dict[str, Any] | None:
-        """See ``NetworkOptions``."""
-        return {"image network": "ResNet", "depth": self.depth, "width": self.width}
 
     @property
     def shapes(self) -> dict[str, Any]:

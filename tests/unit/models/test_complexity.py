@@ -1,7 +1,10 @@
 """Parameters and multiply-adds against the papers' and torchvision's."""
 
+import json
+
 import pytest
 
+from pipeline_lib.__main__ import main
 from pipeline_lib.models.complexity import count, rows
 from pipeline_lib.models.inception3d import MIXED
 
@@ -87,3 +90,18 @@ def test_gating_costs_next_to_nothing() -> None:
     assert count("s3dg_slim", 64, 224).parameters - count("s3d_slim", 64, 224).parameters == pytest.approx(
         1.22e6, rel=0.01
     )
+
+
+def test_the_table_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "--json", "torchvision/s3d", "fast_s3d"]) == 0
+    table = json.loads(capsys.readouterr().out)
+    first = table[0]
+    assert first["name"] == "torchvision/s3d"
+    assert first["parameters"] == 8_320_048
+    assert first["gmacs"] == pytest.approx(17.979, abs=0.001)
+    fast = next(entry for entry in table if entry["name"] == "fast_s3d")
+    assert fast["paper"] == {"gmacs": 43.47}
+    assert fast["difference"]["gmacs"] == pytest.approx(fast["gmacs"] - 43.47, abs=0.001)
+    assert main(["models", "s3dg_slim"]) == 0
+    assert "no variant known to us" in capsys.readouterr().out
+    assert main(["models", "nonsense"]) == 2
