@@ -3,6 +3,10 @@
 import argparse
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pipeline_lib.configuration.tables import PaperTable
 
 HELP = "list the papers' tables and figures: what they print, which rows stand here, what is missing to run each"
 
@@ -57,20 +61,14 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _show(name: str, table: object, needs: list[str]) -> None:
-    from pipeline_lib.configuration.tables import PaperTable
+def _show(name: str, table: "PaperTable", needs: list[str]) -> None:
     from pipeline_lib.text_table import text_table
 
-    assert isinstance(table, PaperTable)
     heads = ["", *(column.label for column in table.columns.values()), "ours"]
-    rows = []
-    for row in table.rows:
-        numbers = [f"{row.printed[column]:g}" if column in row.printed else "" for column in table.columns]
-        cells = [cell for cell in table.cells if cell.row is row and cell.experiment is not None]
-        names = ", ".join(dict.fromkeys(f"{cell.experiment}" for cell in cells))
-        rows.append(
-            [row.label, *numbers, names or (f"quoted: {row.quoted}" if row.quoted else f"not yet: {row.not_yet}")]
-        )
+    rows = [
+        [row.label, *(f"{row.printed[one]:g}" if one in row.printed else "" for one in table.columns), row.standing()]
+        for row in table.rows
+    ]
     print(f"{name}: {table.source}. {table.description}")
     print(text_table(heads, rows, left=(0, len(heads) - 1)))
     for note in table.notes:

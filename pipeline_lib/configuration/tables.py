@@ -57,6 +57,17 @@ class TableRow(Section):
     differs: str | None = None
     """Where our experiment is known not to be the paper's."""
 
+    @property
+    def ours(self) -> list[str]:
+        """Our experiments of the row, each once."""
+        return list(dict.fromkeys([*([self.experiment] if self.experiment else []), *self.experiments.values()]))
+
+    def standing(self) -> str:
+        """Our experiments, or why there are none."""
+        if self.ours:
+            return ", ".join(self.ours)
+        return f"quoted: {self.quoted}" if self.quoted else f"not yet: {self.not_yet}"
+
 
 class Cell(NamedTuple):
     """One number of a table."""
@@ -115,9 +126,9 @@ class PaperTable(Section):
             unknown = sorted({*row.printed, *row.experiments} - set(self.columns))
             if unknown:
                 raise ValueError(f"rows: {row.label}: there is no column {unknown[0]!r}")
-            if (row.experiment or row.experiments) and (row.quoted or row.not_yet):
+            if row.ours and (row.quoted or row.not_yet):
                 raise ValueError(f"rows: {row.label}: it has an experiment, so it is neither `quoted` nor `not_yet`")
-            if not (row.experiment or row.experiments or row.quoted or row.not_yet):
+            if not (row.ours or row.quoted or row.not_yet):
                 raise ValueError(
                     f"rows: {row.label}: give its experiment, or say whom the paper quotes, or what is missing"
                 )

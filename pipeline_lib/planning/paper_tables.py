@@ -43,21 +43,14 @@ def lacking(plan: Plan, name: str) -> str:
 
 def counted(table: PaperTable) -> str:
     """How many of its rows stand here: ``6 of 9 rows``."""
-    ours = sum(bool(row.experiment or row.experiments) for row in table.rows)
+    ours = sum(bool(row.ours) for row in table.rows)
     quoted = sum(row.quoted is not None for row in table.rows)
     return f"{ours} of {len(table.rows) - quoted} rows" + (f", {quoted} quoted" if quoted else "")
 
 
-def _ours(table: PaperTable, row: TableRow) -> list[str]:
-    cells = [cell for cell in table.cells if cell.row is row]
-    return list(dict.fromkeys(cell.experiment for cell in cells if cell.experiment is not None))
-
-
-def _standing(table: PaperTable, row: TableRow) -> str:
-    names = ", ".join(f"`{name}`" for name in _ours(table, row))
-    if names:
-        return names + (f" ({row.differs})" if row.differs else "")
-    return f"quoted: {row.quoted}" if row.quoted else f"not yet: {row.not_yet}"
+def _standing(row: TableRow) -> str:
+    names = ", ".join(f"`{name}`" for name in row.ours)
+    return (names or row.standing()) + (f" ({row.differs})" if row.differs else "")
 
 
 def _markdown(name: str, table: PaperTable) -> Iterator[str]:
@@ -70,7 +63,7 @@ def _markdown(name: str, table: PaperTable) -> Iterator[str]:
     yield "| " + " | ".join(["---"] * (len(heads) + 2)) + " |"
     for row in table.rows:
         numbers = [f"{row.printed[column]:g}" if column in row.printed else "" for column in table.columns]
-        yield "| " + " | ".join([row.label, *numbers, _standing(table, row)]) + " |"
+        yield "| " + " | ".join([row.label, *numbers, _standing(row)]) + " |"
     for note in table.notes:
         yield ""
         yield note

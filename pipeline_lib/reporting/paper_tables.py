@@ -105,13 +105,6 @@ def _cell(report: Report, cell: Cell, figure: str, marks: Callable[[Result, Tabl
     return PaperCell(printed, ours, difference, () if result is None else tuple(marks(result, cell.row)))
 
 
-def _standing(table: PaperTable, row: TableRow) -> str:
-    names = list(dict.fromkeys(cell.experiment for cell in table.cells if cell.row is row and cell.experiment))
-    if names:
-        return ", ".join(names)
-    return f"quoted by the paper: {row.quoted}" if row.quoted else f"not yet: {row.not_yet}"
-
-
 def paper_view(report: Report, table: PaperTable) -> PaperView:
     """A table with our numbers, as far as the report has them."""
     marked = Marks()
@@ -127,8 +120,7 @@ def paper_view(report: Report, table: PaperTable) -> PaperView:
             _cell(report, cells[name], column.figure, marks) if name in cells else PaperCell()
             for name, column in table.columns.items()
         ]
-        ours = bool(row.experiment or row.experiments)
-        lines.append(PaperLine(row.label, _standing(table, row), ours, shown))
+        lines.append(PaperLine(row.label, row.standing(), bool(row.ours), shown))
     heads = [_head(column.label, column.figure) for column in table.columns.values()]
     return PaperView(table.source, table.description, heads, lines, list(marked.notes.items()))
 

@@ -66,7 +66,7 @@ def test_a_tables_rows_stand_as_printed_with_ours_beside_them(report: Report) ->
     (view,) = paper_views(report)
     quoted, ours, missing = view.lines
     assert (quoted.experiments, quoted.cells[0].printed, quoted.cells[0].ours) == (
-        "quoted by the paper: Wang et al. 2016",
+        "quoted: Wang et al. 2016",
         "73.9",
         "",
     )
@@ -108,4 +108,4 @@ def test_the_table_is_on_the_page_and_in_the_terminal(report: Report, tmp_path: 
     assert "not yet: needs action detection" in html
     text = paper_text(paper_views(report)[0])
     assert "D3D, Table 2: Kinetics-400" in text.splitlines()[0]
-    assert "quoted by the paper: Wang et al. 2016" in text
+    assert "quoted: Wang et al. 2016" in text
