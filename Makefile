@@ -2,6 +2,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 CORES ?= all
+PROCESSES ?= 2
 BIN := .venv/bin
 STAMP := .venv/.installed
 
@@ -38,8 +39,8 @@ check: $(STAMP) ## format, lint, types, snakemake --lint
 	@PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --lint
 
 .PHONY: test
-test: check ## check, then every test but the soak tests
-	@PATH="$(CURDIR)/$(BIN):$$PATH" pytest
+test: check ## check, then every test but the soak tests, in PROCESSES processes (2)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" pytest --numprocesses $(PROCESSES) --dist loadscope
 
 .PHONY: soak
 soak: $(STAMP) ## the same tests with larger counts (many kills, many seeds); hours
