@@ -15,6 +15,7 @@ for _name, _entry in (("PATH", str(Path(sys.executable).parent)), ("PYTHONPATH",
     os.environ[_name] = os.pathsep.join([_entry, *_others])
 
 from pipeline_lib.artefacts.fingerprint import code_fingerprint
+from pipeline_lib.cards import cards
 from pipeline_lib.configuration.presence import check_data
 from pipeline_lib.errors import UserError
 from pipeline_lib.planning import code
@@ -68,6 +69,44 @@ wildcard_constraints:
     shard=r"\d+",
     split=r"\d+",
     seed=r"\d+",
+
+
+# The GPUs of this machine
+
+
+# Jobs that start here get a card each, and no more jobs run than there are cards. On a cluster its scheduler sees to that.
+def _cards_here():
+    plugin = workflow.executor_plugin
+    is_local = plugin is None or not plugin.common_settings.non_local_exec
+    is_cluster_job = not workflow.is_main_process
+    return 0 if is_cluster_job or not is_local or CONFIGURATION.hardware.device == "cpu" else len(cards())
+
+
+CARDS = _cards_here()
+if CARDS:
+    workflow.register_resource("local_gpus", CARDS)
+with one_message():
+    if 0 < CARDS < CONFIGURATION.hardware.gpus_per_training:
+        raise UserError(
+            f"hardware.gpus_per_training: {CONFIGURATION.hardware.gpus_per_training}, but {CARDS} GPUs can be used here"
+        )
+
+
+def launcher(num_gpus):
+    """What starts a job: `python`, or what first holds as many GPUs of this machine and then starts it."""
+    if not CARDS or not num_gpus:
+        return "python"
+    torchrun = f"torchrun --standalone --nproc-per-node={num_gpus}"
+    return f"python -m pipeline_lib.cards {num_gpus} {'python' if num_gpus == 1 else torchrun}"
+
+
+def gpu_threads(num_gpus, otherwise):
+    """The cores that a job with so many of the cards reserves: for decoding, beside the others' jobs."""
+    return max(1, workflow.cores * num_gpus // CARDS) if CARDS and num_gpus else otherwise
+
+
+def uses_gpu(motion):
+    return any(method.uses_gpu for method in CONFIGURATION.motions[motion].methods)
 
 
 # Which run, which shard

@@ -16,7 +16,10 @@ rule evaluate_run:
         experiment=one_of(PLAN.trained_names),
     conda:
         "../envs/training.yaml"
-    threads: 1
+    threads: gpu_threads(1, 1)
+    resources:
+        launcher=launcher(1),
+        local_gpus=int(CARDS > 0),
     params:
         specification=lambda wildcards: run(wildcards).evaluation(wildcards.protocol).model_dump_json(),
         code=lambda wildcards: code_fingerprint(
@@ -25,8 +28,8 @@ rule evaluate_run:
         root=output_root,
         folder=str(LAYOUT.evaluation("{experiment}", "{split}", "{seed}", "{protocol}")),
     shell:
-        "exec python -m pipeline_lib evaluate --specification {params.specification:q}"
-        " --root {params.root:q} --output {params.folder:q} --threads {threads} &> {log:q}"
+        "exec {resources.launcher} -m pipeline_lib evaluate --specification {params.specification:q}"
+        " --root {params.root:q} --output {params.folder:q} &> {log:q}"
 
 
 rule retrieve:
@@ -43,7 +46,10 @@ rule retrieve:
         experiment=one_of(PLAN.trained_names),
     conda:
         "../envs/training.yaml"
-    threads: 1
+    threads: gpu_threads(1, 1)
+    resources:
+        launcher=launcher(1),
+        local_gpus=int(CARDS > 0),
     params:
         specification=lambda wildcards: run(wildcards).evaluation(wildcards.protocol).model_dump_json(),
         code=lambda wildcards: code_fingerprint(
@@ -51,8 +57,8 @@ rule retrieve:
         ),
         root=output_root,
     shell:
-        "exec python -m pipeline_lib retrieve --specification {params.specification:q}"
-        " --root {params.root:q} --output {output:q} --threads {threads} &> {log:q}"
+        "exec {resources.launcher} -m pipeline_lib retrieve --specification {params.specification:q}"
+        " --root {params.root:q} --output {output:q} &> {log:q}"
 
 
 rule ensemble:

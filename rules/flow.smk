@@ -11,20 +11,34 @@ rule extract_motion:
         LAYOUT.motion("{dataset}", "{frame_format}", "{motion}", "{shard}"),
     log:
         LAYOUT.log("motion", "{dataset}", "{frame_format}", "{motion}", "{shard}"),
+    wildcard_constraints:
+        motion=one_of([name for name in CONFIGURATION.motions if uses_gpu(name)]),
     # Teachers wait for motion, so it runs before the baselines, which do not.
     priority: 10
     conda:
         "../envs/flow.yaml"
-    threads: 1
+    threads: gpu_threads(1, 1)
     resources:
+        local_gpus=int(CARDS > 0),
+        launcher=launcher(1),
         # This is not a parameter, because it changes no artefact; so a change reruns nothing.
-        maximum_reject_share=lambda wildcards: str(CONFIGURATION.datasets[wildcards.dataset].maximum_reject_share),
+        maximum_loss_share=lambda wildcards: str(CONFIGURATION.datasets[wildcards.dataset].maximum_loss_share),
     params:
         specification=lambda wildcards: PLAN.motion(
             wildcards.dataset, wildcards.frame_format, wildcards.motion
         ).model_dump_json(),
         code=lambda wildcards: MOTION_CODE[wildcards.motion],
     shell:
-        "exec python -m pipeline_lib extract-motion --specification {params.specification:q}"
+        "exec {resources.launcher} -m pipeline_lib extract-motion --specification {params.specification:q}"
         " --frames {input.frames:q} --output {output:q} --threads {threads}"
-        " --maximum-reject-share {resources.maximum_reject_share} &> {log:q}"
+        " --maximum-loss-share {resources.maximum_loss_share} &> {log:q}"
+
+
+# What computes on the CPU alone (Farneback, frame difference) asks for no GPU, here or on a cluster.
+use rule extract_motion as extract_motion_on_cpu with:
+    wildcard_constraints:
+        motion=one_of([name for name in CONFIGURATION.motions if not uses_gpu(name)]),
+    threads: 1
+    resources:
+        launcher="python",
+        maximum_loss_share=lambda wildcards: str(CONFIGURATION.datasets[wildcards.dataset].maximum_loss_share),

@@ -13,11 +13,11 @@ rule extract_frames:
     threads: 1
     resources:
         # This is not a parameter, because it changes no artefact; so a change reruns nothing.
-        maximum_reject_share=lambda wildcards: str(CONFIGURATION.datasets[wildcards.dataset].maximum_reject_share),
+        maximum_loss_share=lambda wildcards: str(CONFIGURATION.datasets[wildcards.dataset].maximum_loss_share),
     params:
         specification=lambda wildcards: PLAN.frames(wildcards.dataset, wildcards.frame_format).model_dump_json(),
         code=code_fingerprint(code.FRAMES),
     shell:
         "exec python -m pipeline_lib extract-frames --specification {params.specification:q}"
         " --videos {input.videos:q} --output {output:q} --threads {threads}"
-        " --maximum-reject-share {resources.maximum_reject_share} &> {log:q}"
+        " --maximum-loss-share {resources.maximum_loss_share} &> {log:q}"

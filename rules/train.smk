@@ -17,10 +17,11 @@ rule train_teacher:
     priority: 10
     conda:
         "../envs/training.yaml"
-    threads: CONFIGURATION.hardware.num_threads
+    threads: gpu_threads(CONFIGURATION.hardware.gpus_per_training, CONFIGURATION.hardware.num_threads)
     resources:
         # What starts the processes; a profile sets torchrun here (docs/cluster.md). Their number reruns nothing.
-        launcher="python",
+        launcher=launcher(CONFIGURATION.hardware.gpus_per_training),
+        local_gpus=CONFIGURATION.hardware.gpus_per_training if CARDS else 0,
     params:
         specification=lambda wildcards: run(wildcards).training.model_dump_json(),
         code=lambda wildcards: code_fingerprint(code.training_modules(run(wildcards).training)),

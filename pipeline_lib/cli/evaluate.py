@@ -1,7 +1,6 @@
 """``evaluate``: the logits of every clip of one trained network, and its figures."""
 
 import argparse
-import os
 from pathlib import Path
 
 from pipeline_lib.planning.by_name import add_run_arguments, named_evaluation
@@ -13,7 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run_arguments(parser, "an EvaluationSpecification")
     parser.add_argument("--protocol", help="with --experiment (default: the experiment's first)")
     parser.add_argument("--output", type=Path, help="folder to write (default: its place below the root)")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="CPU threads (default: all)")
+    parser.add_argument("--loader-workers", type=int, default=None, help="decoding processes; the result is the same")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -24,7 +23,7 @@ def run(options: argparse.Namespace) -> int:
     output = options.output or layout.evaluation(
         training.experiment, str(training.split), str(training.seed), specification.protocol_name
     )
-    metrics = evaluate(specification, layout.root, output, max(1, options.threads))
+    metrics = evaluate(specification, layout.root, output, options.loader_workers)
     print(describe(metrics))
     return 0
 

@@ -12,7 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", required=True, type=Path, help="the shard, an .h5 file")
     parser.add_argument("--threads", type=int, default=1, help="videos decoded at a time")
     parser.add_argument(
-        "--maximum-reject-share", type=float, default=1.0, help="share of unusable videos that fails the shard"
+        "--maximum-loss-share", type=float, default=1.0, help="share of unusable videos that fails the shard"
     )
 
 
@@ -21,5 +21,5 @@ def run(options: argparse.Namespace) -> int:
     from pipeline_lib.media.frames_stage import extract_frames
 
     specification = FramesSpecification.model_validate_json(options.specification)
-    extract_frames(specification, options.videos, options.output, options.threads, options.maximum_reject_share)
+    extract_frames(specification, options.videos, options.output, options.threads, options.maximum_loss_share)
     return 0

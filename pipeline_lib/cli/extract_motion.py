@@ -13,7 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", required=True, type=Path, help="motion shard to write (.h5)")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="CPU threads (default: all)")
     parser.add_argument(
-        "--maximum-reject-share", type=float, default=1.0, help="share of unusable videos that fails the shard"
+        "--maximum-loss-share", type=float, default=1.0, help="share of unusable videos that fails the shard"
     )
 
 
@@ -22,5 +22,5 @@ def run(options: argparse.Namespace) -> int:
     from pipeline_lib.flow.motion_stage import extract_motion
 
     specification = MotionSpecification.model_validate_json(options.specification)
-    extract_motion(specification, options.frames, options.output, max(1, options.threads), options.maximum_reject_share)
+    extract_motion(specification, options.frames, options.output, max(1, options.threads), options.maximum_loss_share)
     return 0

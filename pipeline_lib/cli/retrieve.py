@@ -1,7 +1,6 @@
 """``retrieve``: nearest-neighbour retrieval and k-NN accuracy with one trained network's features."""
 
 import argparse
-import os
 from pathlib import Path
 
 from pipeline_lib.planning.by_name import add_run_arguments, named_evaluation
@@ -13,7 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run_arguments(parser, "an EvaluationSpecification")
     parser.add_argument("--protocol", help="whose clips stand for a video (default: the experiment's `retrieval`)")
     parser.add_argument("--output", type=Path, help="file to write (default: its place below the root)")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="decoding processes (default: all)")
+    parser.add_argument("--loader-workers", type=int, default=None, help="decoding processes; the result is the same")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -24,7 +23,7 @@ def run(options: argparse.Namespace) -> int:
     output = options.output or layout.retrieval(
         training.experiment, str(training.split), str(training.seed), specification.protocol_name
     )
-    record = retrieve(specification, layout.root, output, max(1, options.threads))
+    record = retrieve(specification, layout.root, output, options.loader_workers)
     figures = record["metrics"]
     print(
         f"{record['experiment']} {record['split']}-{record['seed']} {record['protocol']}: "

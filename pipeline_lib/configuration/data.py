@@ -86,8 +86,10 @@ class Dataset(Section):
     minimum_frames: int = Field(default=8, ge=1)
     minimum_short_side: int = Field(default=32, ge=1)
     maximum_reject_share: float = Field(default=0.5, ge=0.0, le=1.0)
-    """If a larger share of the listed videos is unusable, the manifest stage fails with the counts; so do the frames
-    and the motion stage for a shard (one bad video alone never fails a shard)."""
+    """If a larger share of the listed videos is unusable, the manifest stage fails with the counts."""
+    maximum_loss_share: float = Field(default=0.05, ge=0.0, le=1.0, exclude=True)
+    """If the frames or the motion stage cannot use a larger share of a shard's videos, which the manifest accepted, it
+    fails with the counts (one video alone never fails a shard). It shapes no artefact, so a change reruns nothing."""
 
     @property
     def is_generated(self) -> bool:

@@ -29,6 +29,9 @@ class Hardware(Section):
     """On a GPU, prefer deterministic kernels; the CPU always is deterministic."""
     num_threads: int = Field(default=2, ge=1)
     """Threads of a training on the CPU. Fixed, not taken from the machine: the order of float sums follows from it."""
+    gpus_per_training: int = Field(default=1, ge=1, exclude=True)
+    """GPUs of this machine that a training gets (torchrun starts a process for each); a cluster's profile has its own
+    numbers. It changes no weights but by rounding, so it is no part of a specification, and a change reruns nothing."""
     compile: bool = False
     """Compile the network with torch.compile (pays on a GPU after some thousand steps)."""
 

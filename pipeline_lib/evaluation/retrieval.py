@@ -102,14 +102,16 @@ def neighbour_figures(
     return {**figures, "knn_top1": right / len(queries)}
 
 
-def retrieve(specification: EvaluationSpecification, root: Path, output: Path, num_threads: int) -> dict[str, Any]:
+def retrieve(
+    specification: EvaluationSpecification, root: Path, output: Path, num_workers: int | None = None
+) -> dict[str, Any]:
     """Make ``retrieval.json`` of one run: each validation video looks for the nearest training videos.
 
     Args:
         specification: the run and the protocol whose clips represent a video.
         root: output root, where manifest, shards and weights lie.
         output: the file to write.
-        num_threads: decoding processes beside a GPU.
+        num_workers: decoding processes; None chooses. The result does not depend on it.
 
     Returns:
         The file's content.
@@ -120,7 +122,7 @@ def retrieve(specification: EvaluationSpecification, root: Path, output: Path, n
     training = specification.training
     modules = retrieval_modules(training.model.name, specification.task)
     with Stage("retrieve", modules, output, root=root) as stage:
-        run = judged(specification, root, num_threads)
+        run = judged(specification, root, num_workers)
         gallery, queries = (run.index(subset) for subset in ("train", "validation"))
         if gallery.classes != queries.classes:
             raise UserError(f"{run.summary}: train and validation differ in their classes.")

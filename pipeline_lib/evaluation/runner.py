@@ -16,6 +16,7 @@ from pipeline_lib.artefacts.records import content_digest, distribution_versions
 from pipeline_lib.artefacts.stage import Stage
 from pipeline_lib.clips.index import ClipIndex, build_index
 from pipeline_lib.configuration.specification import EvaluationSpecification
+from pipeline_lib.device import loader_workers
 from pipeline_lib.evaluation.code import evaluation_modules
 from pipeline_lib.evaluation.parameters import judged_parameters
 from pipeline_lib.evaluation.results import read_metrics, write_metrics
@@ -124,22 +125,21 @@ class Judged:
         }
 
 
-def judged(specification: EvaluationSpecification, root: Path, num_threads: int) -> Judged:
+def judged(specification: EvaluationSpecification, root: Path, num_workers: int | None) -> Judged:
     """Load the network of a run, to judge it.
 
     Args:
         specification: the run and the protocol.
         root: output root, where manifest, shards and weights lie.
-        num_threads: decoding processes beside a GPU; on the CPU the specification says how many threads compute.
+        num_workers: decoding processes; None chooses. The result does not depend on it.
 
     Raises:
         UserError: the weights are missing, damaged or of another run.
     """
     layout = Layout(root)
     trained = load_run(layout, specification.training)
-    # A tiny evaluation on the CPU ends before another process has started.
-    num_workers = num_threads if trained.device.type == "cuda" else 0
-    return Judged(specification, layout, trained, load_task(specification.task), num_workers)
+    workers = loader_workers(num_workers, trained.device)
+    return Judged(specification, layout, trained, load_task(specification.task), workers)
 
 
 def subset_counts(layout: Layout, dataset: str, split: int, subset: str, num_evaluated: int) -> dict[str, int]:
@@ -161,14 +161,16 @@ def subset_counts(layout: Layout, dataset: str, split: int, subset: str, num_eva
     }
 
 
-def evaluate(specification: EvaluationSpecification, root: Path, output: Path, num_threads: int) -> dict[str, Any]:
+def evaluate(
+    specification: EvaluationSpecification, root: Path, output: Path, num_workers: int | None = None
+) -> dict[str, Any]:
     """Make ``scores.h5`` and ``metrics.json`` of one run. After a kill the same call continues.
 
     Args:
         specification: the run and the protocol.
         root: output root, where manifest, shards and weights lie.
         output: folder of the two files.
-        num_threads: decoding processes beside a GPU; on the CPU the specification says how many threads compute.
+        num_workers: decoding processes; None chooses. The result does not depend on it.
 
     Returns:
         The content of ``metrics.json``.
@@ -180,7 +182,7 @@ def evaluate(specification: EvaluationSpecification, root: Path, output: Path, n
     scores, metrics = output / SCORES, output / METRICS
     modules = evaluation_modules(training.model.name, specification.task)
     with Stage("evaluate", modules, scores, [metrics], root) as stage:
-        run = judged(specification, root, num_threads)
+        run = judged(specification, root, num_workers)
         index = run.index(subset)
         if stage.is_finished(run.parameters(clips=index), run.inputs(index), run.versions()):
             return read_metrics(metrics)

@@ -24,6 +24,7 @@ from pipeline_lib.artefacts.records import content_digest, distribution_versions
 from pipeline_lib.artefacts.stage import Stage
 from pipeline_lib.configuration.specification import MotionSpecification
 from pipeline_lib.device import choose_device
+from pipeline_lib.errors import UserError
 from pipeline_lib.flow.code import motion_modules
 from pipeline_lib.flow.methods import MotionMethod, create_method
 from pipeline_lib.flow.quantisation import encode_image, stack_channels
@@ -32,6 +33,8 @@ from pipeline_lib.media.shards import Shard, ShardPart, ShardVideo
 # Decoded chunks that wait for the device, and videos whose JPEGs may still be encoding.
 _CHUNKS_AHEAD = 2
 _VIDEOS_BEHIND = 4
+# Seconds to wait for device memory that another process holds, before the job fails.
+_WAITS = (15, 30, 60, 120)
 
 
 @dataclass
@@ -163,6 +166,28 @@ def motion_images(method: MotionMethod, frames: np.ndarray, gap: int) -> np.ndar
     )
 
 
+def _when_there_is_room(method: MotionMethod, name: str, frames: np.ndarray, gap: int) -> np.ndarray:
+    """``motion_images``; waits if not even one pair finds room, because another process may hold the card.
+
+    Raises:
+        UserError: there still is no room. No video is rejected for that: the job fails, and continues when retried.
+    """
+    for seconds in (*_WAITS, None):
+        try:
+            return motion_images(method, frames, gap)
+        except torch.OutOfMemoryError as error:
+            reason = str(error).split("\n")[0]
+        torch.cuda.empty_cache()
+        if seconds is not None:
+            print(f"no room on the device for one pair: waiting {seconds} s", file=sys.stderr, flush=True)
+            time.sleep(seconds)
+    height, width = frames.shape[1:3]
+    raise UserError(
+        f"{name}: the device has no room for one pair of {width}×{height} px ({reason}). Another process may "
+        "hold its memory (nvidia-smi shows which). The finished videos are kept, and the same command goes on."
+    )
+
+
 def _finish_video(part: ShardPart, pending: _Pending, gap: int, progress: Progress) -> None:
     """Store a video, with its boundary rows repeated, or reject it."""
     rows = [row.result() for row in pending.rows]
@@ -193,7 +218,7 @@ def extract_motion(
     frames: Path,
     output: Path,
     num_threads: int,
-    maximum_reject_share: float = 1.0,
+    maximum_loss_share: float = 1.0,
 ) -> dict[str, Any]:
     """Make the motion shard of a frames shard; continues after the videos that an interrupted run had finished.
 
@@ -202,7 +227,7 @@ def extract_motion(
         frames: the frames shard.
         output: path of the motion shard.
         num_threads: threads for computing on the CPU, and for decoding and encoding.
-        maximum_reject_share: share of the shard's videos that may fail, in [0, 1]. It is not part of the specification,
+        maximum_loss_share: share of the shard's videos that may fail, in [0, 1]. It is not part of the specification,
             because it changes no flow.
 
     Returns:
@@ -235,7 +260,7 @@ def extract_motion(
             figures = _run(shard, part, method, specification, device, num_threads)
             figures["videos_resumed"] = resumed
             part.check_rejects(
-                len(shard.videos), maximum_reject_share, f"datasets.{specification.dataset}.maximum_reject_share"
+                len(shard.videos), maximum_loss_share, f"datasets.{specification.dataset}.maximum_loss_share"
             )
             part.finish(stage.record, [video.id for video in shard.videos])
         stage.finish(figures)
@@ -275,10 +300,7 @@ def _run(
                 current.error = current.error or chunk.error
                 if current.error is None:
                     try:
-                        images = motion_images(method, chunk.frames, gap)
-                    except torch.OutOfMemoryError as error:
-                        size = f"{chunk.video.width}×{chunk.video.height}"
-                        current.error = f"{kind.method}: one pair of {size} px exceeds the device's memory ({error})"
+                        images = _when_there_is_room(method, kind.method, chunk.frames, gap)
                     except ValueError as error:
                         current.error = f"{kind.method}: {error}"
                     else:

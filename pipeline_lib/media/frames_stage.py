@@ -149,7 +149,7 @@ def extract_frames(
     shard_list: Path,
     output: Path,
     num_workers: int,
-    maximum_reject_share: float = 1.0,
+    maximum_loss_share: float = 1.0,
 ) -> None:
     """Make a frames shard; continues after the videos that an interrupted run had finished.
 
@@ -161,7 +161,7 @@ def extract_frames(
         shard_list: ``shards/{shard}.json`` of the manifest.
         output: the ``.h5`` file.
         num_workers: videos decoded at a time.
-        maximum_reject_share: share of the shard's videos that may be unusable, in [0, 1]. It is not part of the
+        maximum_loss_share: share of the shard's videos that may be unusable, in [0, 1]. It is not part of the
             specification, because it changes no frame.
 
     Raises:
@@ -191,9 +191,7 @@ def extract_frames(
                         part.reject(id, str(result))
                         print(f"{id}: {result}", file=sys.stderr)
                     progress.advance()
-            part.check_rejects(
-                len(videos), maximum_reject_share, f"datasets.{specification.dataset}.maximum_reject_share"
-            )
+            part.check_rejects(len(videos), maximum_loss_share, f"datasets.{specification.dataset}.maximum_loss_share")
             num_rejected = len(part.rejected)
             part.finish(stage.record, [video["id"] for video in videos])
         stage.finish(

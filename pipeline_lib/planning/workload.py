@@ -192,7 +192,8 @@ def _data_stages(plan: Plan, dataset: str, frame_format: str, motions: list[str]
         kind = plan.configuration.motions[motion]
         found = measured(plan.layout.motion(dataset, frame_format, motion, "000").parent, "pairs")
         stage = Stage("motion", f"{where}/{motion}", shards, 2 * frames * BYTES_PER_FRAME * pixels / 1e9)
-        stage.rule = "extract_motion"
+        uses_gpu = any(method.uses_gpu for method in kind.methods)
+        stage.rule = "extract_motion" if uses_gpu else "extract_motion_on_cpu"
         on_gpu = plan.configuration.hardware.device != "cpu" and speeds.gpu_pairs is not None
         if found:
             stage.cpu_hours, stage.basis = frames / found[0] / 3600, "measured here"

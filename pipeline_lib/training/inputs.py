@@ -1,11 +1,9 @@
 """What a training sees: the lists of its data set, and their clips in micro-batches, step after step."""
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-import torch
 from torch.utils.data import Dataset
 
 from pipeline_lib.artefacts.layout import Layout
@@ -22,7 +20,6 @@ from pipeline_lib.clips.views import PairedClips, StartCounts
 from pipeline_lib.configuration.specification import TrainingSpecification
 from pipeline_lib.errors import UserError
 from pipeline_lib.training.batch_plan import BatchPlan
-from pipeline_lib.training.distribution import Ranks
 from pipeline_lib.training.objectives.base import TrainingObjective
 
 
@@ -88,19 +85,6 @@ def training_clips(
 def motion_start_counts(clips: Dataset[Batch]) -> StartCounts | None:
     """How many videos have no or one start that MoDist's γ allows; None for clips that are not chosen by motion."""
     return clips.start_counts() if isinstance(clips, PairedClips) else None
-
-
-def loader_workers(asked: int | None, device: torch.device, ranks: Ranks) -> int:
-    """Number of decoding processes: as given, else none on the CPU and most of this machine's cores with a GPU.
-
-    A training on the CPU uses only the threads that its rule reserved. Decoding is a few per cent of a step there, and
-    another process on the same cores would cost more time than it saves.
-    """
-    if asked is not None:
-        return asked
-    if device.type == "cpu":
-        return 0
-    return max(1, min(16, len(os.sched_getaffinity(0)) // ranks.num_local - 1))
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from pipeline_lib.configuration.experiments import RANDOM
 from pipeline_lib.configuration.root import Hardware
 from pipeline_lib.configuration.specification import TrainingSpecification
 from pipeline_lib.configuration.training import Recipe
-from pipeline_lib.device import choose_device
+from pipeline_lib.device import choose_device, loader_workers
 from pipeline_lib.errors import UserError
 from pipeline_lib.tasks.base import load_task
 from pipeline_lib.training import batch_norm
@@ -30,7 +30,6 @@ from pipeline_lib.training.code import training_modules
 from pipeline_lib.training.distribution import Ranks, joined
 from pipeline_lib.training.inputs import (
     MicroBatches,
-    loader_workers,
     motion_start_counts,
     open_training_list,
     open_validation_list,
@@ -105,7 +104,7 @@ def train(
             load_teacher(teacher_path(specification, layout), device) if specification.objective.needs_teacher else None
         )
         losses = partial(objective.losses, teacher=teacher)
-        workers = loader_workers(num_workers, device, ranks)
+        workers = loader_workers(num_workers, device, ranks.num_local)
         clips = training_clips(index, objective, specification)
         starts = motion_start_counts(clips) if ranks.is_first else None
         if starts is not None:

@@ -20,7 +20,7 @@ def command(layout: Layout, output: Path) -> list[str]:
         training=training_specification("baseline"), protocol_name="p", protocol=Protocol(num_clips=8, num_crops=3)
     )
     words = ["evaluate", "--specification", specification.model_dump_json(), "--root", str(layout.root)]
-    return [sys.executable, "-m", "pipeline_lib", *words, "--output", str(output), "--threads", "1"]
+    return [sys.executable, "-m", "pipeline_lib", *words, "--output", str(output), "--loader-workers", "0"]
 
 
 def journal_lines(output: Path) -> int:

@@ -328,12 +328,12 @@ def test_a_shard_with_too_many_unusable_videos_fails_with_the_counts(tmp_path: P
     bad.write_bytes(b"no video")
     videos = _list(tmp_path / "v.json", [good, bad, gone])
     with pytest.raises(
-        UserError, match=r"2 of 3 videos cannot be used \(67%; datasets.d.maximum_reject_share allows 50%"
+        UserError, match=r"2 of 3 videos cannot be used \(67%; datasets.d.maximum_loss_share allows 50%"
     ):
-        extract_frames(_specification(), videos, tmp_path / "s.h5", 2, maximum_reject_share=0.5)
+        extract_frames(_specification(), videos, tmp_path / "s.h5", 2, maximum_loss_share=0.5)
     assert not (tmp_path / "s.h5").exists()
     _make(gone)
-    extract_frames(_specification(), videos, tmp_path / "s.h5", 2, maximum_reject_share=0.5)
+    extract_frames(_specification(), videos, tmp_path / "s.h5", 2, maximum_loss_share=0.5)
     shard = Shard(tmp_path / "s.h5")
     assert [video.id for video in shard.videos] == ["00", "02"] and list(shard.rejected) == ["01"]
     sidecar = json.loads((tmp_path / "s.h5.run.json").read_text())

@@ -114,7 +114,7 @@ def test_a_trial_leaves_the_runs_own_folder_alone(repository: Path, tmp_path: Pa
     assert main(["train", *words]) == 0
     run = load_plan(repository, [configfile]).run("squares")
     assert json.loads((run.folder / "specification.json").read_text()) == run.training.model_dump(mode="json")
-    assert main(["evaluate", *words, "--threads", "1"]) == 0
+    assert main(["evaluate", *words, "--loader-workers", "0"]) == 0
     (metrics,) = run.metrics
     assert json.loads(metrics.read_text())["num_videos"] == 8
     assert main(["train", *words, "--overfit", "0"]) == 2

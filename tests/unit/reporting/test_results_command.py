@@ -30,7 +30,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Layout:
         make_run(layout, training)
         specification = EvaluationSpecification(training=training, protocol_name="p", protocol=protocol)
         text = specification.model_dump_json()
-        assert main(["evaluate", "--specification", text, "--root", str(layout.root), "--threads", "1"]) == 0
+        assert main(["evaluate", "--specification", text, "--root", str(layout.root), "--loader-workers", "0"]) == 0
     ensemble = EnsembleSpecification(
         experiment="both", split=1, seed=0, members=["d3d/1-0", "baseline/1-0"], protocol_name="p", protocol=protocol
     )
