@@ -3,16 +3,18 @@
 import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from pipeline_lib.artefacts.digest import digest
+from pipeline_lib.artefacts.digest import canonical_json, digest
 from pipeline_lib.artefacts.layout import Layout, shard_names
 from pipeline_lib.artefacts.manifest_summary import read_summary
 from pipeline_lib.artefacts.records import contents_digest
+from pipeline_lib.clips.columns import Labels, SharedArrays, Texts
 from pipeline_lib.clips.motion_strength import Strengths, read_strengths
 from pipeline_lib.clips.sampling import StoredVideo
 from pipeline_lib.errors import UserError
@@ -22,9 +24,21 @@ FLOW_STORED = (2, 128, 127)
 """How flow is stored: (u, v), zero at 128, the bound 127 bytes from there (``pipeline_lib.flow.quantisation``)."""
 
 
+_COLUMNS = (
+    *("shards", "frames_first", "motion_first", "video_frames"),
+    *("heights", "widths", "frames_per_second"),
+)
+_RAGGED = {"ids": Texts, "labels": Labels}
+_DIGEST_ROWS = 10_000
+
+
 @dataclass(frozen=True)
 class ClipIndex:
-    """The readable videos of one list of a data set, in columns (240,000 videos stay small in every worker).
+    """The readable videos of one list of a data set, in columns, which the processes of one machine share.
+
+    A forked worker sees the columns of the process that started it. When an index is pickled for another process, its
+    columns go into one file that every process maps (``SharedArrays``): so ten million videos take a gigabyte per
+    machine, however many workers read them.
 
     A video is in the index if the manifest accepts it and every needed shard holds it. Rows are sorted by id, so
     that the order depends only on the set of videos.
@@ -32,10 +46,10 @@ class ClipIndex:
 
     classes: tuple[str, ...]
     """The data set's classes, sorted; labels are positions in it."""
-    ids: np.ndarray
-    """Video ids, object array (N,)."""
-    labels: tuple[tuple[int, ...], ...]
-    """Labels per video; most data sets give one."""
+    ids: Texts
+    """Video ids (N)."""
+    labels: Labels
+    """Labels per video (N); most data sets give one."""
     shards: np.ndarray
     """Index into ``frames_paths`` per video, int32 (N,)."""
     frames_first: np.ndarray
@@ -68,6 +82,32 @@ class ClipIndex:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def _arrays(self) -> dict[str, np.ndarray]:
+        arrays = {name: self.__dict__[name] for name in _COLUMNS if self.__dict__[name] is not None}
+        for name in _RAGGED:
+            column = self.__dict__[name]
+            arrays |= {f"{name}.values": column.values, f"{name}.offsets": column.offsets}
+        if self.strengths is not None:
+            arrays |= {"strengths.values": self.strengths.values, "strengths.first": self.strengths.first}
+        return arrays
+
+    def __getstate__(self) -> dict[str, Any]:
+        shared = self.__dict__.get("_shared") or SharedArrays(self._arrays())
+        # The file lives as long as this index.
+        self.__dict__["_shared"] = shared
+        return {name: self.__dict__[name] for name in self.__dict__ if name not in (*_COLUMNS, *_RAGGED, "strengths")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        shared = state["_shared"]
+        self.__dict__.update(state)
+        self.__dict__.update({name: shared.get(name) for name in _COLUMNS})
+        for name, kind in _RAGGED.items():
+            self.__dict__[name] = kind(shared[f"{name}.values"], shared[f"{name}.offsets"])
+        has_strengths = "strengths.values" in shared
+        self.__dict__["strengths"] = (
+            Strengths(shared["strengths.values"], shared["strengths.first"]) if has_strengths else None
+        )
+
     def video(self, row: int) -> StoredVideo:
         """The video of a row."""
         return StoredVideo(
@@ -76,7 +116,7 @@ class ClipIndex:
             height=int(self.heights[row]),
             width=int(self.widths[row]),
             frames_per_second=float(self.frames_per_second[row]),
-            id=str(self.ids[row]),
+            id=self.ids[row],
         )
 
     def first(self, count: int) -> "ClipIndex":
@@ -108,7 +148,7 @@ def _listed(layout: Layout, dataset: str, split: int, subset: str) -> pd.DataFra
         known = ", ".join(sorted(name for name in table.columns if str(name).startswith("subset_")))
         raise UserError(f"{path} has no split {split} (column {column}; it has {known}); see num_splits of {dataset}")
     chosen = table[(table["status"] == "accepted") & (table[column] == subset)]
-    return chosen.sort_values("id", kind="stable")
+    return chosen.sort_values("id", kind="stable", ignore_index=True)
 
 
 def kept_share(ids: Sequence[str], labels: Sequence[tuple[int, ...]], share: float) -> set[str]:
@@ -167,7 +207,7 @@ def build_index(
     motion_paths = tuple(layout.motion(dataset, frame_format, motion, name) for name in names) if motion else ()
 
     shard_of = {name: position for position, name in enumerate(names)}
-    rows: list[tuple[str, tuple[int, ...], int, int, int, int, int, int, float]] = []
+    parts: list[_Rows] = []
     origins: list[str] = []
     bound = 0.0
     stored = FLOW_STORED
@@ -186,69 +226,113 @@ def build_index(
             quantisation = flow.record["parameters"]["quantisation"]
             bound = float(quantisation["bound"])
             stored = (len(quantisation["channels"]), int(quantisation["zero"]), int(quantisation["scale"]))
-        for id, labels in zip(group["id"], group["labels"], strict=True):
-            if id not in frames.index or (flow is not None and id not in flow.index):
-                continue
-            video = frames.videos[frames.index[id]]
-            motion_first = flow.videos[flow.index[id]].first_frame if flow is not None else -1
-            unknown = [label for label in labels if label not in class_index]
-            if unknown:
-                raise UserError(
-                    f"{layout.manifest(dataset)}: video {id} has the class {unknown[0]!r}, not in summary.json"
-                )
-            rows.append(
-                (
-                    id,
-                    tuple(class_index[label] for label in labels),
-                    position,
-                    video.first_frame,
-                    motion_first,
-                    video.num_frames,
-                    video.height,
-                    video.width,
-                    video.frames_per_second,
-                )
-            )
+        parts.append(_rows_of_shard(position, group, frames, flow))
         frames.close()
         if flow is not None:
             flow.close()
-    if not rows:
+    rows = _Rows.joined(parts)
+    if not len(rows.listed):
         raise UserError(
             f"{dataset} has no usable video in the {subset} list of split {split}: the manifest lists {len(listed)}, "
             f"none of them is in the shards of {frame_format}{' and ' + motion if motion else ''}. "
             f"{layout.summary(dataset)} counts what was rejected and why."
         )
-    rows.sort(key=lambda row: row[0])
+    chosen = listed.iloc[rows.listed]
+    ids, labels = chosen["id"].tolist(), []
+    for id, own in zip(ids, chosen["labels"], strict=True):
+        unknown = [label for label in own if label not in class_index]
+        if unknown:
+            raise UserError(f"{layout.manifest(dataset)}: video {id} has the class {unknown[0]!r}, not in summary.json")
+        labels.append(tuple(class_index[label] for label in own))
     if share < 1.0:
-        kept = kept_share([row[0] for row in rows], [row[1] for row in rows], share)
-        rows = [row for row in rows if row[0] in kept]
-    ids, labels, shards, frames_first, motion_firsts, video_frames, heights, widths, rates = zip(*rows, strict=True)
+        kept = kept_share(ids, labels, share)
+        places = np.array([place for place, id in enumerate(ids) if id in kept])
+        rows, ids, labels = rows.take(places), [ids[at] for at in places], [labels[at] for at in places]
     inputs = _described(layout, frames_paths) | _described(layout, motion_paths)
     strengths = None
     if motion and with_strengths:
         tables = [layout.strength(dataset, frame_format, motion, name) for name in names]
-        strengths, digests = read_strengths(tables, ids, np.array(shards), np.array(video_frames))
+        strengths, digests = read_strengths(tables, ids, rows.shard, rows.num_frames)
         origins += digests
         inputs |= _described(layout, tables)
     return ClipIndex(
         classes=classes,
-        ids=np.array(ids, dtype=object),
-        labels=tuple(labels),
-        shards=np.array(shards, dtype=np.int32),
-        frames_first=np.array(frames_first, dtype=np.int64),
-        motion_first=np.array(motion_firsts, dtype=np.int64) if motion else None,
-        video_frames=np.array(video_frames, dtype=np.int64),
-        heights=np.array(heights, dtype=np.int32),
-        widths=np.array(widths, dtype=np.int32),
-        frames_per_second=np.array(rates, dtype=np.float64),
+        ids=Texts.of(ids),
+        labels=Labels.of(labels),
+        shards=rows.shard,
+        frames_first=rows.first,
+        motion_first=rows.motion_first if motion else None,
+        video_frames=rows.num_frames,
+        heights=rows.height,
+        widths=rows.width,
+        frames_per_second=rows.frames_per_second,
         frames_paths=frames_paths,
         motion_paths=motion_paths,
         motion_bound=bound,
         motion_stored=stored,
         inputs=inputs,
         strengths=strengths,
-        digest=digest([list(classes), [[row[0], list(row[1]), row[5], row[6], row[7]] for row in rows], origins]),
+        digest=_digest(classes, ids, labels, rows, origins),
     )
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Videos that are in every needed shard; ``listed`` is each one's place in the list, ascending by id."""
+
+    listed: np.ndarray
+    shard: np.ndarray
+    first: np.ndarray
+    motion_first: np.ndarray
+    num_frames: np.ndarray
+    height: np.ndarray
+    width: np.ndarray
+    frames_per_second: np.ndarray
+
+    def take(self, places: np.ndarray) -> "_Rows":
+        return _Rows(*(column[places] for column in self.__dict__.values()))
+
+    @classmethod
+    def joined(cls, parts: Sequence["_Rows"]) -> "_Rows":
+        """All parts, in the order of the list."""
+        if not parts:
+            return cls(*(np.empty(0, dtype=np.int64) for _ in fields(cls)))
+        columns = [np.concatenate(column) for column in zip(*(part.__dict__.values() for part in parts), strict=True)]
+        return cls(*columns).take(np.argsort(columns[0], kind="stable"))
+
+
+def _rows_of_shard(position: int, group: pd.DataFrame, frames: Shard, flow: Shard | None) -> _Rows:
+    """The listed videos that a shard, and that of its motion, hold."""
+    held = [
+        (place, frames.index[id], -1 if flow is None else flow.videos[flow.index[id]].first_frame)
+        for place, id in zip(group.index, group["id"], strict=True)
+        if id in frames.index and (flow is None or id in flow.index)
+    ]
+    videos = [frames.videos[at] for _, at, _ in held]
+    return _Rows(
+        listed=np.array([place for place, _, _ in held], dtype=np.int64),
+        shard=np.full(len(held), position, dtype=np.int32),
+        first=np.array([video.first_frame for video in videos], dtype=np.int64),
+        motion_first=np.array([first for _, _, first in held], dtype=np.int64),
+        num_frames=np.array([video.num_frames for video in videos], dtype=np.int64),
+        height=np.array([video.height for video in videos], dtype=np.int32),
+        width=np.array([video.width for video in videos], dtype=np.int32),
+        frames_per_second=np.array([video.frames_per_second for video in videos], dtype=np.float64),
+    )
+
+
+def _digest(
+    classes: Sequence[str], ids: Sequence[str], labels: Sequence[Sequence[int]], rows: _Rows, origins: Sequence[str]
+) -> str:
+    """``digest([classes, [[id, labels, frames, height, width], …], origins])``, without all of it in memory at once."""
+    told = hashlib.sha256(f"[{canonical_json(list(classes))},[".encode())
+    for begin in range(0, len(ids), _DIGEST_ROWS):
+        block = slice(begin, begin + _DIGEST_ROWS)
+        columns = (rows.num_frames[block].tolist(), rows.height[block].tolist(), rows.width[block].tolist())
+        text = canonical_json([list(row) for row in zip(ids[block], labels[block], *columns, strict=True)])
+        told.update(f"{',' if begin else ''}{text[1:-1]}".encode())
+    told.update(f"],{canonical_json(list(origins))}]".encode())
+    return told.hexdigest()
 
 
 def _described(layout: Layout, paths: Sequence[Path]) -> dict[Path | str, str]:

@@ -14,6 +14,7 @@ import torch
 
 from pipeline_lib.artefacts.atomic import write_json
 from pipeline_lib.artefacts.layout import Layout
+from pipeline_lib.clips.columns import Labels, Texts
 from pipeline_lib.clips.index import ClipIndex
 from pipeline_lib.clips.protocol_clips import ProtocolClips
 from pipeline_lib.configuration.data import FrameFormat
@@ -169,8 +170,8 @@ def _extract(
     shard.close()
     return ClipIndex(
         classes=(),
-        ids=np.array([VIDEO], dtype=object),
-        labels=((),),
+        ids=Texts.of([VIDEO]),
+        labels=Labels.of([()]),
         shards=np.zeros(1, dtype=np.int32),
         frames_first=np.zeros(1, dtype=np.int64),
         motion_first=np.zeros(1, dtype=np.int64) if sees_flow else None,

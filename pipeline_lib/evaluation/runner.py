@@ -90,7 +90,7 @@ class Judged:
             self.trained.computed(forward),
             self.trained.device,
             self.num_workers,
-            lambda row: str(index.ids[row]) in known,
+            lambda row: index.ids[row] in known,
         )
 
     def parameters(self, **indices: ClipIndex) -> dict[str, Any]:
@@ -191,7 +191,7 @@ def evaluate(
             forward = run.task.forward(run.trained.network, training.modality)
             with Progress(f"evaluate {training.experiment}", len(index), "videos", initial=resumed) as progress:
                 for found in run.outputs(index, forward, part.done):
-                    part.append(str(index.ids[found.row]), found)
+                    part.append(index.ids[found.row], found)
                     progress.advance()
             part.finish(index, subset, stage.record)
         counts = subset_counts(run.layout, training.dataset, training.split, subset, len(index))

@@ -1,13 +1,19 @@
 """One process or several: torchrun's environment, and the few collectives that the trainer needs."""
 
 import os
+import pickle
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
+
+from pipeline_lib.errors import UserError
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,33 @@ class Ranks:
         if self.num_ranks > 1:
             for tensor in tensors:
                 dist.broadcast(tensor, src=0)
+
+    def once_per_machine(self, make: Callable[[], Made]) -> Made:
+        """What the first process of each machine makes; the others of the machine get it pickled.
+
+        Raises:
+            UserError: making it failed on some machine; every process raises it.
+        """
+        if self.num_ranks == 1:
+            return make()
+        own: object = None
+        if self.local_rank == 0:
+            try:
+                own = make()
+            except UserError as error:
+                own = error
+        # Bytes, because each object shall be loaded by the processes of its own machine alone.
+        told = (isinstance(own, UserError), pickle.dumps(own) if self.local_rank == 0 else b"")
+        boxes: list[tuple[bool, bytes]] = [(False, b"")] * self.num_ranks
+        dist.all_gather_object(boxes, told)
+        if self.local_rank:
+            # torchrun counts the processes machine after machine.
+            own = pickle.loads(boxes[self.rank - self.local_rank][1])
+        # The maker must not end before the others have loaded what it made.
+        self.barrier()
+        if any(failed for failed, _ in boxes):
+            raise own if isinstance(own, UserError) else UserError("another machine says in its log why it stopped")
+        return cast(Made, own)
 
     def from_first(self, value: object) -> object:
         """What the first process holds."""

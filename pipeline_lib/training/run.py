@@ -88,8 +88,8 @@ def train(
 
         # What is read, and whether this training has been done already.
         objective = build_objective(specification)
-        index = open_training_list(specification, layout, objective, overfit)
-        validation_index = open_validation_list(specification, layout)
+        index = ranks.once_per_machine(lambda: open_training_list(specification, layout, objective, overfit))
+        validation_index = ranks.once_per_machine(lambda: open_validation_list(specification, layout))
         lists = {"clips": index} | ({} if validation_index is None else {"validation": validation_index})
         if ranks.from_first(is_finished(stage, specification, layout, lists, device)):
             return 0

@@ -231,7 +231,7 @@ class Trainer:
         self.saving.add(means["total"])
 
     def _not_finite(self, videos: list[torch.Tensor]) -> UserError:
-        ids = ", ".join(str(self.index.ids[row]) for row in torch.cat(videos).tolist())
+        ids = ", ".join(self.index.ids[row] for row in torch.cat(videos).tolist())
         return UserError(
             f"the loss is not finite at step {self.step} (recipe.maximum_skipped_steps: {self.skipped.allowed}). "
             f"Clips of the step are from {ids}. "

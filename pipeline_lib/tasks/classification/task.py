@@ -31,7 +31,7 @@ def _columns(found: VideoOutputs) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _labelled(index: ClipIndex, row: int, subset: str) -> LabelledVideo:
-    return LabelledVideo(str(index.ids[row]), subset, tuple(index.classes[label] for label in index.labels[row]))
+    return LabelledVideo(index.ids[row], subset, tuple(index.classes[label] for label in index.labels[row]))
 
 
 class ClassificationPart:
@@ -95,7 +95,7 @@ class Classification:
     def sums(self, index: ClipIndex, found: Iterable[VideoOutputs]) -> dict[str, float]:
         """``loss`` (cross-entropy, nats) and ``top1``, summed over videos; the best label of several counts."""
         rows, columns = [], []
-        for one in sorted(found, key=lambda one: str(index.ids[one.row])):
+        for one in sorted(found, key=lambda one: index.ids[one.row]):
             rows.append(one.row)
             columns.append(_columns(one))
         if not rows:

@@ -1,5 +1,6 @@
 """Where motion clips come from, and the two views of a video that are contrasted."""
 
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -149,8 +150,7 @@ def with_burst(index: ClipIndex, first: int, last: int, share: float = 0.5) -> C
     for video, position in enumerate(index.strengths.first.tolist()):
         assert first <= last < index.video_frames[video]
         values[position + first : position + last + 1] = share
-    changed = {**index.__dict__, "strengths": Strengths(values, index.strengths.first)}
-    return ClipIndex(**changed)
+    return replace(index, strengths=Strengths(values, index.strengths.first))
 
 
 def test_motion_clips_come_from_where_there_is_motion(index):
