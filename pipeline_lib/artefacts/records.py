@@ -112,7 +112,7 @@ def _plain(text: str) -> Any:
 def _from_hdf5(path: Path) -> Record:
     import h5py
 
-    with h5py.File(path, "r") as file:
+    with h5py.File(path, "r", locking=False) as file:
         # Long records are an HDF5 data set, because HDF5 limits an attribute to 64 kB.
         text = file["provenance"].asstr()[()] if "provenance" in file else file.attrs["provenance"]
     record: Record = json.loads(text)

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline_lib.artefacts.atomic import write_bytes, write_json
+from pipeline_lib.artefacts.atomic import named_faults, write_bytes, write_json
 from pipeline_lib.artefacts.digest import file_digest
 from pipeline_lib.artefacts.layout import GENERATED
 from pipeline_lib.artefacts.progress import Progress
@@ -72,6 +72,10 @@ def encode(
     )
     if result.returncode != 0:
         temporary.unlink(missing_ok=True)
+        # ffmpeg may have found no room. Then the same bytes find none either, and that error says it better.
+        with named_faults(path):
+            temporary.write_bytes(frames.tobytes())
+        temporary.unlink()
         raise UserError(
             f"{executable} could not encode {path}: {result.stderr.decode(errors='replace').strip()}. The generated "
             "data set needs an ffmpeg with libx264; the one that the package imageio-ffmpeg brings has it: take the "
