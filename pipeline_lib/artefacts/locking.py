@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from pipeline_lib.errors import UserError
+from pipeline_lib.plain_data import parse_json
 
 SHAPES_NO_ARTEFACT = True
 
@@ -27,7 +28,7 @@ _WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 def _holder(file: IO[str]) -> str:
     file.seek(0)
     try:
-        held = json.loads(file.read())
+        held = parse_json(file.read())
         return f"process {held['pid']} on {held['host']}"
     except (ValueError, KeyError, TypeError):
         return "another process"

@@ -2,7 +2,6 @@
 
 import datetime
 import getpass
-import json
 import socket
 import sys
 import time
@@ -15,6 +14,7 @@ from pipeline_lib.artefacts.atomic import write_json
 from pipeline_lib.artefacts.layout import Layout
 from pipeline_lib.artefacts.locking import artefact_lock
 from pipeline_lib.artefacts.records import Record, make_record, read_record
+from pipeline_lib.plain_data import parse_json
 
 SHAPES_NO_ARTEFACT = True
 
@@ -30,7 +30,7 @@ def sidecar_path(artefact: Path) -> Path:
 def read_sidecar(artefact: Path) -> dict[str, Any]:
     """The sidecar of an artefact; empty if there is none."""
     try:
-        content = json.loads(sidecar_path(artefact).read_text(encoding="utf-8"))
+        content = parse_json(sidecar_path(artefact).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -13,6 +13,7 @@ from typing import Self
 from urllib.parse import quote
 
 from pipeline_lib.manifests.probing import Probe
+from pipeline_lib.plain_data import parse_json
 
 _COMMIT_SECONDS = 2.0
 # What the disk refuses; everything else says that the file is damaged, which costs only the probes in it.
@@ -83,7 +84,7 @@ class ProbeCache:
         with self._named_faults():
             try:
                 rows = self._connection.execute("SELECT path, size, mtime_ns, probe FROM probes")
-                return {path: (size, mtime_ns, Probe(**json.loads(text))) for path, size, mtime_ns, text in rows}
+                return {path: (size, mtime_ns, Probe(**parse_json(text))) for path, size, mtime_ns, text in rows}
             except (sqlite3.DatabaseError, ValueError, TypeError, RecursionError) as error:
                 self._begin_anew(error if isinstance(error, sqlite3.DatabaseError) else sqlite3.DatabaseError())
                 return {}

@@ -22,6 +22,7 @@ from pipeline_lib.artefacts.hdf5 import new_hdf5
 from pipeline_lib.artefacts.journal import Journal
 from pipeline_lib.artefacts.records import ContentDigest, Record
 from pipeline_lib.errors import UserError
+from pipeline_lib.plain_data import parse_json
 
 CLIPS_AT_A_TIME = 1 << 14
 
@@ -169,8 +170,8 @@ class ScoreFile:
         try:
             with h5py.File(path, "r", locking=False) as file:
                 table = file["videos"]
-                self.classes = tuple(json.loads(file["classes"].asstr()[()]))
-                self.record: Record = json.loads(file["provenance"].asstr()[()])
+                self.classes = tuple(parse_json(file["classes"].asstr()[()]))
+                self.record: Record = parse_json(file["provenance"].asstr()[()])
                 offsets, indices = table["label_offsets"][:].tolist(), table["label_indices"][:].tolist()
                 self.videos = tuple(
                     LabelledVideo(id, subset, tuple(self.classes[label] for label in indices[first:last]))
