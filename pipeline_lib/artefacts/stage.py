@@ -1,7 +1,6 @@
 """The frame of every stage: one writer at a time, no work twice, a record in the artefact, a sidecar beside it."""
 
 import datetime
-import getpass
 import socket
 import sys
 import time
@@ -14,6 +13,7 @@ from pipeline_lib.artefacts.atomic import write_json
 from pipeline_lib.artefacts.layout import Layout
 from pipeline_lib.artefacts.locking import artefact_lock
 from pipeline_lib.artefacts.records import Record, make_record, read_record
+from pipeline_lib.caches import user_name
 from pipeline_lib.plain_data import parse_json
 
 SHAPES_NO_ARTEFACT = True
@@ -154,7 +154,7 @@ class Stage:
             {
                 "host": socket.gethostname(),
                 **gpu,
-                "user": getpass.getuser(),
+                "user": user_name(),
                 "command": sys.argv,
                 "started": datetime.datetime.fromtimestamp(self._start, datetime.UTC).isoformat(),
                 "finished": datetime.datetime.fromtimestamp(end, datetime.UTC).isoformat(),

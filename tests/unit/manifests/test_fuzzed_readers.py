@@ -252,7 +252,7 @@ FILES: dict[str, tuple[str, Callable[[Path], object], tuple[bytes, ...]]] = {
     "fetched annotations": (
         "a.csv",
         lambda path: _items(path, "annotations"),
-        (lines("label,youtube_id,time_start,time_end", f"run,{YOUTUBE},1,11.5"),),
+        (lines("label,youtube_id,time_start,time_end", f"run,{YOUTUBE},1,11"),),
     ),
     "filter": (
         "ids.txt",
