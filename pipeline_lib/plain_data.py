@@ -23,7 +23,7 @@ def parse_json(text: str | bytes) -> Any:
         raise ValueError("it is nested too deeply") from None
 
 
-def parse_yaml(text: str, loader: type[yaml.SafeLoader] = yaml.SafeLoader) -> Any:
+def parse_yaml(text: str, loader: Any = yaml.SafeLoader) -> Any:
     """The value of a YAML text.
 
     Args:

@@ -177,10 +177,8 @@ def test_a_command_ends_with_one_message(monkeypatch: pytest.MonkeyPatch, capsys
     monkeypatch.setattr(models, "run", fail)
     assert command_line.main(["models"]) == 1
     said = capsys.readouterr().err
-    assert (
-        said.startswith("error: /out/x cannot be read or written (Read-only file system). Give")
+    assert said.startswith("error: /out/x cannot be read or written (Read-only file system). Give")
     assert said.count("\n") == 1
-    )
 
 
 def test_what_can_be_written_nowhere_goes_to_a_private_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
