@@ -3,10 +3,15 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from pipeline_lib.caches import prepare_caches
+
 if TYPE_CHECKING:
     from pipeline_lib.evaluation.experiment import load as load
 
 __all__ = ["load"]
+
+# Libraries read these variables when they are imported.
+prepare_caches()
 
 
 def __getattr__(name: str) -> Any:

@@ -3,13 +3,15 @@
 import argparse
 import errno
 import importlib
+import io
 import os
 import pkgutil
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from pipeline_lib import cli
-from pipeline_lib.errors import UserError
+from pipeline_lib.errors import UserError, machine_fault
 
 SHAPES_NO_ARTEFACT = True
 
@@ -43,17 +45,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except BrokenPipeError:
         return 1
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except Exception as error:
+        message = machine_fault(error)
+        if message is None:
             raise
-        where = f" for {error.filename}" if error.filename else ""
-        print(
-            f"error: no room on the disk{where} ({error.strerror}). Make room and run the same command again: what is "
-            "finished stays, and a stage that can be interrupted goes on from where it was.",
-            file=sys.stderr,
-        )
+        print(f"error: {message}", file=sys.stderr)
         return 1
 
 
+class _LossyFile(io.FileIO):
+    """A log that loses lines while its disk is full, because a stage must not end for want of a line of its log."""
+
+    def write(self, data: Any, /) -> int:
+        """Write, or drop what finds no room."""
+        try:
+            return super().write(data) or 0
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise
+            return len(data)
+
+
 if __name__ == "__main__":
+    # Errors go to the log of the rule, which mostly lies on the disk that is full.
+    log = io.BufferedWriter(_LossyFile(2, "wb", closefd=False))
+    sys.stderr = io.TextIOWrapper(log, sys.stderr.encoding, "backslashreplace", line_buffering=True)
     sys.exit(main())

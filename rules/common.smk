@@ -20,6 +20,7 @@ from pipeline_lib.configuration.presence import check_data
 from pipeline_lib.errors import UserError
 from pipeline_lib.planning import code
 from pipeline_lib.planning.current import described, reconcile
+from pipeline_lib.planning.interrupts import end_jobs_on_interrupt
 from pipeline_lib.planning.plan import SELECTED, load_plan
 
 
@@ -43,6 +44,7 @@ LAYOUT = PLAN.layout
 
 # Jobs of a cluster read this file too; only the process that plans sets times.
 if workflow.is_main_process:
+    end_jobs_on_interrupt()
     with one_message():
         _plugin = workflow.executor_plugin
         _touches = _plugin is not None and _plugin.common_settings.touch_exec

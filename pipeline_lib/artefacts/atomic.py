@@ -8,6 +8,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from pipeline_lib.errors import error_number
+
 
 def fsync_path(path: Path) -> None:
     """Flush a file or a folder to the disk, so that a rename after it survives a power cut."""
@@ -26,6 +28,22 @@ def publish(temporary: Path, final: Path) -> None:
 
 
 @contextmanager
+def named_faults(path: Path) -> Iterator[None]:
+    """Name the file in an error of the machine: a full disk, a limit, a lost right.
+
+    Raises:
+        OSError: with ``filename``, in place of one without it and of the errors of libraries that write by themselves.
+    """
+    try:
+        yield
+    except Exception as error:
+        number = error_number(error)
+        if number is None or getattr(error, "filename", None) is not None:
+            raise
+        raise OSError(number, os.strerror(number), str(path)) from error
+
+
+@contextmanager
 def atomic_path(final: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``final``; rename it to ``final`` when the block succeeds.
 
@@ -36,7 +54,7 @@ def atomic_path(final: Path) -> Iterator[Path]:
         final: the complete file's path. Its folder is created.
 
     Raises:
-        OSError: the folder cannot be written, or the disk is full.
+        OSError: the folder cannot be written, or the disk is full; it names the file.
     """
     final = Path(final)
     final.parent.mkdir(parents=True, exist_ok=True)
@@ -48,8 +66,9 @@ def atomic_path(final: Path) -> Iterator[Path]:
     os.umask(umask)
     temporary.chmod(0o666 & ~umask)
     try:
-        yield temporary
-        publish(temporary, final)
+        with named_faults(final):
+            yield temporary
+            publish(temporary, final)
     finally:
         with suppress(FileNotFoundError):
             temporary.unlink()

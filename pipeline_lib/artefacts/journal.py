@@ -9,10 +9,11 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, NamedTuple, Self
 
-from pipeline_lib.artefacts.atomic import write_bytes
+from pipeline_lib.artefacts.atomic import named_faults, write_bytes
 from pipeline_lib.artefacts.digest import canonical_json
 
 SHAPES_NO_ARTEFACT = True
@@ -105,18 +106,24 @@ class Journal:
         os.truncate(self.blob, self.num_bytes)
 
     def append(self, item: Mapping[str, Any], pieces: Iterable[bytes | memoryview] = ()) -> Entry:
-        """Store an item and its bytes; when this returns, a kill of the process does not lose them."""
+        """Store an item and its bytes; when this returns, a kill of the process does not lose them.
+
+        Raises:
+            OSError: the disk is full or refuses; it names the file. The items before stay.
+        """
         hasher, size = hashlib.sha256(), 0
-        # Write after the items: an item whose pieces raised an error may have left bytes there.
-        self._bytes.seek(self.num_bytes)
-        for piece in pieces:
-            hasher.update(piece)
-            size += self._bytes.write(piece)
-        self._bytes.flush()
+        with named_faults(self.blob):
+            # Write after the items: an item whose pieces raised an error may have left bytes there.
+            self._bytes.seek(self.num_bytes)
+            for piece in pieces:
+                hasher.update(piece)
+                size += self._bytes.write(piece)
+            self._bytes.flush()
         entry = Entry(dict(item), size, hasher.hexdigest())
         self._last = entry.line(self._last)
-        self._journal.write(self._last)
-        self._journal.flush()
+        with named_faults(self._lines):
+            self._journal.write(self._last)
+            self._journal.flush()
         self.num_bytes += size
         self.entries.append(entry)
         return entry
@@ -139,8 +146,10 @@ class Journal:
 
     def close(self) -> None:
         """Close the files; they stay for a later run."""
-        self._bytes.close()
-        self._journal.close()
+        for file in (self._bytes, self._journal):
+            # After a failed write the file tries once more. That error has been raised already.
+            with suppress(OSError):
+                file.close()
 
     def __enter__(self) -> Self:
         return self

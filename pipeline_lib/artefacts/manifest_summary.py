@@ -1,11 +1,11 @@
 """Reads the summary of a manifest, ``summary.json``."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from pipeline_lib.errors import UserError
+from pipeline_lib.plain_data import parse_json
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def read_summary(path: Path) -> ManifestSummary:
         UserError: the file is missing or damaged.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
         known = {entry.name for entry in fields(ManifestSummary)}
         return ManifestSummary(**{key: value for key, value in content.items() if key in known})
     except (OSError, ValueError, TypeError, AttributeError) as error:

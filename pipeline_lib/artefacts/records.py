@@ -6,7 +6,6 @@ made again with equal content, nothing that depends on it runs again.
 """
 
 import hashlib
-import json
 import platform
 import re
 import sys
@@ -18,6 +17,7 @@ from typing import Any, TypeAlias
 from pipeline_lib.artefacts.digest import digest, file_digest
 from pipeline_lib.artefacts.fingerprint import code_fingerprint
 from pipeline_lib.errors import UserError
+from pipeline_lib.plain_data import parse_json
 
 SHAPES_NO_ARTEFACT = True
 
@@ -95,7 +95,7 @@ def read_header(path: Path) -> dict[str, Any]:
             length = int.from_bytes(file.read(8), "little")
             if not 0 < length <= MAXIMUM_HEADER_BYTES:
                 raise ValueError(f"a header of {length} bytes")
-            header = json.loads(file.read(length))
+            header = parse_json(file.read(length))
         return {name: _plain(text) for name, text in header.get("__metadata__", {}).items()}
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as weights ({error}). Delete it and run its target again.") from error
@@ -104,7 +104,7 @@ def read_header(path: Path) -> dict[str, Any]:
 def _plain(text: str) -> Any:
     """A value of the metadata: JSON in this pipeline's files, any text in other files."""
     try:
-        return json.loads(text)
+        return parse_json(text)
     except ValueError:
         return text
 
@@ -112,22 +112,22 @@ def _plain(text: str) -> Any:
 def _from_hdf5(path: Path) -> Record:
     import h5py
 
-    with h5py.File(path, "r") as file:
+    with h5py.File(path, "r", locking=False) as file:
         # Long records are an HDF5 data set, because HDF5 limits an attribute to 64 kB.
         text = file["provenance"].asstr()[()] if "provenance" in file else file.attrs["provenance"]
-    record: Record = json.loads(text)
+    record: Record = parse_json(text)
     return record
 
 
 def _from_parquet(path: Path) -> Record:
     import pyarrow.parquet as pq
 
-    record: Record = json.loads(pq.read_schema(path).metadata[b"provenance"])
+    record: Record = parse_json(pq.read_schema(path).metadata[b"provenance"])
     return record
 
 
 def _from_json(path: Path) -> Record:
-    value = json.loads(path.read_text(encoding="utf-8"))
+    value = parse_json(path.read_text(encoding="utf-8"))
     # A shard's list has only a content digest; its record is in the manifest's summary.
     record: Record = value["provenance"] if "provenance" in value else {"content": value["content"]}
     return record
@@ -137,7 +137,7 @@ def _from_page(path: Path) -> Record:
     found = re.search(r'<script type="application/json" id="provenance">(.*?)</script>', path.read_text("utf-8"), re.S)
     if found is None:
         raise KeyError("provenance")
-    record: Record = json.loads(found[1])
+    record: Record = parse_json(found[1])
     return record
 
 

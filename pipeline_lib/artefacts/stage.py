@@ -1,8 +1,6 @@
 """The frame of every stage: one writer at a time, no work twice, a record in the artefact, a sidecar beside it."""
 
 import datetime
-import getpass
-import json
 import socket
 import sys
 import time
@@ -15,6 +13,8 @@ from pipeline_lib.artefacts.atomic import write_json
 from pipeline_lib.artefacts.layout import Layout
 from pipeline_lib.artefacts.locking import artefact_lock
 from pipeline_lib.artefacts.records import Record, make_record, read_record
+from pipeline_lib.caches import user_name
+from pipeline_lib.plain_data import parse_json
 
 SHAPES_NO_ARTEFACT = True
 
@@ -30,7 +30,7 @@ def sidecar_path(artefact: Path) -> Path:
 def read_sidecar(artefact: Path) -> dict[str, Any]:
     """The sidecar of an artefact; empty if there is none."""
     try:
-        content = json.loads(sidecar_path(artefact).read_text(encoding="utf-8"))
+        content = parse_json(sidecar_path(artefact).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
@@ -154,7 +154,7 @@ class Stage:
             {
                 "host": socket.gethostname(),
                 **gpu,
-                "user": getpass.getuser(),
+                "user": user_name(),
                 "command": sys.argv,
                 "started": datetime.datetime.fromtimestamp(self._start, datetime.UTC).isoformat(),
                 "finished": datetime.datetime.fromtimestamp(end, datetime.UTC).isoformat(),

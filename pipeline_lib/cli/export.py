@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline_lib.errors import UserError
+from pipeline_lib.plain_data import parse_json
 
 HELP = "export a trained network: safetensors with a card, and ONNX checked with onnxruntime"
 # Largest difference between torch's and onnxruntime's logits, relative to the largest logit, in float32.
@@ -162,13 +163,12 @@ def _resized(described: Mapping[str, Any], area: Sequence[float] | None) -> str:
 
 
 def _metric_lines(options: argparse.Namespace) -> list[str]:
-    import json
 
     from pipeline_lib.artefacts.layout import Layout
 
     lines: list[str] = []
     for path in Layout(options.root).evaluated(options.experiment, str(options.split), str(options.seed)):
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = parse_json(path.read_text(encoding="utf-8"))
         figures = {k: v for k, v in record.get("metrics", {}).items() if isinstance(v, int | float)}
         shown = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
         lines.append(f"- `{path.parent.name}` ({record.get('num_videos', '?')} videos): {shown}")

@@ -27,6 +27,7 @@ from pipeline_lib.clips.sampling import (
     num_uniform,
     random_request,
 )
+from pipeline_lib.clips.transport import ReceivedBatches, shared
 from pipeline_lib.configuration.training import Sampling
 
 Batch: TypeAlias = dict[str, torch.Tensor]
@@ -220,7 +221,7 @@ def _prepare_worker(_worker: int) -> None:
 
 def clip_loader(
     dataset: Dataset[Batch], batches: Sampler[Any], num_workers: int, pin_memory: bool = False
-) -> "DataLoader[Batch]":
+) -> ReceivedBatches:
     """A loader over given batches of indices; the number of workers does not change the batches.
 
     Args:
@@ -231,14 +232,15 @@ def clip_loader(
     """
     # A forked worker would wait forever for locks of the threads that compiled flow has started in this process.
     context = "forkserver" if num_workers and "numba" in sys.modules else None
-    return DataLoader(
+    loader = DataLoader(
         dataset,
         batch_sampler=batches,
         multiprocessing_context=context,
         num_workers=num_workers,
-        collate_fn=_as_is,
+        collate_fn=shared if num_workers else _as_is,
         pin_memory=pin_memory,
         persistent_workers=False,
         prefetch_factor=4 if num_workers else None,
         worker_init_fn=_prepare_worker if num_workers else None,
     )
+    return ReceivedBatches(loader)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset, Sampler
 
 from pipeline_lib.clips.dataset import Batch, ClipReader, clip_loader
 from pipeline_lib.clips.index import ClipIndex
@@ -215,7 +215,7 @@ class PlacedLoader:
         self, clips: ProtocolClips, num_workers: int, device: torch.device, is_done: Callable[[int], bool]
     ) -> None:
         self._noted = _Noted(clips.batches(is_done))
-        self._loader: DataLoader[Batch] = clip_loader(clips, self._noted, num_workers, device.type == "cuda")
+        self._loader = clip_loader(clips, self._noted, num_workers, device.type == "cuda")
 
     def __iter__(self) -> Iterator[tuple[list[Place], Batch]]:
         for batch in self._loader:

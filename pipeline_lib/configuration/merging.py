@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from pipeline_lib.errors import UserError
+from pipeline_lib.plain_data import parse_yaml
 
 Key = tuple[str, ...]
 
@@ -46,11 +47,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """
     try:
         # The loader is a safe one: it builds plain data only.
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
+        content = parse_yaml(path.read_text(encoding="utf-8"), _UniqueKeyLoader)
     except FileNotFoundError as error:
         raise UserError(f"{path}: there is no such configuration file.") from error
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: the configuration file cannot be read: {error}.") from error
+    except ValueError as error:
+        raise UserError(f"{path}: this is not a configuration: {error}.") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark is not None else f"{path}"

@@ -35,14 +35,14 @@ class Item:
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)
         if parts.scheme not in ("http", "https") or not parts.netloc:
-            raise ValueError(f"{self.url!r} is not an http or https URL")
+            raise ValueError(f"{self.url!r:.200} is not an http or https URL")
 
 
 def _listed(row: dict[str, str]) -> Item:
     url = (row["url"] or "").strip()
     expected = {name: value.lower() for name in ("sha256", "md5", "size") if (value := row.get(name))}
     if not expected.get("size", "0").isdecimal():
-        raise ValueError(f"size {expected['size']!r} is not a number of bytes")
+        raise ValueError(f"size {expected['size']!r:.200} is not a number of bytes")
     return Item(relative_path(row.get("path") or unquote(urlsplit(url).path.rpartition("/")[2])), url, {}, expected)
 
 

@@ -21,6 +21,7 @@ from pipeline_lib.downloads.session import FailedError, OutcomeError, Session
 from pipeline_lib.downloads.transfer import fetch
 from pipeline_lib.downloads.youtube import fetch_clip
 from pipeline_lib.errors import UserError
+from pipeline_lib.plain_data import parse_json
 
 # Refusals in a row after which the stage asks a site no more.
 REFUSALS_BEFORE_STOP = 3
@@ -105,7 +106,7 @@ def run_download(
         ledger.seek(0)
         for line in ledger:
             with suppress(ValueError, KeyError, TypeError):  # a killed run leaves an incomplete last line
-                known[json.loads(line)["key"]] = json.loads(line)
+                known[parse_json(line)["key"]] = parse_json(line)
 
         def is_there(key: str) -> bool:
             archived = download.kind == "archives"

@@ -1,12 +1,12 @@
 """``metrics.json``: the figures of some predictions, with the counts and the manifest's digest."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pipeline_lib.artefacts.atomic import write_json
 from pipeline_lib.errors import UserError
+from pipeline_lib.plain_data import parse_json
 
 NUM_NEIGHBOURS = 20
 """Neighbours that vote in the k-NN classification."""
@@ -24,7 +24,7 @@ def read_metrics(path: Path, figure: str | None = None) -> dict[str, Any]:
         UserError: the file is missing or damaged.
     """
     try:
-        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        record: dict[str, Any] = parse_json(path.read_text(encoding="utf-8"))
         if figure is not None:
             record["metrics"][figure]
         dict(record["metrics"])

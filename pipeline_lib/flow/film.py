@@ -6,10 +6,10 @@ from typing import Any
 
 import av
 import cv2
-import h5py
 import numpy as np
 
 from pipeline_lib.artefacts.atomic import atomic_path
+from pipeline_lib.artefacts.hdf5 import new_hdf5
 from pipeline_lib.containers import READING
 from pipeline_lib.errors import UserError
 from pipeline_lib.flow.colour import flow_to_rgb
@@ -114,7 +114,7 @@ def side_by_side(frames: np.ndarray, fields: np.ndarray, gap: int) -> Iterator[n
 
 def write_numbers(path: Path, fields: np.ndarray, attributes: dict[str, Any]) -> None:
     """Write motion (T, C, H, W) float32 as the dataset ``motion`` of an HDF5 file, atomically."""
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+    with atomic_path(path) as temporary, new_hdf5(temporary, 4 * fields.size) as file:
         file.create_dataset("motion", data=fields.astype(np.float32), compression="gzip", compression_opts=4)
         file.attrs.update(attributes)
 

@@ -1,7 +1,6 @@
 """Writes a generated data set: H.264 videos, their lists, and a marker that the folder is complete."""
 
 import io
-import json
 import struct
 import subprocess
 from collections.abc import Mapping
@@ -13,7 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline_lib.artefacts.atomic import write_bytes, write_json
+from pipeline_lib.artefacts.atomic import named_faults, write_bytes, write_json
 from pipeline_lib.artefacts.digest import file_digest
 from pipeline_lib.artefacts.layout import GENERATED
 from pipeline_lib.artefacts.progress import Progress
@@ -23,6 +22,7 @@ from pipeline_lib.configuration.data import Generated
 from pipeline_lib.errors import UserError
 from pipeline_lib.generation.videos import SUBSETS, Scene, draw_scene, render, true_flow
 from pipeline_lib.media.ffmpeg import ffmpeg_executable, ffmpeg_version
+from pipeline_lib.plain_data import parse_json
 
 MARKER = GENERATED
 """The file that is written last, with the digest of every other file; without it a folder is not complete."""
@@ -72,6 +72,10 @@ def encode(
     )
     if result.returncode != 0:
         temporary.unlink(missing_ok=True)
+        # ffmpeg may have found no room. Then the same bytes find none either, and that error says it better.
+        with named_faults(path):
+            temporary.write_bytes(frames.tobytes())
+        temporary.unlink()
         raise UserError(
             f"{executable} could not encode {path}: {result.stderr.decode(errors='replace').strip()}. The generated "
             "data set needs an ffmpeg with libx264; the one that the package imageio-ffmpeg brings has it: take the "
@@ -136,7 +140,7 @@ def generate(name: str, generated: Generated, output: Path, num_threads: int = 1
             {},
             {"ffmpeg": ffmpeg_version()} | distribution_versions(["numpy", "opencv-contrib-python-headless"]),
         ):
-            content: dict[str, Any] = json.loads((output / MARKER).read_text(encoding="utf-8"))
+            content: dict[str, Any] = parse_json((output / MARKER).read_text(encoding="utf-8"))
             if all((output / path).is_file() for path in content["files"]):
                 return content
         for stale in (output / MARKER, *lists.values()):

@@ -1,9 +1,11 @@
 """Where a data set's annotations and videos lie, and one message that lists everything that is not there."""
 
 import csv
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from pipeline_lib.artefacts.digest import file_digest
 from pipeline_lib.configuration.data import Dataset
@@ -95,12 +97,28 @@ def class_list(dataset: Dataset) -> list[str] | None:
 
 
 def number(text: str, path: Path, line: int, column: str) -> float:
-    """A number in an annotation file.
+    """A finite number in an annotation file.
 
     Raises:
-        UserError: it is not a number; the message names file, line and column.
+        UserError: it is not a number, or is infinite or nan; the message names file, line and column.
     """
     try:
-        return float(text)
+        return finite(text)
     except ValueError:
-        raise UserError(f"{path}:{line}: {column} is {text!r}, not a number.") from None
+        raise UserError(f"{path}:{line}: {column} is {text!r:.200}, not a number.") from None
+
+
+def finite(value: Any) -> float:
+    """A value as a finite number.
+
+    Raises:
+        ValueError: it is not a number, or is infinite or nan.
+        TypeError: it is neither a number nor a text.
+    """
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise ValueError(f"{value!r:.40} is not a finite number")
+    return number

@@ -68,6 +68,22 @@ def avi_repeats(path: Path, stream: int) -> int:
     return empty
 
 
+def asf_size(head: bytes) -> int:
+    """Bytes that an ASF file (WMV) declares itself to have; 0 if it does not, or is another kind of file.
+
+    libavformat finds the film's duration only if the file's end is there. The size stands in the file properties object
+    behind its id, its length and the file's id (Advanced Systems Format specification, section 3.2).
+
+    Args:
+        head: the file's first bytes.
+    """
+    properties = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+    place = head.find(properties)
+    if not head.startswith(bytes.fromhex("3026b2758e66cf11")) or place < 0 or len(head) < place + 48:
+        return 0
+    return int.from_bytes(head[place + 40 : place + 48], "little")
+
+
 def clock_gap(seconds: float, num_frames: int) -> str:
     """The reason for a gap of so many seconds after so many frames, or an empty string if it is short enough."""
     if seconds <= CLOCK_GAP_SECONDS:

@@ -5,7 +5,6 @@ Crawler/Kinetics folder). The JSON maps a YouTube id to ``annotations`` (label, 
 may be listed with several intervals: each is a video of its own.
 """
 
-import json
 from pathlib import Path
 
 from pipeline_lib.configuration.data import Dataset
@@ -15,12 +14,14 @@ from pipeline_lib.manifests.annotation_files import (
     SUBSET_NAMES,
     annotation,
     class_list,
+    finite,
     named_sources,
     number,
     sniff_rows,
 )
 from pipeline_lib.manifests.schema import ListedVideo, Listing
 from pipeline_lib.manifests.text_files import read_text
+from pipeline_lib.plain_data import parse_json
 
 
 def video_id(youtube_id: str, start: float, end: float) -> str:
@@ -53,11 +54,11 @@ def _read_csv(path: Path, key: str) -> list[ListedVideo]:
 
 def _read_json(path: Path, key: str) -> list[ListedVideo]:
     try:
-        content = json.loads(read_text(path))
+        content = parse_json(read_text(path))
         videos = []
         for youtube, entry in content.items():
             annotations = entry["annotations"]
-            start, end = (float(value) for value in annotations["segment"])
+            start, end = (finite(value) for value in annotations["segment"])
             name = video_id(youtube, start, end)
             label = (annotations.get("label") or "").strip()
             subset = _subset(key, entry.get("subset", ""))

@@ -17,7 +17,7 @@ from av.stream import Disposition
 
 from pipeline_lib.containers import FORMATS, PROTOCOLS
 from pipeline_lib.manifests.content import HEAD_BYTES, content_digest, frames_digest, image_files, not_regular
-from pipeline_lib.manifests.damage import avi_repeats, clock_gap, is_avi, is_mp4, mp4_boxes
+from pipeline_lib.manifests.damage import asf_size, avi_repeats, clock_gap, is_avi, is_mp4, mp4_boxes
 
 # libavformat opens text, subtitles and still pictures as these formats. They open no other file, and knowing them gives
 # the better reason. An SVG may name other files.
@@ -28,6 +28,8 @@ _READING = {
     "protocol_whitelist": PROTOCOLS,
     "format_whitelist": ",".join([FORMATS, *sorted(_NO_VIDEO_FORMATS)]),
 }
+# Containers whose header holds the film's duration, written when the film was complete.
+_STATES_DURATION = frozenset({"matroska", "flv", "asf", "mxf", "gxf", "nut", "rm", "wtv"})
 _MACHINE_ERRORS = frozenset(
     {
         *(errno.EACCES, errno.EPERM, errno.ESTALE, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.EBUSY),
@@ -253,7 +255,7 @@ def _decode(
     if decode:
         # The header of an AVI counts chunks, also those that hold no picture of their own.
         stored = num_packets + avi_repeats(path, stream.index) if is_avi(head) else num_frames
-        cut = _truncation(container, size, path, head, num_frames, stored, declared, last_end)
+        cut = _truncation(container, size, path, head, num_frames, stored, declared, last_end, float(rate or 0))
         # A truncated file also has a damaged last packet; the truncation is the cause.
         problem = cut or problem or gap
     return Probe(
@@ -278,18 +280,26 @@ def _truncation(
     stored: int,
     declared: int,
     last_end: float,
+    rate: float,
 ) -> str:
     """The reason if much less was decoded than the container declares, else an empty string.
 
     One frame less than declared comes from a damaged packet or from rounding and is not a truncation. Containers
-    without a frame count declare a duration, whose last second may have sound only.
+    without a frame count declare a duration. It covers all their streams, and ``last_end`` is the end of the last
+    packet of any stream. So in those that write it, the two agree to a frame or so (the last one's length is often not
+    written). Elsewhere the duration is libavformat's estimate from the file's size or rate.
     """
     if is_mp4(head) and mp4_boxes(path, size)[1]:
         return f"truncated: {num_frames} of {declared} frames decode" if declared else "truncated: the file ends early"
     if declared and stored < declared - max(1, declared // 50):
         return f"truncated: {num_frames} of {declared} frames decode"
+    if size < asf_size(head) * 49 // 50:
+        return f"truncated: {size} of {asf_size(head)} bytes"
     if not declared and container.duration:
         seconds = container.duration / av.time_base
-        if last_end < seconds - max(1.0, seconds / 10):
+        tolerance = max(1.0, seconds / 10)
+        if _STATES_DURATION & set(container.format.name.split(",")):
+            tolerance = max(2 / rate if rate else 0.1, 0.1, seconds / 50)
+        if last_end < seconds - tolerance:
             return f"truncated: ends at {last_end:.1f} s of {seconds:.1f} s"
     return ""

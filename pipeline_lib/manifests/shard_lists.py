@@ -8,6 +8,7 @@ from typing import Any
 from pipeline_lib.artefacts.atomic import write_bytes
 from pipeline_lib.artefacts.digest import digest
 from pipeline_lib.errors import UserError
+from pipeline_lib.plain_data import parse_json
 
 
 def videos_digest(videos: Sequence[Mapping[str, Any]]) -> str:
@@ -43,7 +44,7 @@ def read_shard_list(path: Path) -> list[dict[str, Any]]:
         UserError: the file is missing or is not a shard list.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
         videos: list[dict[str, Any]] = content["videos"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is not a shard list ({error}); `manifest build` makes it.") from error

@@ -1,7 +1,6 @@
 """Something-Something v1 (folders of frames, CSV) and v2 (webm, JSON)."""
 
 import csv
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from pipeline_lib.errors import UserError
 from pipeline_lib.manifests.annotation_files import DOCUMENT, annotation, named_sources
 from pipeline_lib.manifests.schema import UNLABELLED, ListedVideo, Listing
 from pipeline_lib.manifests.text_files import csv_lines, read_lines, read_text
+from pipeline_lib.plain_data import parse_json
 
 _LISTS = ("train", "validation")
 
@@ -37,7 +37,9 @@ def read_v1(dataset: Dataset) -> Listing:
             if not any(map(str.strip, row)):
                 continue
             if len(row) != 2 or not row[0].strip():
-                raise UserError(f"{path}:{line}: {';'.join(row)!r} is not 'id;label'. {DOCUMENT} shows the format.")
+                raise UserError(
+                    f"{path}:{line}: {';'.join(row)!r:.200} is not 'id;label'. {DOCUMENT} shows the format."
+                )
             videos.append(ListedVideo(row[0].strip(), (row[1].strip(),), (key,), (row[0].strip(),)))
     if dataset.annotations.get(UNLABELLED):
         path = annotation(dataset, UNLABELLED)
@@ -53,7 +55,7 @@ def read_v1(dataset: Dataset) -> Listing:
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(read_text(path))
+        return parse_json(read_text(path))
     except ValueError as error:
         raise UserError(f"{path} is not JSON ({error}). {DOCUMENT} shows the format.") from error
 

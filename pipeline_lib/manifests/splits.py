@@ -39,7 +39,7 @@ def read_ucf101(dataset: Dataset) -> Listing:
     for number, line in _read_lines(paths[0]):
         parts = line.split()
         if len(parts) != 2:
-            raise UserError(f"{paths[0]}:{number}: {line!r} is not 'number ClassName'.")
+            raise UserError(f"{paths[0]}:{number}: {line!r:.200} is not 'number ClassName'.")
         classes.append(parts[1])
     subsets: dict[str, list[str]] = {}
     for split in range(1, dataset.num_splits + 1):
@@ -49,7 +49,7 @@ def read_ucf101(dataset: Dataset) -> Listing:
             for number, line in _read_lines(path):
                 name = line.split()[0]
                 if "/" not in name:
-                    raise UserError(f"{path}:{number}: {line!r} is not 'Class/video.avi'.")
+                    raise UserError(f"{path}:{number}: {line!r:.200} is not 'Class/video.avi'.")
                 row = subsets.setdefault(name, [""] * dataset.num_splits)
                 if row[split - 1] not in ("", subset):
                     raise UserError(f"{path}:{number}: {name} is in the training and the test list of split {split}.")
@@ -86,7 +86,7 @@ def read_hmdb51(dataset: Dataset) -> Listing:
             for number, line in _read_lines(path):
                 parts = line.rsplit(maxsplit=1)
                 if len(parts) != 2 or parts[1] not in _HMDB51_FLAGS:
-                    raise UserError(f"{path}:{number}: {line!r} is not 'video.avi' and a flag 0, 1 or 2.")
+                    raise UserError(f"{path}:{number}: {line!r:.200} is not 'video.avi' and a flag 0, 1 or 2.")
                 subsets.setdefault((label, parts[0]), [""] * dataset.num_splits)[split - 1] = _HMDB51_FLAGS[parts[1]]
     videos = [
         ListedVideo(f"{label}/{file.rsplit('.', 1)[0]}", (label,), tuple(lists), (f"{label}/{file}", file))

@@ -35,7 +35,7 @@ def read(dataset: Dataset) -> Listing:
                 continue
             found = _LINE.match(text.strip())
             if found is None:
-                raise UserError(f"{path}:{line}: {text!r} is not a YouTube URL and label numbers; see {DOCUMENT}.")
+                raise UserError(f"{path}:{line}: {text!r:.200} is not a YouTube URL and label numbers; see {DOCUMENT}.")
             numbers = [int(word) for word in found[2].split(",")]
             if classes is not None and max(numbers) >= len(classes):
                 raise UserError(f"{path}:{line}: label {max(numbers)}, but {len(classes)} classes are listed.")

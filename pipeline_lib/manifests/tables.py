@@ -70,7 +70,8 @@ def _subset(text: str, path: Path, line: int, column: str) -> str:
         return _SUBSETS[text.lower()]
     except KeyError:
         raise UserError(
-            f"{path}:{line}: {column} is {text!r}; it must be train, validation (or val, test), unlabelled or empty."
+            f"{path}:{line}: {column} is {text!r:.200}; it must be train, validation (or val, test), unlabelled or "
+            "empty."
         ) from None
 
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from pipeline_lib.artefacts.atomic import atomic_path
 from pipeline_lib.artefacts.digest import digest
+from pipeline_lib.artefacts.hdf5 import new_hdf5
 from pipeline_lib.artefacts.journal import Journal
 from pipeline_lib.artefacts.records import Record
 from pipeline_lib.errors import UserError
@@ -174,8 +175,11 @@ class ShardPart:
             "content": digest([ids, checksums, [column.tolist() for column in table.values()], rejected, meaning]),
             "counts": {"videos": len(ids), "rejected": len(rejected)},
         }
+        # A video's row has six numbers and two texts, each with its place and length.
+        texts = sum(len(id) for id in ids) + 2 * sum(len(id) + len(reason) for id, reason in rejected)
+        num_bytes = offsets.nbytes + 200 * (len(ids) + len(rejected)) + 2 * texts + 2 * len(json.dumps(record))
         with atomic_path(self.final) as temporary, open(self.journal.blob, "rb") as part:
-            with h5py.File(temporary, "w") as file:
+            with new_hdf5(temporary, num_bytes, self.journal.num_bytes) as file:
                 blob_offset = _allocate_blob(file, self.journal.num_bytes)
                 file.create_dataset("offsets", data=offsets)
                 group = file.create_group("videos")
@@ -226,7 +230,7 @@ class Shard:
     def _file(self) -> h5py.File:
         if self._opened is None or self._pid != os.getpid():
             try:
-                self._opened = h5py.File(self.path, "r")
+                self._opened = h5py.File(self.path, "r", locking=False)
                 self._opened["offsets"]
             except (OSError, KeyError) as error:
                 raise UserError(

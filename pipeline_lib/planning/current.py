@@ -7,7 +7,6 @@ artefact that differs gets an old time, so that Snakemake makes it again; one th
 was made from, so that Snakemake leaves it alone. Nothing else is changed, and nothing is deleted.
 """
 
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -25,6 +24,7 @@ from pipeline_lib.configuration.experiments import Experiment
 from pipeline_lib.configuration.presence import missing_data
 from pipeline_lib.evaluation.parameters import judged_parameters
 from pipeline_lib.manifests.parameters import annotation_digests, manifest_parameters
+from pipeline_lib.plain_data import parse_json
 from pipeline_lib.planning import code
 from pipeline_lib.planning.plan import SUBSETS, Plan
 from pipeline_lib.planning.run import Run, with_sources
@@ -270,7 +270,7 @@ def _short(value: Any) -> str:
 def _read_accepted(path: Path) -> dict[str, str]:
     """What a user has said to be equivalent to what the configuration asks for: key of an artefact → identity."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = parse_json(path.read_text(encoding="utf-8"))
         return {str(key): str(value) for key, value in found.items()}
     except (OSError, ValueError, AttributeError):
         return {}

@@ -10,6 +10,7 @@ from typing import Any, Self
 import yaml
 
 from pipeline_lib.errors import UserError
+from pipeline_lib.plain_data import parse_yaml
 from pipeline_lib.planning.workload import Stage
 
 
@@ -47,12 +48,12 @@ class Limits:
         """
         path = folder / "config.yaml" if folder.is_dir() else folder
         try:
-            content: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        except (OSError, yaml.YAMLError) as error:
+            content: dict[str, Any] = parse_yaml(path.read_text(encoding="utf-8")) or {}
+            gpus = {rule: _gpus(resources) for rule, resources in (content.get("set-resources") or {}).items()}
+            jobs = content.get("jobs")
+            threads = {rule: int(value) for rule, value in (content.get("set-threads") or {}).items()}
+        except (OSError, ValueError, TypeError, AttributeError, OverflowError, yaml.YAMLError) as error:
             raise UserError(f"--profile {folder}: {path} cannot be read as a profile ({error})") from error
-        gpus = {rule: _gpus(resources) for rule, resources in (content.get("set-resources") or {}).items()}
-        jobs = content.get("jobs")
-        threads = {rule: int(value) for rule, value in (content.get("set-threads") or {}).items()}
         return cls(
             int(jobs) if isinstance(jobs, int) else None,
             None if isinstance(jobs, int) else len(os.sched_getaffinity(0)),

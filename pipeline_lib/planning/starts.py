@@ -5,7 +5,6 @@ header of the file, or from the table of public sources where the file is not th
 """
 
 import functools
-import json
 import socket
 import sys
 import urllib.parse
@@ -20,6 +19,7 @@ from pipeline_lib.configuration.networks import Start, image_misfits, misfits
 from pipeline_lib.errors import UserError
 from pipeline_lib.models.catalogue import NETWORKS
 from pipeline_lib.models.importing.sources import SOURCES, Source
+from pipeline_lib.plain_data import parse_json
 from pipeline_lib.planning.run import Run
 
 TIMEOUT = 2.0
@@ -37,8 +37,8 @@ def read_metadata(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(min(length, LONGEST_HEADER)))
-        return {name: json.loads(text) for name, text in header.get("__metadata__", {}).items()}
+            header = parse_json(file.read(min(length, LONGEST_HEADER)))
+        return {name: parse_json(text) for name, text in header.get("__metadata__", {}).items()}
     except (OSError, ValueError, AttributeError) as error:
         raise UserError(
             f"{path} cannot be read as weights ({error}). Delete it and run the same target again."

@@ -5,7 +5,6 @@ root (``*.run.json``: the same machine, the same videos), or else from the figur
 its multiply-adds divided by the speed of the GPU or the cores.
 """
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 from pipeline_lib.artefacts.manifest_summary import read_summary
 from pipeline_lib.configuration.experiments import Experiment
 from pipeline_lib.errors import UserError
+from pipeline_lib.plain_data import parse_json
 from pipeline_lib.planning.plan import Plan
 from pipeline_lib.planning.run import Run
 
@@ -102,7 +102,7 @@ def sidecars(folder: Path) -> Iterator[Mapping[str, Any]]:
     """The sidecars of finished shards below a folder."""
     for path in sorted(folder.glob("*.h5.run.json")):
         try:
-            yield json.loads(path.read_text(encoding="utf-8"))
+            yield parse_json(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
 

@@ -17,6 +17,7 @@ from pipeline_lib.artefacts.layout import GENERATED, METRICS, RETRIEVAL, SCORES,
 from pipeline_lib.artefacts.records import Record, content_digest, contents_digest, read_header, read_record
 from pipeline_lib.artefacts.stage import read_sidecar
 from pipeline_lib.errors import UserError
+from pipeline_lib.plain_data import parse_json
 
 NUM_NAMED = 5
 """Files of a folder that a message names."""
@@ -104,7 +105,7 @@ def _counts(records: Sequence[Record]) -> list[str]:
 def _own_facts(path: Path, record: Record) -> list[str]:
     """The figures of an evaluation, or what imported weights say of their origin."""
     if path.suffix == ".json":
-        figures = json.loads(path.read_text(encoding="utf-8")).get("metrics")
+        figures = parse_json(path.read_text(encoding="utf-8")).get("metrics")
         return [", ".join(f"{name} {value}" for name, value in figures.items())] if isinstance(figures, dict) else []
     if path.suffix == ".safetensors" and not record:
         return [f"{name} {value}" for name, value in sorted(read_header(path).items()) if isinstance(value, str)]

@@ -1,6 +1,5 @@
 """Reads everything that a report shows from the small artefacts of its experiments."""
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from pipeline_lib.artefacts.records import read_header
 from pipeline_lib.configuration.specification import ReportedExperiment, ReportSpecification
 from pipeline_lib.errors import UserError
 from pipeline_lib.evaluation.results import read_metrics
+from pipeline_lib.plain_data import parse_json
 from pipeline_lib.tasks.results import EvaluatedRun, Result
 
 NUM_REJECTS_LISTED = 60
@@ -86,9 +86,9 @@ def read_curve(path: Path, label: str) -> Curve | None:
     if not path.is_file():
         return None
     lines = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            lines.append(json.loads(line))
+            lines.append(parse_json(line))
         except ValueError:
             continue
     lines = [entry for entry in lines if isinstance(entry, dict) and "step" in entry]

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from pipeline_lib.artefacts.atomic import atomic_path, write_bytes
+from pipeline_lib.plain_data import parse_json
 
 
 class Checkpoints:
@@ -137,7 +138,7 @@ class Checkpoints:
     def _header(path: Path) -> dict[str, Any] | None:
         try:
             with open(path, "rb") as file:
-                header = json.loads(file.readline(4096))
+                header = parse_json(file.readline(4096))
         except (OSError, ValueError):
             return None
         complete = isinstance(header, dict) and {"step", "digest", "sha256", "size"} <= set(header)

@@ -13,6 +13,7 @@ from pipeline_lib.artefacts.atomic import write_bytes
 from pipeline_lib.artefacts.digest import canonical_json
 from pipeline_lib.artefacts.records import ContentDigest
 from pipeline_lib.errors import UserError
+from pipeline_lib.plain_data import parse_json
 
 
 def save_weights(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]) -> None:
@@ -28,7 +29,7 @@ def save_weights(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapp
     content = safetensors.torch.save(plain)
     # The library writes metadata in an order that differs between processes, so the header is written here.
     length = int.from_bytes(content[:8], "little")
-    header, data = json.loads(content[8 : 8 + length]), memoryview(content)[8 + length :]
+    header, data = parse_json(content[8 : 8 + length]), memoryview(content)[8 + length :]
     stored = dict(metadata)
     if "provenance" in stored:
         # The content that later stages read: the tensors, and which network they belong to.
@@ -61,7 +62,7 @@ def load_metadata(path: Path) -> dict[str, Any]:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: json.loads(text) for name, text in (file.metadata() or {}).items()}
+            return {name: parse_json(text) for name, text in (file.metadata() or {}).items()}
     except (OSError, SafetensorError, ValueError) as error:
         raise _unreadable(path, error) from error
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from killed_stages import kill_stages, stage_commands
 from small_project import Project, wait_for
 from test_kills import TEACHER, drop, text_of, workers
 
@@ -78,3 +79,18 @@ def test_random_kills_change_no_bit(project: Project, tmp_path: Path, num_kills:
     for name in ("weights.safetensors", "metrics.jsonl"):
         killed_file, whole_file = ((each.folder / TEACHER).with_name(name) for each in (project, whole))
         assert killed_file.read_bytes() == whole_file.read_bytes(), name
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(4 * 3600)
+def test_two_hundred_kills_of_all_stages_change_no_byte(project: Project) -> None:
+    """Every stage of the demo, the generated videos and a training of two processes, in turn and in four ways."""
+    commands = stage_commands(project)
+    assert {"generate", "manifest", "extract-frames", "extract-motion", "train", "torchrun", "evaluate", "report"} <= {
+        command.name for command in commands
+    }
+    for command in commands:
+        command.learn(project)
+    tally = kill_stages(project, commands, 200, seed=0, seconds=4 * 3600)
+    print(tally.kills, tally.ways)
+    assert tally.count >= 200 and not tally.faults, "\n".join(tally.faults)

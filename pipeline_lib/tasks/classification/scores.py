@@ -18,9 +18,11 @@ import numpy as np
 
 from pipeline_lib.artefacts.atomic import atomic_path
 from pipeline_lib.artefacts.digest import canonical_json
+from pipeline_lib.artefacts.hdf5 import new_hdf5
 from pipeline_lib.artefacts.journal import Journal
 from pipeline_lib.artefacts.records import ContentDigest, Record
 from pipeline_lib.errors import UserError
+from pipeline_lib.plain_data import parse_json
 
 CLIPS_AT_A_TIME = 1 << 14
 
@@ -166,10 +168,10 @@ class ScoreFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            with h5py.File(path, "r") as file:
+            with h5py.File(path, "r", locking=False) as file:
                 table = file["videos"]
-                self.classes = tuple(json.loads(file["classes"].asstr()[()]))
-                self.record: Record = json.loads(file["provenance"].asstr()[()])
+                self.classes = tuple(parse_json(file["classes"].asstr()[()]))
+                self.record: Record = parse_json(file["provenance"].asstr()[()])
                 offsets, indices = table["label_offsets"][:].tolist(), table["label_indices"][:].tolist()
                 self.videos = tuple(
                     LabelledVideo(id, subset, tuple(self.classes[label] for label in indices[first:last]))
@@ -188,7 +190,7 @@ class ScoreFile:
 
     def read(self, first: int, last: int) -> Clips:
         """Clips ``first`` … ``last − 1``."""
-        with h5py.File(self.path, "r") as file:
+        with h5py.File(self.path, "r", locking=False) as file:
             clips = file["clips"]
             return Clips(*(clips[name][first:last] for name in ("video", "start", "crop", "logits")))
 
@@ -284,8 +286,11 @@ def write_scores(
     content = ContentDigest()
     content.add("videos", canonical_json([[video.id, video.subset, video.labels] for video in videos]).encode())
     content.add("classes", canonical_json(list(classes)).encode())
+    # Twice the texts, because each has a place and a length beside it. A clip is its logits, video, start and crop.
+    texts = sum(len(video.id) + len(video.subset) + 64 for video in videos) + sum(len(name) + 8 for name in classes)
+    num_bytes = num_clips * (4 * len(classes) + 13) + 2 * texts + 4 * int(offsets[-1]) + 2 * len(json.dumps(record))
     with atomic_path(path) as temporary:
-        with h5py.File(temporary, "w") as file:
+        with new_hdf5(temporary, num_bytes) as file:
             group = file.create_group("clips")
             group.create_dataset("video", data=np.repeat(np.arange(len(ids), dtype=np.int32), counts))
             starts = group.create_dataset("start", (num_clips,), np.int64)

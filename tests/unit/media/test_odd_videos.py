@@ -1,9 +1,11 @@
 """Intact videos of unusual kinds give every frame; hostile ones cost one row, and read no other file."""
 
 import json
+import math
 import os
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import av
 import numpy as np
 import pytest
 import simplejpeg
+from video_corpus import Video, corpus, level
 
 from pipeline_lib.artefacts.digest import file_digest
 from pipeline_lib.configuration.data import FrameFormat
@@ -317,3 +320,57 @@ def test_colours_do_not_depend_on_which_picture_is_the_film(tmp_path: Path) -> N
     assert stream == 1
     video = extract_video({"id": "v", "path": str(path), "stream": stream}, _specification())
     assert np.abs(simplejpeg.decode_jpeg(video.frames[0])[0, 0].astype(int) - (0, 0, 255)).max() <= 6
+
+
+def _fault_of(video: Video, folder: Path) -> str:
+    """What probe or frames say of a video of the corpus that is not right; empty if all is."""
+    path = video.make(folder)
+    probe = probe_file(path, decode=True)
+    row = {"id": "v", "path": str(path), "stream": probe.stream, "digest": probe.content_digest}
+    if video.num_frames is None:
+        right = bool(probe.problem) and probe.problem.startswith(video.reason)
+        return "" if right else f"{probe.num_frames} frames, problem {probe.problem!r}, wanted {video.reason!r}"
+    if probe.problem or (probe.num_frames, probe.height, probe.width) != (video.num_frames, *video.size):
+        return f"probe: {probe}"
+    if video.rate is not None and not math.isclose(probe.frames_per_second or 0, video.rate, rel_tol=0.01):
+        return f"{probe.frames_per_second} frames a second, not {video.rate}"
+    encoded = extract_video(row, _specification(short_side=4096, jpeg_quality=100))
+    if (len(encoded.frames), encoded.height, encoded.width) != (video.num_frames, *video.size):
+        return f"frames: {len(encoded.frames)} of {encoded.height}×{encoded.width}"
+    if min(video.size) < 16:
+        return ""
+    height, width = video.size
+    for number, jpeg in enumerate(encoded.frames):
+        picture = simplejpeg.decode_jpeg(jpeg).astype(int)
+        middle = picture[height // 2 - 3 : height // 2 + 3, width // 2 - 3 : width // 2 + 3].mean()
+        if abs(middle - level(video.first + number)) > max(3.4, (video.tolerance or 0) / 4):
+            return f"frame {number} has the grey {middle:.1f}, not {level(video.first + number)}"
+        if video.tolerance is None:
+            continue
+        # The middles of the quarters' outer halves, away from every edge.
+        rows, columns = (height // 8, height - 1 - height // 8), (width // 8, width - 1 - width // 8)
+        for corner, (y, x) in enumerate((y, x) for y in rows for x in columns):
+            off = np.abs(picture[y, x] - video.expected_colour(corner)).max()
+            if off > video.tolerance:
+                return f"frame {number}, corner {corner}: {picture[y, x]}, not {video.expected_colour(corner)}"
+    return ""
+
+
+def test_every_kind_of_video_gives_its_frames_size_rate_and_colours(tmp_path: Path) -> None:
+    """The right values are those of the film that was encoded, in closed form, and not another reader's."""
+    videos = corpus()
+    assert len(videos) >= 150 and len({video.name for video in videos}) == len(videos)
+    folders = [tmp_path / str(number) for number in range(len(videos))]
+    for folder in folders:
+        folder.mkdir()
+
+    def check(video: Video, folder: Path) -> str:
+        try:
+            return _fault_of(video, folder)
+        except Exception as error:
+            return f"{type(error).__name__}: {error}"
+
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(check, videos, folders))
+    faults = [f"{video.name}: {fault}" for video, fault in zip(videos, found, strict=True) if fault]
+    assert not faults, "\n".join(faults)
