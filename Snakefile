@@ -23,3 +23,10 @@ include: "rules/train.smk"
 include: "rules/evaluate.smk"
 include: "rules/report.smk"
 include: "rules/targets.smk"
+
+
+onstart:
+    # SLURM's own output lies below the output root, like every log, unless a profile says `slurm-logdir`. The executor
+    # reads that option before a Snakefile can know of it, hence here.
+    if getattr(workflow.executor_settings, "logdir", "no SLURM") is None:
+        workflow.scheduler._executor.slurm_logdir = Path(LAYOUT.root, "logs", "slurm").resolve()
