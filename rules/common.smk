@@ -43,9 +43,7 @@ LAYOUT = PLAN.layout
 # Jobs of a cluster read this file too; only the process that plans sets times.
 if workflow.is_main_process:
     with one_message():
-        _plugin = workflow.executor_plugin
-        _touches = _plugin is not None and _plugin.common_settings.touch_exec
-        _stale = described(reconcile(PLAN, accept=_touches), LAYOUT)
+        _stale = described(reconcile(PLAN), LAYOUT)
     if _stale:
         print(_stale, file=sys.stderr)
 
