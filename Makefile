@@ -31,12 +31,13 @@ format: $(STAMP) ## format Python and Snakemake files
 	$(BIN)/snakefmt Snakefile rules
 
 .PHONY: check
-check: $(STAMP) ## format, lint, types, snakemake --lint
+check: $(STAMP) ## format, lint, types, snakemake --lint, the documents' code blocks
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/ruff check --quiet .
 	$(BIN)/mypy
 	$(BIN)/snakefmt --check Snakefile rules
 	@PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --lint
+	$(BIN)/python -m pytest --quiet tests/unit/configuration/test_document_blocks.py
 
 .PHONY: test
 test: check ## check, then every test but the soak tests, in PROCESSES processes (2)

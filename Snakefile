@@ -23,3 +23,13 @@ include: "rules/train.smk"
 include: "rules/evaluate.smk"
 include: "rules/report.smk"
 include: "rules/targets.smk"
+
+
+# Only here is it known how the jobs are run: a Snakefile is read before that.
+onstart:
+    # `--touch`: the user says that what exists is equivalent to what the configuration asks for.
+    if workflow.touch:
+        reconcile(PLAN, accept=True)
+    # SLURM's own output lies below the output root, like every log, unless a profile says `slurm-logdir`.
+    if getattr(workflow.executor_settings, "logdir", "no SLURM") is None:
+        workflow.scheduler._executor.slurm_logdir = Path(LAYOUT.root, "logs", "slurm").resolve()

@@ -46,9 +46,7 @@ LAYOUT = PLAN.layout
 if workflow.is_main_process:
     end_jobs_on_interrupt()
     with one_message():
-        _plugin = workflow.executor_plugin
-        _touches = _plugin is not None and _plugin.common_settings.touch_exec
-        _stale = described(reconcile(PLAN, accept=_touches), LAYOUT)
+        _stale = described(reconcile(PLAN), LAYOUT)
     if _stale:
         print(_stale, file=sys.stderr)
 

@@ -13,16 +13,17 @@ from small_project import Outcome, Project, Run
 SMALLER = {"gres": "gpu:1", "mem_mb": 4000, "runtime": 10}
 
 
-def site_profile(project: Project, retries: int = 3, **training: Any) -> None:
-    """Write ``profiles/site``: the profile of the project with fewer cores, GPUs and minutes, nothing else changed.
+def site_profile(project: Project, retries: int = 3, source: str = "slurm", **training: Any) -> None:
+    """Write ``profiles/site``: a profile of the project with fewer cores, GPUs and minutes, nothing else changed.
 
     Args:
         project: whose profile.
+        source: its name.
         retries: of every job.
         training: resources of the training rules that the test is about.
     """
-    source = project.folder / "profiles/slurm/config.yaml"
-    profile = yaml.safe_load(source.read_text(encoding="utf-8"))
+    path = project.folder / "profiles" / source / "config.yaml"
+    profile = yaml.safe_load(path.read_text(encoding="utf-8"))
     profile |= {"latency-wait": 5, "slurm-init-seconds-before-status-checks": 8, "slurm-keep-successful-logs": True}
     profile["retries"] = retries
     profile["default-resources"] |= {key: SMALLER[key] for key in ("mem_mb", "runtime")}

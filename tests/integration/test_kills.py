@@ -106,11 +106,15 @@ def test_a_killed_snakemake_leaves_an_orphan_that_spoils_nothing(project: Projec
         assert orphans and not (project.folder / artefact).exists(), "the kill came too late"
         os.kill(snakemake.pid, signal.SIGKILL)
         snakemake.communicate()
-    refused = project.run(artefact)
-    assert refused.status != 0
-    assert "unlock" in refused.text
-    command = project.command()
-    subprocess.run([*command[:-1], "--unlock"], cwd=project.folder, check=True, capture_output=True)
+    if artefact == FRAMES:
+        # Snakemake's lock is the same whatever was made: looked at once, because each start takes seconds.
+        refused = project.run(artefact)
+        assert refused.status != 0
+        assert "unlock" in refused.text
+        command = project.command()
+        subprocess.run([*command[:-1], "--unlock"], cwd=project.folder, check=True, capture_output=True)
+    else:
+        shutil.rmtree(project.folder / ".snakemake" / "locks")
     log = {
         FRAMES: "frames/generated/short64_native/000.log",
         MOTION: "motion/generated/short64_native/tvl1_small/000.log",
@@ -127,4 +131,5 @@ def test_a_killed_snakemake_leaves_an_orphan_that_spoils_nothing(project: Projec
     assert (project.folder / artefact).read_bytes() == original
     psutil.wait_procs(orphans, timeout=60)
     assert (project.folder / artefact).read_bytes() == original
-    assert "Nothing to be done" in project.succeed(artefact).text
+    if artefact == FRAMES:
+        assert "Nothing to be done" in project.succeed(artefact).text

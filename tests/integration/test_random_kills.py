@@ -12,7 +12,7 @@ from killed_stages import kill_stages, stage_commands
 from small_project import Project, wait_for
 from test_kills import TEACHER, drop, text_of, workers
 
-NUM_STEPS, CHECKPOINT_STEPS = 240, 4
+CHECKPOINT_STEPS = 4
 LOG = "logs/train/teacher_demo/1-0.log"
 
 
@@ -26,7 +26,7 @@ def trainings(project: Project) -> list[psutil.Process]:
     return [worker for worker in workers(project, "train") if worker.status() != psutil.STATUS_ZOMBIE]
 
 
-def kill_after(project: Project, step: int, pause: float, number: signal.Signals) -> int:
+def kill_after(project: Project, step: int, num_steps: int, pause: float, number: signal.Signals) -> int:
     """Wait for a checkpoint of ``step`` or later, and a moment more, and kill. Returns the step at the kill."""
     wait_for(lambda: checkpoint_step(project) >= step)
     time.sleep(pause)
@@ -34,7 +34,7 @@ def kill_after(project: Project, step: int, pause: float, number: signal.Signals
     # Held while it is looked at, so that the kill certainly falls into a training that is not finished.
     training.suspend()
     reached = checkpoint_step(project)
-    assert step <= reached < NUM_STEPS
+    assert step <= reached < num_steps
     assert not (project.folder / TEACHER).exists(), "the kill came too late"
     training.send_signal(number)
     training.resume() if number != signal.SIGKILL else None
@@ -49,9 +49,9 @@ def resumed_step(project: Project) -> int | None:
     return int(found.group(1)) if found else None
 
 
-@pytest.mark.parametrize("num_kills", [2, pytest.param(20, marks=pytest.mark.soak)])
-def test_random_kills_change_no_bit(project: Project, tmp_path: Path, num_kills: int) -> None:
-    longer = f"  demo_flow:\n    <<: *recipe\n    steps: {NUM_STEPS}\n    checkpoint_steps: {CHECKPOINT_STEPS}\n"
+@pytest.mark.parametrize(("num_kills", "num_steps"), [(2, 120), pytest.param(20, 240, marks=pytest.mark.soak)])
+def test_random_kills_change_no_bit(project: Project, tmp_path: Path, num_kills: int, num_steps: int) -> None:
+    longer = f"  demo_flow:\n    <<: *recipe\n    steps: {num_steps}\n    checkpoint_steps: {CHECKPOINT_STEPS}\n"
     project.edit("small.yaml", "  demo_flow: *recipe\n", longer)
     drop(project, TEACHER)
     whole = project.copy(tmp_path / "whole")
@@ -59,7 +59,7 @@ def test_random_kills_change_no_bit(project: Project, tmp_path: Path, num_kills:
     assert resumed_step(whole) is None
 
     moments = random.Random(num_kills)
-    part = (NUM_STEPS - 2 * CHECKPOINT_STEPS) // num_kills
+    part = (num_steps - 2 * CHECKPOINT_STEPS) // num_kills
     said = tmp_path / "snakemake.txt"
     options = ("--retries", str(num_kills))
     with open(said, "w") as output, project.start(TEACHER, options=options, output=output) as snakemake:
@@ -67,11 +67,11 @@ def test_random_kills_change_no_bit(project: Project, tmp_path: Path, num_kills:
             number = (signal.SIGKILL, signal.SIGTERM)[kill % 2]
             earliest = kill * part + CHECKPOINT_STEPS
             step = moments.randint(earliest, max(earliest, (kill + 1) * part - CHECKPOINT_STEPS))
-            reached = kill_after(project, step, moments.uniform(0, 0.1), number)
+            reached = kill_after(project, step, num_steps, moments.uniform(0, 0.1), number)
             # The retry goes on where the killed attempt had come to, neither earlier nor from the start.
             wait_for(lambda: len(trainings(project)) == 1 and resumed_step(project) is not None)
             resumed = resumed_step(project)
-            assert resumed is not None and 0 < reached <= resumed < NUM_STEPS, (reached, resumed)
+            assert resumed is not None and 0 < reached <= resumed < num_steps, (reached, resumed)
         snakemake.wait(timeout=300)
     text = said.read_text()
     assert snakemake.returncode == 0, text[-3000:]

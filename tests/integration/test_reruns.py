@@ -1,6 +1,5 @@
 """What runs again after which edit, and what does not: on a finished small demo."""
 
-import pytest
 from small_project import Outcome, Project
 
 FINAL = ("experiments", "evaluations", "frames", "motion")
@@ -57,19 +56,12 @@ def test_flow_code_reruns_flow_and_what_follows_but_no_frames(project: Project) 
     assert not {"generate_videos", "manifest", "extract_frames", "train_baseline"} & jobs
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        "pipeline_lib/flow/quantisation.py",
-        "pipeline_lib/training/trainer.py",
-        "pipeline_lib/media/frames_stage.py",
-        "pipeline_lib/models/inception3d.py",
-    ],
-)
-def test_a_docstring_and_a_comment_rerun_nothing(project: Project, path: str) -> None:
-    project.edit(path, '"""', '"""Edited: ')
-    file = project.folder / path
-    file.write_text(file.read_text() + "\n# Another comment.\n")
+def test_docstrings_and_comments_rerun_nothing(project: Project) -> None:
+    for name in ("flow/quantisation", "training/trainer", "media/frames_stage", "models/inception3d"):
+        path = f"pipeline_lib/{name}.py"
+        project.edit(path, '"""', '"""Edited: ')
+        file = project.folder / path
+        file.write_text(file.read_text() + "\n# Another comment.\n")
     outcome = project.plan("demo")
     assert not outcome.jobs, outcome.text
 

@@ -18,6 +18,7 @@ pytestmark = [
 ]
 
 WEIGHTS = "output/experiments/baseline_demo/1-0/weights.safetensors"
+METRICS = "output/evaluations/baseline_demo/1-0/two_clips/metrics.json"
 TWO_TASKS = {"tasks": 2, "mpi": "srun", "tasks_per_gpu": 0}
 LONG = 240
 """Steps of a training that is still running when something happens to it."""
@@ -92,10 +93,16 @@ def test_stages_and_two_tasks_of_a_training_run_through_slurm(trained: tuple[Pro
     first = slurm.log_of(project, "train", "baseline_demo", "1-0").read_text(encoding="utf-8").splitlines()[0]
     assert "2 clips per forward pass × 2 processes × 1 accumulated passes" in first
     assert slurm.nodes_of(slurm.job_ids(text)[-1]) == num_nodes()
+    # SLURM's own output lies below the output root.
     assert list((project.output / "logs/slurm").rglob("*.log"))
     # Nothing left to do, and the number of tasks is no reason to train again.
     slurm.site_profile(project)
     assert "Nothing to be done" in slurm.succeed(project, WEIGHTS).text
+    # The profile for one GPU takes over: it evaluates, and submits nothing else.
+    slurm.site_profile(project, source="small")
+    outcome = slurm.succeed(project, METRICS)
+    assert outcome.jobs == {"evaluate_run": 1}
+    assert len(set(slurm.job_ids(outcome.text))) == 1
     # One process on one machine, from the same shards, comes to the same weights.
     alone = project.copy(tmp_path / "alone")
     (alone.folder / WEIGHTS).unlink()

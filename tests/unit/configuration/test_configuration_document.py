@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+from documents import settings
 from pydantic import BaseModel
 
 from pipeline_lib.configuration import data, download, experiments, root, training
@@ -31,27 +31,11 @@ def test_every_key_has_a_row(repository: Path, model: type[BaseModel]) -> None:
     assert any(set(model.model_fields) <= keys for keys in rows), set(model.model_fields)
 
 
-def test_the_examples_are_valid_together(repository: Path, planned: Any) -> None:
-    examples = [yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", document(repository), re.DOTALL)]
-    own, mine, experiment = examples
-    teacher = {
-        "description": "The teacher",
-        "stage": "train_teacher",
-        "dataset": "mine",
-        "frame_format": "short256_25fps",
-        "modality": "flow",
-        "motion": "tvl1",
-        "model": {"name": "s3dg_slim"},
-        "recipe": "d3d",
-    }
-    overlay = experiment | {
-        "output": own["output"],
-        "datasets": own["datasets"] | mine["datasets"],
-        "experiments": experiment["experiments"] | {"teacher_mine": teacher},
-    }
-    plan = planned(overlay)
+def test_the_examples_together_are_what_the_text_says(repository: Path, planned: Any) -> None:
+    shown = settings(repository / "docs" / "configuration.md")
+    plan = planned(shown)
     (run,) = plan.runs("d3d_mine")
     specification = run.training
     assert specification.recipe.steps == 5000
     assert specification.teacher.experiment == "teacher_mine"
-    assert str(plan.layout.root) == own["output"]
+    assert str(plan.layout.root) == shown["output"]

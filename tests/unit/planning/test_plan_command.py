@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from documents import rule_names
+from snakemake.cli import get_argument_parser
 
 from pipeline_lib.__main__ import main
 from pipeline_lib.models.complexity import count
@@ -73,6 +75,20 @@ def test_days_follow_from_the_profiles_limits(repository: Path, tmp_path: Path) 
     assert limits.days(training) == pytest.approx(1920 / 8 / 24)
     motion = Stage("motion", "m", jobs=256, cpu_hours=0.0, gpu_hours=2400.0, rule="extract_motion")
     assert limits.days(motion) == pytest.approx(2400 / 100 / 24)
+    # Four jobs at a time, four cores each; a training has one GPU.
+    small = Limits.of_profile(repository / "profiles/small")
+    assert small.days(stage) == pytest.approx(4800 / 16 / 24)
+    assert small.days(training) == pytest.approx(1920 / 24)
+
+
+@pytest.mark.parametrize("name", ["slurm", "small"])
+def test_a_profile_names_rules_that_exist_and_options_of_snakemake(repository: Path, name: str) -> None:
+    folder = repository / "profiles" / name
+    profile = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    assert {*profile["set-threads"], *profile["set-resources"]} <= rule_names()
+    options = get_argument_parser([str(folder)]).parse_args([])
+    assert options.executor == "slurm"
+    assert options.slurm_array_jobs == profile["slurm-array-jobs"]
 
 
 def test_command_prints_a_table_and_json(
