@@ -30,11 +30,12 @@ format: $(STAMP) ## format Python and Snakemake files
 	$(BIN)/snakefmt Snakefile rules
 
 .PHONY: check
-check: $(STAMP) ## format, lint, types, snakemake --lint
+check: $(STAMP) ## format, lint, types, snakemake --lint, Dockerfile
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/ruff check --quiet .
 	$(BIN)/mypy
 	$(BIN)/snakefmt --check Snakefile rules
+	$(BIN)/hadolint Dockerfile
 	@PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --lint
 
 .PHONY: test
