@@ -31,11 +31,12 @@ format: $(STAMP) ## format Python and Snakemake files
 	$(BIN)/snakefmt Snakefile rules
 
 .PHONY: check
-check: $(STAMP) ## format, lint, types, snakemake --lint, the documents' code blocks
+check: $(STAMP) ## format, lint, types, snakemake --lint, Dockerfile, the documents' code blocks
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/ruff check --quiet .
 	$(BIN)/mypy
 	$(BIN)/snakefmt --check Snakefile rules
+	$(BIN)/hadolint Dockerfile
 	@PATH="$(CURDIR)/$(BIN):$$PATH" snakemake --lint
 	$(BIN)/python -m pytest --quiet tests/unit/configuration/test_document_blocks.py
 

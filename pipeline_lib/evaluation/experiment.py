@@ -3,6 +3,7 @@
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from pipeline_lib.artefacts.layout import Layout
 from pipeline_lib.clips.index import ClipIndex
 from pipeline_lib.configuration.data import FrameFormat
 from pipeline_lib.configuration.experiments import Protocol
+from pipeline_lib.evaluation.gradcam import GradCam, Over, grad_cam
 from pipeline_lib.evaluation.prediction import (
     Prediction,
     clip_features,
@@ -104,6 +106,34 @@ class TrainedExperiment:
         protocol = Protocol(num_clips=num_clips, num_crops=num_crops)
         with self._indexed(video, frames_per_second) as index:
             return clip_features(self.trained, index, protocol, endpoint)
+
+    def gradcam(
+        self,
+        video: str | Path | np.ndarray,
+        class_name: str | None = None,
+        endpoint: str | None = None,
+        num_clips: int | Literal["all_frames"] = 1,
+        over: Over = "space",
+        frames_per_second: float | None = None,
+    ) -> GradCam:
+        """Grad-CAM: where in a video the network sees what speaks for a class (docs/gradcam.md).
+
+        Args:
+            video: a file, or frames, uint8 (T, H, W, 3).
+            class_name: one of ``classes``; None is the one that the network predicts.
+            endpoint: one of ``endpoints`` with an extent in space; None is the deepest with at least 4×4 positions.
+            num_clips: uniformly spaced clips (1 is the middle one), or ``all_frames``, one clip of the whole video.
+            over: ``space`` weights the channels at each time step, ``space_time`` alike at all of them.
+            frames_per_second: of an array of frames (a file says its own); None takes the rate of the training's
+                frames, or else that at which the recipe counts strides.
+
+        Raises:
+            UserError: the network has no classifier, no such class or endpoint, the endpoint has no extent in space,
+                the file cannot be read, or the array is no video.
+        """
+        protocol = Protocol(num_clips=num_clips)
+        with self._indexed(video, frames_per_second) as index:
+            return grad_cam(self.trained, index, protocol, class_name, endpoint, over)
 
 
 def load(

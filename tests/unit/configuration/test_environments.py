@@ -5,13 +5,16 @@ After a wanted change: ``python tests/unit/configuration/test_environments.py`` 
 
 import ast
 import re
+import subprocess
 import sys
 import tomllib
+from collections.abc import Callable
 from importlib.metadata import distribution, packages_distributions
 from pathlib import Path
 
 import pytest
 import yaml
+from image_in_root import instructions
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -145,22 +148,70 @@ def test_every_rule_with_a_command_names_an_environment_that_exists() -> None:
         assert set(named) <= set(STAGES), file
 
 
-def test_the_container_installs_this_project_with_the_same_pins() -> None:
-    definition = (REPOSITORY / "envs/pipeline.def").read_text(encoding="utf-8")
-    files = dict(re.findall(r"^    (\S+) (/opt/pipeline/\S+)$", definition, re.MULTILINE))
-    assert all(
-        (REPOSITORY / source).exists() and target == f"/opt/pipeline/{source}" for source, target in files.items()
-    )
+PIPELINE = "/opt/pipeline/"
+
+
+def apptainer() -> tuple[str, dict[str, str], list[str]]:
+    """Base image, copied files with their targets, and commands of envs/pipeline.def."""
+    text = (REPOSITORY / "envs/pipeline.def").read_text(encoding="utf-8")
+    (base,) = re.findall(r"^From: (\S+)$", text, re.MULTILINE)
+    sections = dict(re.findall(r"^%(\w+)\n((?:    .*\n|\n)+)", text, re.MULTILINE))
+    files = dict(line.split() for line in sections["files"].strip().splitlines())
+    return base, files, [line.strip() for line in sections["post"].strip().splitlines()]
+
+
+def docker() -> tuple[str, dict[str, str], list[str]]:
+    """The same of the Dockerfile."""
+    steps = list(instructions((REPOSITORY / "Dockerfile").read_text(encoding="utf-8")))
+    (base,) = (rest for name, rest in steps if name == "FROM")
+    files = {}
+    for *sources, target in (rest.split() for name, rest in steps if name == "COPY"):
+        # Docker copies files below a target that ends in a slash, and what a folder holds into a folder.
+        files |= {source: target + source if target.endswith("/") else target for source in sources}
+    return base, files, [part.strip() for name, rest in steps if name == "RUN" for part in rest.split("&&")]
+
+
+@pytest.mark.parametrize("container", [apptainer, docker])
+def test_a_container_installs_this_project_with_the_same_pins(
+    container: Callable[[], tuple[str, dict[str, str], list[str]]],
+) -> None:
+    base, files, commands = container()
+    assert all((REPOSITORY / source).exists() and target == PIPELINE + source for source, target in files.items())
     # What building the package needs is there, and nothing is installed but under the constraints.
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
     assert {"constraints.txt", "pyproject.toml", "pipeline_lib", "LICENSE"} <= set(files)
     assert project["project"].get("readme", "README.md") in files
-    (install,) = re.findall(r"pip install (.*)", definition)
-    assert "--constraint /opt/pipeline/constraints.txt" in install
+    (install,) = (command for command in commands if "pip install" in command)
+    assert f"--constraint {PIPELINE}constraints.txt" in install
     (extras,) = re.findall(r"/opt/pipeline\[([\w,]+)\]", install)
     assert set(extras.split(",")) <= set(project["project"]["optional-dependencies"])
     python = yaml.safe_load((REPOSITORY / "envs/training.yaml").read_text(encoding="utf-8"))["dependencies"][0]
-    assert f"From: python:{python.removeprefix('python=')}-" in definition
+    assert base.startswith(f"python:{python.removeprefix('python=')}-")
+
+
+def test_both_containers_say_the_same() -> None:
+    (base, _, commands), (other_base, _, other_commands) = apptainer(), docker()
+    assert base == other_base
+    # Docker has its own steps between them: the empty package, and folders that everybody may write to.
+    assert [command for command in other_commands if command in commands] == commands
+    assert not [command for command in other_commands if "install " in command and command not in commands]
+
+
+def test_the_dockerfile_copies_the_whole_project_and_runs_it_as_an_ordinary_user() -> None:
+    _, files, _ = docker()
+    assert {"Snakefile", "config.yaml", "rules", "workflow", "profiles", "pipeline_lib"} <= set(files)
+    # What is not on this list stays outside of the build, above all the output.
+    listed = (REPOSITORY / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    assert "*" in listed and {line[1:] for line in listed if line.startswith("!")} == set(files)
+    steps = dict(instructions((REPOSITORY / "Dockerfile").read_text(encoding="utf-8")))
+    # A number: whoever starts the container can see that it is not root.
+    assert int(steps["USER"]) > 0
+
+
+def test_a_linter_finds_nothing_in_the_dockerfile() -> None:
+    linter = Path(sys.executable).with_name("hadolint")
+    outcome = subprocess.run([linter, REPOSITORY / "Dockerfile"], capture_output=True, text=True, check=False)
+    assert outcome.returncode == 0 and not outcome.stdout, outcome.stdout
 
 
 if __name__ == "__main__":
