@@ -19,7 +19,7 @@ from pipeline_lib.configuration.presence import check_data
 from pipeline_lib.errors import UserError
 from pipeline_lib.planning import code
 from pipeline_lib.planning.current import described, reconcile
-from pipeline_lib.planning.plan import SELECTED, load_plan
+from pipeline_lib.planning.plan import load_plan
 
 
 @contextmanager
@@ -140,8 +140,8 @@ def target(name):
 
 @one_message()
 def selected_results(wildcards):
-    check_target(SELECTED, "The target evaluate")
-    return [*PLAN.results(SELECTED), *PLAN.intermediates(SELECTED)]
+    check_target(PLAN.selected, "The target evaluate")
+    return [*PLAN.results(PLAN.selected), *PLAN.intermediates(PLAN.selected)]
 
 
 @one_message()
