@@ -44,11 +44,11 @@ def run(options: argparse.Namespace) -> int:
         for section in ("datasets", "frame_formats", "motions", "recipes", "experiments", "targets", "tables")
         for name in getattr(configuration, section)
     }
-    own = look(options.folder, options.chosen)
     name = options.name or name_for(options.folder, taken)
     clash = sorted(taken & set(names_of(name)))
     if clash:
         raise UserError(f"--name {name}: the configuration has {clash[0]} already; choose another name.")
+    own = look(options.folder, options.chosen)
     measured, files = measure(own, machine.num_cores)
     proposal = propose(
         own,

@@ -188,7 +188,15 @@ def look(folder: Path, chosen: Path | None = None) -> OwnVideos:
         changes["validation_share"] = _share(videos, rule.pattern if rule is not None else None)
     dataset = dataset.model_copy(update=changes)
     listing = read_listing(dataset)
-    return OwnVideos(dataset, tuple(listing.videos), grouping, is_divided, listing.skipped)
+    own = OwnVideos(dataset, tuple(listing.videos), grouping, is_divided, listing.skipped)
+    for subset in ("train", "validation"):
+        if not own.count(subset):
+            where = ", ".join(lists.values()) or str(folder)
+            raise UserError(
+                f"{where}: no video is for {subset}. Where videos are divided by hand, both lists need some; without a "
+                "column `subset`, or with one folder per class, they are divided here. A class needs two sources."
+            )
+    return own
 
 
 def _share(videos: Sequence[ListedVideo], pattern: str | None) -> float:

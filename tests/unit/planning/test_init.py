@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from pipeline_lib.__main__ import main
+from pipeline_lib.cli import init
 from pipeline_lib.errors import UserError
 from pipeline_lib.manifests.importers import read_listing
 from pipeline_lib.manifests.schema import ListedVideo
@@ -19,7 +20,7 @@ from pipeline_lib.manifests.source_groups import RULES, recognised
 from pipeline_lib.manifests.tables import group_of
 from pipeline_lib.planning.own_videos import Measured, OwnVideos, look, measure, motion_quantile
 from pipeline_lib.planning.plan import load_plan
-from pipeline_lib.planning.proposal import Machine, propose
+from pipeline_lib.planning.proposal import TEACHERS, Machine, propose
 from pipeline_lib.planning.proposal_file import name_for, overlay_text
 from pipeline_lib.planning.sharding import shards_for
 
@@ -216,7 +217,11 @@ def tree(folder: Path, *names: str) -> Path:
         ((), (), "there is no video in it"),
         (("one.mp4", "two.mp4"), (), "in no folder per class"),
         (("walk/one.mp4", "walk/two.mp4"), (), "all 2 videos are of one class (walk)"),
-        (("walk/one.mp4", "run/two.mp4"), (), "none of the 2 videos that were tried can be used (2 × not a video)"),
+        (
+            ("walk/one.mp4", "walk/two.mp4", "run/three.mp4", "run/four.mp4"),
+            (),
+            "none of the 4 videos that were tried can be used (4 × not a video)",
+        ),
         (("walk/one.mp4", "run/two.mp4"), ("--start", "torchvision/s3dd"), "torchvision/s3d"),
         (("walk/one.mp4", "run/two.mp4"), ("--start", "torchvision/resnet18"), "no such weights"),
         (("walk/one.mp4", "run/two.mp4"), ("--list", "absent.csv"), "absent.csv: there is no such file"),
@@ -243,6 +248,17 @@ def test_a_file_and_an_absent_folder_are_no_folder(tmp_path: Path) -> None:
         look(tmp_path / "a.mp4")
     with pytest.raises(UserError, match="there is no such folder"):
         look(tmp_path / "absent")
+
+
+def test_a_list_without_validation_is_refused(tmp_path: Path) -> None:
+    folder = tree(tmp_path / "own", "walk/one.mp4", "run/two.mp4")
+    (folder / "list.csv").write_text("path,label,subset\nwalk/one.mp4,walk,train\nrun/two.mp4,run,train\n")
+    with pytest.raises(UserError, match=r"list\.csv: no video is for validation"):
+        look(folder)
+
+
+def test_the_command_offers_the_teachers_that_can_be_proposed() -> None:
+    assert set(init.TEACHERS) == set(TEACHERS)
 
 
 def test_a_name_is_one_that_the_configuration_takes(tmp_path: Path) -> None:
