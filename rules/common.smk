@@ -21,7 +21,7 @@ from pipeline_lib.errors import UserError
 from pipeline_lib.planning import code
 from pipeline_lib.planning.current import described, reconcile
 from pipeline_lib.planning.interrupts import end_jobs_on_interrupt
-from pipeline_lib.planning.plan import SELECTED, load_plan
+from pipeline_lib.planning.plan import load_plan
 
 
 @contextmanager
@@ -179,8 +179,8 @@ def target(name):
 
 @one_message()
 def selected_results(wildcards):
-    check_target(SELECTED, "The target evaluate")
-    return [*PLAN.results(SELECTED), *PLAN.intermediates(SELECTED)]
+    check_target(PLAN.selected, "The target evaluate")
+    return [*PLAN.results(PLAN.selected), *PLAN.intermediates(PLAN.selected)]
 
 
 @one_message()

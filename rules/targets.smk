@@ -16,7 +16,7 @@ rule evaluate:
 rule report:
     """one HTML page on what `select` in the configuration names"""
     input:
-        target(SELECTED),
+        target(PLAN.selected),
 
 
 # Every target of workflow/targets.yaml, every table of a paper and every experiment becomes a rule with its name and description.

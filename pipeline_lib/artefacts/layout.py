@@ -108,6 +108,10 @@ class Layout:
         """An empty file whose time says that the generated videos, or the manifest, of a data set are made again."""
         return self.root / ".planned" / f"{dataset}.{what}"
 
+    def chosen_shards(self, dataset: str) -> Path:
+        """How many shards a data set has had since its manifest was first made, where the configuration sets none."""
+        return self.root / ".planned" / f"{dataset}.shards"
+
     def accepted(self) -> Path:
         """What a user has said to be equivalent to what the configuration asks for."""
         return self.root / ".planned" / "accepted.json"

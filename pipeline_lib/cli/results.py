@@ -17,25 +17,26 @@ def run(options: argparse.Namespace) -> int:
     from pipeline_lib.artefacts.layout import Layout
     from pipeline_lib.configuration.messages import nearest
     from pipeline_lib.errors import UserError
-    from pipeline_lib.planning.plan import load_plan
+    from pipeline_lib.planning.plan import SELECTED, load_plan
     from pipeline_lib.reporting.collect import collect
     from pipeline_lib.reporting.compare import compare
     from pipeline_lib.reporting.paper_tables import paper_text, paper_views
     from pipeline_lib.reporting.tables import differences_text, results_text
 
     plan = load_plan(options.project, options.configfile)
-    if options.target not in plan.report_names:
-        raise UserError(f"There is no target `{options.target}`. {nearest(options.target, plan.report_names)}")
+    target = plan.selected if options.target == SELECTED else options.target
+    if target not in plan.report_names:
+        raise UserError(f"There is no target `{target}`. {nearest(target, plan.report_names)}")
     layout = Layout(options.root) if options.root else plan.layout
     if not options.root and not layout.root.is_absolute():
         layout = Layout(options.project / layout.root)
-    report = collect(plan.report(options.target), layout.root)
+    report = collect(plan.report(target), layout.root)
     for view in paper_views(report):
         print(paper_text(view) + "\n")
     print(results_text(report))
     differences = differences_text(compare(report))
     if differences:
         print(f"\n{differences}")
-    page = layout.report(options.target)
+    page = layout.report(target)
     print(f"\nReport: {page if page.is_file() else f'{page} (not yet written: snakemake writes it)'}")
     return 0

@@ -1,5 +1,6 @@
 """Data sets, frame formats and motion kinds: what the first stages read."""
 
+import re
 from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Literal
 
@@ -10,6 +11,9 @@ from pipeline_lib.configuration.base import Section
 from pipeline_lib.configuration.formats import FORMATS
 from pipeline_lib.configuration.messages import parsed
 from pipeline_lib.configuration.motions import METHODS, MethodKind
+
+MOST_SHARDS = 256
+"""Shards of a data set whose number nobody has set, at most."""
 
 
 class Generated(Section):
@@ -76,7 +80,12 @@ class Dataset(Section):
     horizontal_flip: Literal["allowed", "forbidden", "by_label"] = "allowed"
     """Whether a mirrored clip keeps its label; ``by_label``: if the label does not say left or right
     (Something-Something)."""
-    num_shards: int = Field(default=256, ge=1)
+    num_shards: int | None = Field(default=None, ge=1)
+    """Jobs per stage. Null follows the number of listed videos (pipeline_lib/planning/sharding.py) and stays, once the
+    manifest is made."""
+    group_pattern: str | None = None
+    """Regular expression that is searched in each video's id. Videos for which its groups match the same text are of
+    one source, and all of them go to the same list. Of ``folder``, and of ``table`` where the CSV names no group."""
     probe: Literal["decode", "headers", "none"] = "decode"
     """``decode`` decodes every frame of every video, ``headers`` opens it only, ``none`` trusts the list."""
     on_decode_error: Literal["reject", "keep"] = "reject"
@@ -90,6 +99,23 @@ class Dataset(Section):
     maximum_loss_share: float = Field(default=0.05, ge=0.0, le=1.0, exclude=True)
     """If the frames or the motion stage cannot use a larger share of a shard's videos, which the manifest accepted, it
     fails with the counts (one video alone never fails a shard). It shapes no artefact, so a change reruns nothing."""
+
+    @field_validator("group_pattern")
+    @classmethod
+    def _has_a_group(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                num_groups = re.compile(value).groups
+            except re.error as error:
+                raise ValueError(f"{value!r} is no regular expression ({error})") from None
+            if not num_groups:
+                raise ValueError(f"{value!r}: put what names the source into brackets, as in '_(g[0-9]+)_'")
+        return value
+
+    @property
+    def shards(self) -> int:
+        """Jobs per stage; the most that are chosen, where neither the configuration nor the plan has set a number."""
+        return self.num_shards or MOST_SHARDS
 
     @property
     def is_generated(self) -> bool:

@@ -71,7 +71,7 @@ class Configuration(Section):
     """What ``imagenet`` means as the start of an experiment: ``imagenet``, public weights of each network's 2D
     relative; ``random``; or ``imported/NAME``, weights of your own (docs/models.md)."""
     trial: float = Field(default=1.0, gt=0, le=1)
-    """Every recipe's steps are multiplied by this: one number shrinks a run."""
+    """Every recipe's steps and batch are multiplied by this: one number shrinks a run."""
 
     def named(self) -> dict[str, Target]:
         """The targets by name, complete with the experiments of their tables, and each table that has experiments."""

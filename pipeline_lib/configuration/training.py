@@ -84,6 +84,11 @@ nothing, which is zeros of the network's input."""
 
 SHORT_SIDE = (256, 256)
 
+LEAST_BATCH = 2
+"""Clips to which a trial shrinks a batch at most: one clip has nothing to be normalised with or contrasted to."""
+LEAST_SHARED_BATCH = 8
+"""The same where the GPUs of a machine share each batch normalisation: one clip for each of eight."""
+
 
 class Sampling(Section):
     """Which frames and pixels a clip holds. Evaluation and prediction follow it in all that is not drawn at random."""
@@ -217,7 +222,10 @@ class Recipe(Section):
         return self
 
     def shrunk(self, trial: float) -> "Recipe":
-        """The recipe with every number of steps multiplied by ``trial``; its shape stays, its length shrinks.
+        """The recipe with every number of steps, and the batch, multiplied by ``trial``; its shape stays.
+
+        The rates follow the batch in proportion (Goyal et al. 2017, section 2.1). A batch of more than one group of
+        batch normalisation keeps whole groups.
 
         Args:
             trial: in (0, 1]; 1 gives the recipe itself.
@@ -228,10 +236,17 @@ class Recipe(Section):
         def shorter(steps: int) -> int:
             return max(1, round(steps * trial))
 
-        schedule = self.schedule
+        schedule, size = self.schedule, self.batch_norm_batch
+        least = LEAST_SHARED_BATCH if self.synchronise_batch_norm else LEAST_BATCH
+        batch = min(self.global_batch, max(least, round(self.global_batch * trial)))
+        if size is not None:
+            batch -= batch % size if batch > size else 0
+            size = min(size, batch)
         return self.model_copy(
             update={
                 "steps": shorter(self.steps),
+                "global_batch": batch,
+                "batch_norm_batch": size,
                 "validation_steps": shorter(self.validation_steps) if self.validation_steps else 0,
                 "reestimate_batch_norm": shorter(self.reestimate_batch_norm) if self.reestimate_batch_norm else 0,
                 "schedule": schedule.model_copy(
@@ -239,6 +254,7 @@ class Recipe(Section):
                         "milestones": [shorter(step) for step in schedule.milestones],
                         "restarts": [shorter(step) for step in schedule.restarts],
                         "warmup_steps": round(schedule.warmup_steps * trial),
+                        "per_clips": schedule.per_clips or self.global_batch,
                     }
                 ),
             }

@@ -186,7 +186,7 @@ def _with_printable_names(video: ListedVideo) -> ListedVideo:
 def _columns(
     videos: Sequence[ListedVideo], paths: Sequence[str], probes: dict[str, Probe], dataset: Dataset
 ) -> dict[str, list[Any]]:
-    names = shard_names(dataset.num_shards)
+    names = shard_names(dataset.shards)
     nothing = Probe()
     columns: dict[str, list[Any]] = {field.name: [] for field in manifest_schema(dataset.num_splits)}
     subsets = subset_columns(dataset.num_splits)
@@ -207,7 +207,7 @@ def _columns(
         columns["height"].append(probe.height)
         columns["width"].append(probe.width)
         columns["content_digest"].append(probe.content_digest)
-        columns["shard"].append(names[shard_index(video.id, dataset.num_shards)])
+        columns["shard"].append(names[shard_index(video.id, dataset.shards)])
         columns["status"].append(status)
         columns["reason"].append(reason)
     return columns
@@ -280,7 +280,7 @@ def _shard_lists(
         if status == ACCEPTED:
             rows[columns["shard"][index]].append(index)
     # One shard's list at a time, because all of them together would need more memory than anything else here.
-    for shard in shard_names(dataset.num_shards):
+    for shard in shard_names(dataset.shards):
         yield shard, [_shard_video(columns, index, listed[index], probes, dataset) for index in rows.get(shard, [])]
 
 

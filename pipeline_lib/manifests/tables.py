@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +23,17 @@ from pipeline_lib.manifests.matching import VIDEO_ENDINGS, is_hidden, split_endi
 from pipeline_lib.manifests.schema import UNLABELLED, ListedVideo, Listing, subset_columns
 
 _SUBSETS = SUBSET_NAMES | {"test": "validation", "testing": "validation", UNLABELLED: UNLABELLED, "": ""}
+
+
+def group_of(id: str, pattern: str | None) -> str:
+    """The source of a video by its id: what the groups of a pattern match in it; empty where it does not match.
+
+    Args:
+        id: of the video.
+        pattern: ``group_pattern`` of the data set.
+    """
+    found = re.search(pattern, id) if pattern is not None else None
+    return "/".join(part for part in found.groups() if part) if found is not None else ""
 
 
 def _rank(unit: str) -> bytes:
@@ -115,7 +127,6 @@ def read_table(dataset: Dataset) -> Listing:
             names = (row["path"],)
             labels = tuple(label.strip() for label in row["label"].split("|") if label.strip())
             start, end = _interval(row, path, line)
-            group = row.get("group", "")
             subsets: tuple[str, ...] = ()
             if all(column in row for column in columns):
                 subsets = tuple(_subset(row[column], path, line, column) for column in columns)
@@ -125,6 +136,7 @@ def read_table(dataset: Dataset) -> Listing:
             elif key.lower() in _SUBSETS and (key != "train" or len(lists) > 1):
                 subsets = (_SUBSETS[key.lower()],) * dataset.num_splits
             id, trim = split_ending(row["path"])[0], start is not None
+            group = row.get("group") or group_of(id, dataset.group_pattern)
             if trim:
                 id = f"{id}_{start:.2f}_{end:.2f}"
                 # Parts of one file look alike.
@@ -163,7 +175,9 @@ def read_folder(dataset: Dataset) -> Listing:
                         continue
                     name = str(file.relative_to(root))
                     id = split_ending(name)[0]
-                    video = ListedVideo(id, (folder.name,), (subset,) * dataset.num_splits, (name,))
+                    lists_of = (subset,) * dataset.num_splits
+                    group = group_of(id, dataset.group_pattern)
+                    video = ListedVideo(id, (folder.name,), lists_of, (name,), group=group)
                     (videos if subset else undivided).append(video)
     if not videos and not undivided:
         raise UserError(

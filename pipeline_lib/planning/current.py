@@ -28,6 +28,7 @@ from pipeline_lib.plain_data import parse_json
 from pipeline_lib.planning import code
 from pipeline_lib.planning.plan import SUBSETS, Plan
 from pipeline_lib.planning.run import Run, with_sources
+from pipeline_lib.planning.sharding import remember_shards
 
 FLAGS = ("videos", "manifest")
 """What may have no input but a flag."""
@@ -292,6 +293,7 @@ def reconcile(plan: Plan, accept: bool = False) -> list[Stale]:
     comparison = Comparison(plan.layout)
     found = []
     for name in plan.configuration.datasets:
+        remember_shards(plan.layout, name)
         for what in FLAGS:
             _set_flag(plan.layout.flag(what, name))
     for expected in Expectations(plan):

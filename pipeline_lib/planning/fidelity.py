@@ -22,7 +22,16 @@ _UNSHAPING = (
 )
 # Keys of a data set that say where it lies and how it is checked, not which videos it has.
 _PLACES = (
-    *("annotations", "videos", "replacements", "num_shards", "probe", "on_decode_error", "probe_seconds"),
+    *(
+        "annotations",
+        "videos",
+        "replacements",
+        "num_shards",
+        "group_pattern",
+        "probe",
+        "on_decode_error",
+        "probe_seconds",
+    ),
     *("maximum_reject_share", "minimum_frames", "minimum_short_side"),
 )
 _START = "start"
@@ -118,7 +127,7 @@ def differences(run: Run, published: Configuration) -> list[str]:
     for one in with_sources([run]):
         for text in own_differences(one, published):
             places.setdefault(text, []).append(one.experiment)
-    found = [] if trial == 1.0 else [f"a trial of {trial:g} of the recipe's steps"]
+    found = [] if trial == 1.0 else [f"a trial of {trial:g} of the recipe's steps and batch"]
     for text, names in places.items():
         found.append(text if run.experiment in names else f"{text} (in {', '.join(dict.fromkeys(names))})")
     return found

@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pipeline_lib.artefacts.digest import digest
 from pipeline_lib.artefacts.layout import Layout
 from pipeline_lib.configuration.data import Dataset
 from pipeline_lib.configuration.experiments import Ensemble, Experiment, Target
@@ -27,10 +28,12 @@ from pipeline_lib.manifests.code import manifest_modules
 from pipeline_lib.models.catalogue import NETWORKS
 from pipeline_lib.planning.fidelity import as_published, differences
 from pipeline_lib.planning.run import Run, with_sources
+from pipeline_lib.planning.sharding import with_shards
 from pipeline_lib.planning.starts import check_fetchable, check_starts
 
 SELECTED = "selected"
-"""The report on what the configuration selects."""
+"""What the configuration selects, where a name is asked for."""
+LONGEST_NAME = 80
 SUBSETS = ("train", "validation")
 
 
@@ -63,8 +66,8 @@ class Plan:
     """
 
     def __init__(self, configuration: Configuration, brought: Callable[[], Configuration] | None = None) -> None:
-        self.configuration = configuration
         self.layout = Layout(Path(configuration.output))
+        self.configuration = with_shards(configuration, self.layout)
         self.targets = configuration.named()
         self._runs: dict[str, list[Run]] = {}
         self._brought = brought
@@ -93,7 +96,22 @@ class Plan:
     @cached_property
     def report_names(self) -> list[str]:
         """What a report can be asked for: each target, each experiment, and what the configuration selects."""
-        return [*self.targets, *self.configuration.experiments, SELECTED]
+        names = [*self.targets, *self.configuration.experiments]
+        return [*names, *({self.selected} - set(names))]
+
+    @cached_property
+    def selected(self) -> str:
+        """The name of the report on what the configuration selects, so that each selection has a page of its own.
+
+        A single target or experiment has its own page; several are ``first+second``. Of many names, those that do not
+        fit are in a digest.
+        """
+        names = self.configuration.select
+        whole = "+".join(names)
+        if len(whole) <= LONGEST_NAME:
+            return whole or SELECTED
+        kept = whole[: LONGEST_NAME - 10].rpartition("+")[0] or names[0][: LONGEST_NAME - 10]
+        return f"{kept}+{digest(names)[:8]}"
 
     def experiments_of(self, *names: str) -> list[str]:
         """The experiments behind names of experiments, targets and ``selected``, each once, in order."""
@@ -101,11 +119,24 @@ class Plan:
         for name in names:
             if name in self.configuration.experiments:
                 found[name] = None
-            elif name == SELECTED:
-                found |= dict.fromkeys(self.experiments_of(*self.configuration.select))
+            elif name == SELECTED or (name == self.selected and name not in self.targets):
+                found |= dict.fromkeys(self._selected_experiments())
             else:
                 found |= dict.fromkeys(self._target(name).experiments)
         return list(found)
+
+    def _selected_experiments(self) -> list[str]:
+        """The experiments behind ``select``.
+
+        Raises:
+            UserError: it names nothing.
+        """
+        if not self.configuration.select:
+            raise UserError(
+                "`select` in the configuration is empty, so that the targets `report` and `evaluate` have nothing to "
+                "do. Name experiments or targets there, for example select: [demo]."
+            )
+        return self.experiments_of(*self.configuration.select)
 
     def _target(self, name: str) -> Target:
         """A target or table by name.
@@ -374,11 +405,9 @@ class Plan:
         """What ``report`` gets: of a target, an experiment, or (``selected``) of everything that ``select`` names."""
         target = self.targets.get(name)
         described = target or self.configuration.experiments.get(name)
-        asked = [
-            self.targets[one]
-            for one in (self.configuration.select if name == SELECTED else [name])
-            if one in self.targets
-        ]
+        is_described = name in self.targets or name in self.configuration.experiments
+        names = [name] if is_described else self.configuration.select
+        asked = [self.targets[one] for one in names if one in self.targets]
         tables = {one: self.configuration.tables[one] for named in asked for one in named.tables}
         return ReportSpecification(
             name=name,

@@ -250,13 +250,13 @@ class Run:
 
     @property
     def _names(self) -> list[str]:
-        return shard_names(self.configuration.datasets[self.dataset].num_shards)
+        return shard_names(self.configuration.datasets[self.dataset].shards)
 
     # What its jobs get
 
     @property
     def recipe(self) -> Recipe:
-        """The experiment's recipe with its changes, shortened by the trial factor.
+        """The experiment's recipe with its changes, shrunk by the trial factor.
 
         Its ``source`` is left out, because another wording for readers must not train anything again.
         """
@@ -287,7 +287,7 @@ class Run:
             seed=self.seed,
             dataset=experiment.dataset,
             horizontal_flip=dataset.horizontal_flip,
-            num_shards=dataset.num_shards,
+            num_shards=dataset.shards,
             train_share=experiment.train_share,
             frame_format=experiment.frame_format,
             modality=experiment.modality,

@@ -16,6 +16,7 @@ from pipeline_lib.errors import UserError
 from pipeline_lib.plain_data import parse_json
 from pipeline_lib.planning.plan import Plan
 from pipeline_lib.planning.run import Run
+from pipeline_lib.planning.sharding import listed_videos
 
 PROBED_PER_CORE = 600.0
 """Frames of 340×256 per second that one core decodes while it probes a video, measured on a server processor."""
@@ -80,6 +81,9 @@ def num_videos(plan: Plan, dataset: str) -> tuple[int, int, str]:
         generated = section.generated
         return generated.num_train + generated.num_validation, generated.num_train, "the configuration"
     lists = {name: Path(value) for name, value in section.annotations.items() if value and Path(value).is_file()}
+    listed = None if lists else listed_videos(section)
+    if listed is not None:
+        return len(listed), sum(video.subsets[0] == "train" for video in listed), "the folders"
     if not lists:
         raise UserError(
             f"datasets.{dataset}.annotations: no list to count the videos of; docs/configuration.md (section “Your own "
@@ -176,7 +180,7 @@ def workload(plan: Plan, target: str, speeds: Speeds) -> list[Stage]:
 
 def _data_stages(plan: Plan, dataset: str, frame_format: str, motions: list[str], speeds: Speeds) -> list[Stage]:
     """Frames and every motion kind of one frame format."""
-    shards = plan.configuration.datasets[dataset].num_shards
+    shards = plan.configuration.datasets[dataset].shards
     total, _, _ = num_videos(plan, dataset)
     frames = total * frames_per_video(plan, dataset, frame_format)
     short = plan.configuration.frame_formats[frame_format].short_side

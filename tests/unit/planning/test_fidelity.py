@@ -20,7 +20,7 @@ def test_an_experiment_as_it_is_brought_differs_in_nothing(planned: Any) -> None
 @pytest.mark.parametrize(
     ("overlay", "name", "expected"),
     [
-        ({"trial": 0.01}, "d3d_ucf101", ["a trial of 0.01 of the recipe's steps"]),
+        ({"trial": 0.01}, "d3d_ucf101", ["a trial of 0.01 of the recipe's steps and batch"]),
         ({"start": "random"}, "baseline_k400", ["random first weights, the paper starts from ImageNet's"]),
         ({"recipes": {"d3d": {"sampling": {"crop": 112}}}}, "baseline_k400", ["sampling.crop 112 instead of 224"]),
         ({"recipes": {"d3d": {"global_batch": 48}}}, "teacher_k400", ["global_batch 48 instead of 384"]),

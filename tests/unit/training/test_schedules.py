@@ -61,7 +61,11 @@ def test_rates_per_clips_grow_with_the_batch():
 def test_one_number_shrinks_a_recipe_and_keeps_its_shape(trial):
     whole, short = recipe(), recipe().shrunk(trial)
     assert short.steps == max(1, round(80_000 * trial))
-    assert short.global_batch == whole.global_batch
+    # Whole groups of batch normalisation, at least two clips, and rates in proportion to the batch.
+    assert 2 <= short.global_batch <= max(2, round(336 * trial))
+    assert short.global_batch % short.batch_norm_batch == 0
+    rates = [scaled(r.schedule, r.global_batch).base_rate for r in (whole, short)]
+    assert rates[1] / rates[0] == pytest.approx(short.global_batch / 336)
     for fraction in (0.1, 0.5, 0.8, 0.9):
         if trial > 0.01:
             rates = [learning_rate(r.schedule, int(r.steps * fraction), r.steps) for r in (whole, short)]
