@@ -1,6 +1,7 @@
 """From raw video to motion-distilled networks. `snakemake --list-target-rules` lists the targets."""
 
 import signal
+import sys
 
 from snakemake.utils import min_version
 
@@ -23,3 +24,11 @@ include: "rules/train.smk"
 include: "rules/evaluate.smk"
 include: "rules/report.smk"
 include: "rules/targets.smk"
+
+
+# Stages print into their logs; this is the last line of a run that did not end well.
+onerror:
+    print(
+        "Not everything is made. What is finished stays: when the cause is mended, the same command goes on from here.",
+        file=sys.stderr,
+    )

@@ -19,6 +19,7 @@ from pipeline_lib.configuration.presence import check_data
 from pipeline_lib.errors import UserError
 from pipeline_lib.planning import code
 from pipeline_lib.planning.current import described, reconcile
+from pipeline_lib.planning.interrupted import left_behind
 from pipeline_lib.planning.plan import SELECTED, load_plan
 
 
@@ -46,8 +47,9 @@ if workflow.is_main_process:
         _plugin = workflow.executor_plugin
         _touches = _plugin is not None and _plugin.common_settings.touch_exec
         _stale = described(reconcile(PLAN, accept=_touches), LAYOUT)
-    if _stale:
-        print(_stale, file=sys.stderr)
+    for _said in (left_behind(Path.cwd()), _stale):
+        if _said:
+            print(_said, file=sys.stderr)
 
 
 # A function, since a plain path in front of an output's looks to snakemake --lint like a prefix that is written twice.
