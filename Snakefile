@@ -1,6 +1,7 @@
 """From raw video to motion-distilled networks. `snakemake --list-target-rules` lists the targets."""
 
 import signal
+import sys
 
 from snakemake.utils import min_version
 
@@ -33,3 +34,9 @@ onstart:
     # SLURM's own output lies below the output root, like every log, unless a profile says `slurm-logdir`.
     if getattr(workflow.executor_settings, "logdir", "no SLURM") is None:
         workflow.scheduler._executor.slurm_logdir = Path(LAYOUT.root, "logs", "slurm").resolve()
+# Stages print into their logs; this is the last line of a run that did not end well.
+onerror:
+    print(
+        "Not everything is made. What is finished stays: when the cause is mended, the same command goes on from here.",
+        file=sys.stderr,
+    )

@@ -20,6 +20,7 @@ from pipeline_lib.configuration.presence import check_data
 from pipeline_lib.errors import UserError
 from pipeline_lib.planning import code
 from pipeline_lib.planning.current import described, reconcile
+from pipeline_lib.planning.interrupted import left_behind
 from pipeline_lib.planning.interrupts import end_jobs_on_interrupt
 from pipeline_lib.planning.plan import load_plan
 
@@ -47,8 +48,9 @@ if workflow.is_main_process:
     end_jobs_on_interrupt()
     with one_message():
         _stale = described(reconcile(PLAN), LAYOUT)
-    if _stale:
-        print(_stale, file=sys.stderr)
+    for _said in (left_behind(Path.cwd()), _stale):
+        if _said:
+            print(_said, file=sys.stderr)
 
 
 # A function, since a plain path in front of an output's looks to snakemake --lint like a prefix that is written twice.

@@ -19,8 +19,13 @@ rule report:
         target(PLAN.selected),
 
 
-# Every target of workflow/targets.yaml, every table of a paper and every experiment becomes a rule with its name and description.
-for _name, _entry in (CONFIGURATION.tables | PLAN.targets | CONFIGURATION.experiments).items():
+# Every target of workflow/targets.yaml, every table of a paper and every experiment becomes a rule with its name and
+# description. The list of targets has those that people ask for: `python -m pipeline_lib experiments` lists the hundreds of
+# experiments. Snakemake has no way to tell them apart, and lists what has a rule.
+_asked = CONFIGURATION.tables | PLAN.targets | CONFIGURATION.experiments
+if {"--list-target-rules", "--lt"} & set(sys.argv):
+    _asked = PLAN.targets
+for _name, _entry in _asked.items():
     if not workflow.is_rule(_name):
 
         rule:

@@ -7,14 +7,14 @@ import sys
 import threading
 from pathlib import Path
 
+from pipeline_lib.planning.by_name import add_configuration_arguments, plan_of
+
 HELP = "fetch a data set's videos from mirrors, tar archives or YouTube (optional)"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", nargs="?", help="a key under `downloads` of the configuration")
-    parser.add_argument(
-        "--configfile", action="append", default=[], type=Path, help="its values replace those of config.yaml"
-    )
+    add_configuration_arguments(parser)
     parser.add_argument("--specification", help="the resolved specification as JSON, as the rule passes it")
     parser.add_argument("--output", type=Path, help="the summary (default: below the configuration's output root)")
     parser.add_argument("--retry-failed", action="store_true", help="try again what failed in earlier runs")
@@ -32,11 +32,10 @@ def run(options: argparse.Namespace) -> int:
         specification = DownloadSpecification.model_validate_json(options.specification)
         output = options.output
     else:
-        from pipeline_lib.artefacts.layout import Layout
-        from pipeline_lib.configuration.loading import load
         from pipeline_lib.configuration.messages import nearest
 
-        configuration = load(overlays=options.configfile)
+        plan = plan_of(options)
+        configuration = plan.configuration
         if options.name not in configuration.downloads:
             known = list(configuration.downloads)
             raise UserError(
@@ -44,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
                 + (nearest(options.name or "", known) if known else "docs/download.md says what to write there.")
             )
         specification = DownloadSpecification(name=options.name, download=configuration.downloads[options.name])
-        output = options.output or Layout(Path(configuration.output)).download_summary(options.name)
+        output = options.output or plan.layout.download_summary(options.name)
 
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

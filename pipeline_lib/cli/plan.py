@@ -5,13 +5,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pipeline_lib.planning.by_name import add_configuration_arguments, plan_of
+
 HELP = "estimate a target's jobs, disk, CPU and GPU hours per stage, and the days that a profile needs"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("configfile", nargs="*", type=Path, help="overlays, as given to snakemake")
+    parser.add_argument("overlays", nargs="*", type=Path, metavar="CONFIGFILE", help="overlays, as given to snakemake")
     parser.add_argument("--target", default="distill_k400", help="a target (default: distill_k400)")
-    parser.add_argument("--project", type=Path, default=Path(), help="folder of config.yaml (default: here)")
+    add_configuration_arguments(parser)
     parser.add_argument("--profile", type=Path, help="a profile, e.g. profiles/slurm: its limits give the days")
     parser.add_argument(
         "--cores", type=int, default=None, help="cores of this machine (default: all; not with --profile)"
@@ -28,10 +30,10 @@ def run(options: argparse.Namespace) -> int:
     from pipeline_lib.configuration.messages import nearest
     from pipeline_lib.errors import UserError
     from pipeline_lib.planning.limits import Limits
-    from pipeline_lib.planning.plan import load_plan
     from pipeline_lib.planning.workload import Speeds, as_rows, workload
 
-    plan = load_plan(options.project, options.configfile)
+    options.configfile = [*options.overlays, *options.configfile]
+    plan = plan_of(options)
     names = [*plan.targets, *plan.configuration.experiments]
     if options.target not in names:
         raise UserError(f"There is no target `{options.target}`. {nearest(options.target, names)}")

@@ -3,13 +3,14 @@
 import argparse
 from pathlib import Path
 
+from pipeline_lib.planning.by_name import add_configuration_arguments, plan_of
+
 HELP = "print the result table of a target and where its report lies"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", help="a target, a table such as d3d_table2, an experiment, or selected")
-    parser.add_argument("--project", type=Path, default=Path(), help="folder of config.yaml (default: here)")
-    parser.add_argument("--configfile", type=Path, nargs="*", default=[], help="overlays, as given to snakemake")
+    add_configuration_arguments(parser)
     parser.add_argument("--root", type=Path, help="output root (default: the configuration's)")
 
 
@@ -17,13 +18,13 @@ def run(options: argparse.Namespace) -> int:
     from pipeline_lib.artefacts.layout import Layout
     from pipeline_lib.configuration.messages import nearest
     from pipeline_lib.errors import UserError
-    from pipeline_lib.planning.plan import SELECTED, load_plan
+    from pipeline_lib.planning.plan import SELECTED
     from pipeline_lib.reporting.collect import collect
     from pipeline_lib.reporting.compare import compare
     from pipeline_lib.reporting.paper_tables import paper_text, paper_views
     from pipeline_lib.reporting.tables import differences_text, results_text
 
-    plan = load_plan(options.project, options.configfile)
+    plan = plan_of(options)
     target = plan.selected if options.target == SELECTED else options.target
     if target not in plan.report_names:
         raise UserError(f"There is no target `{target}`. {nearest(target, plan.report_names)}")

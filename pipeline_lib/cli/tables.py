@@ -2,19 +2,19 @@
 
 import argparse
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pipeline_lib.configuration.tables import PaperTable
+
+from pipeline_lib.planning.by_name import add_configuration_arguments, plan_of
 
 HELP = "list the papers' tables and figures: what they print, which rows stand here, what is missing to run each"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help="tables to show row by row (default: a line for each)")
-    parser.add_argument("--project", type=Path, default=Path(), help="folder of config.yaml (default: here)")
-    parser.add_argument("--configfile", type=Path, nargs="*", default=[], help="overlays, as given to snakemake")
+    add_configuration_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print a list of objects instead")
     parser.add_argument("--write", action="store_true", help="write the tables into docs/experiments.md")
 
@@ -24,10 +24,9 @@ def run(options: argparse.Namespace) -> int:
     from pipeline_lib.configuration.messages import nearest
     from pipeline_lib.errors import UserError
     from pipeline_lib.planning.paper_tables import counted, figure_names, lacking, missing, not_yet, with_tables
-    from pipeline_lib.planning.plan import load_plan
     from pipeline_lib.text_table import text_table
 
-    plan = load_plan(options.project, options.configfile)
+    plan = plan_of(options)
     tables = plan.configuration.tables
     for name in options.names:
         if name not in tables:

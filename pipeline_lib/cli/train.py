@@ -9,14 +9,11 @@ HELP = "train an experiment, or a network as a specification says"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_run_arguments(parser, "a TrainingSpecification")
-    parser.add_argument(
-        "--set",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="KEY=VALUE",
-        help="change the experiment for this once: recipe.steps=20, objective.weight=1, model.options.KEY=…",
+    add_run_arguments(
+        parser,
+        "a TrainingSpecification",
+        "change values for this once: the experiment's (recipe.steps=20, objective.weight=1, model.options.KEY=…), or "
+        "the configuration's (experiments.NAME.KEY=…, hardware.device=cpu)",
     )
     parser.add_argument(
         "--overfit",

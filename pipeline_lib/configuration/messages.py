@@ -39,12 +39,19 @@ def _branches(node: Mapping[str, Any], root: Mapping[str, Any]) -> list[Mapping[
     return [branch for child in alternatives for branch in _branches(child, root)] if alternatives else [node]
 
 
-def valid_keys(model: type[BaseModel], key: Sequence[str], data: Any) -> list[str]:
-    """The valid keys inside the section at ``key``; of several alternatives, those of the one that the data name."""
+def nodes_at(model: type[BaseModel], key: Sequence[str], data: Any) -> list[Mapping[str, Any]]:
+    """What the schema allows at ``key``; of several alternatives, those that the data name; empty: no such key.
+
+    Args:
+        model: of the whole document.
+        key: names from the outside to the inside.
+        data: the whole document; of alternatives (``objective``), its constant field (``name: distillation``) chooses.
+    """
     root = _schema(model)
     nodes: list[Mapping[str, Any]] = [root]
     value = data
     for name in key:
+        nodes = _chosen(nodes, value)
         value = value.get(name) if isinstance(value, Mapping) else None
         following: list[Mapping[str, Any]] = []
         for node in nodes:
@@ -56,19 +63,28 @@ def valid_keys(model: type[BaseModel], key: Sequence[str], data: Any) -> list[st
                 for pattern in node.get("patternProperties", {}).values():
                     following += _branches(pattern, root)
         nodes = following
-    if len(nodes) > 1 and isinstance(value, Mapping):
-        # Drop alternatives whose constant field (`name: distillation`) the data contradict.
-        chosen = [
-            node
-            for node in nodes
-            if all(
-                value.get(name, property.get("default", property.get("const"))) == property["const"]
-                for name, property in node.get("properties", {}).items()
-                if "const" in property
-            )
-        ]
-        nodes = chosen or nodes
-    return sorted({name for node in nodes for name in node.get("properties", {})})
+    return _chosen(nodes, value)
+
+
+def _chosen(nodes: list[Mapping[str, Any]], value: Any) -> list[Mapping[str, Any]]:
+    """Drop alternatives whose constant field (`name: distillation`) a section's values contradict."""
+    if len(nodes) < 2 or not isinstance(value, Mapping):
+        return nodes
+    chosen = [
+        node
+        for node in nodes
+        if all(
+            value.get(name, property.get("default", property.get("const"))) == property["const"]
+            for name, property in node.get("properties", {}).items()
+            if "const" in property
+        )
+    ]
+    return chosen or nodes
+
+
+def valid_keys(model: type[BaseModel], key: Sequence[str], data: Any) -> list[str]:
+    """The valid keys inside the section at ``key``; of several alternatives, those of the one that the data name."""
+    return sorted({name for node in nodes_at(model, key, data) for name in node.get("properties", {})})
 
 
 def _key(location: Sequence[int | str], data: Any, is_of_section: bool) -> Key:

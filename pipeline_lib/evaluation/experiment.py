@@ -1,5 +1,6 @@
 """A trained experiment in Python: its predictions and features of any video (``from pipeline_lib import load``)."""
 
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,15 +13,19 @@ from pipeline_lib.artefacts.layout import Layout
 from pipeline_lib.clips.index import ClipIndex
 from pipeline_lib.configuration.data import FrameFormat
 from pipeline_lib.configuration.experiments import Protocol
+from pipeline_lib.errors import UserError
 from pipeline_lib.evaluation.gradcam import GradCam, Over, grad_cam
 from pipeline_lib.evaluation.prediction import (
     Prediction,
+    array_rate,
     clip_features,
     clip_probabilities,
     find_weights,
     frame_format_of,
     indexed,
 )
+from pipeline_lib.evaluation.public import FRAMES, find_imported, holds_public, is_public, load_public
+from pipeline_lib.evaluation.stream import predict_stream, stored_frames, window_length
 from pipeline_lib.evaluation.trained import TrainedNetwork, load_trained
 
 
@@ -59,15 +64,15 @@ class TrainedExperiment:
     def predict(
         self,
         video: str | Path | np.ndarray,
-        num_clips: int = 10,
-        num_crops: int = 1,
+        num_clips: int | Literal["all_frames"] = 10,
+        num_crops: Literal[1, 3] = 1,
         frames_per_second: float | None = None,
     ) -> Prediction:
         """The probability of every class: the mean over clips.
 
         Args:
             video: a file, or frames, uint8 (T, H, W, 3).
-            num_clips: uniformly spaced clips.
+            num_clips: uniformly spaced clips, or one clip of all frames.
             num_crops: 1 (the centre) or 3 crops of each.
             frames_per_second: of an array of frames (a file says its own); None takes the rate of the training's
                 frames, or else that at which the recipe counts strides.
@@ -85,8 +90,8 @@ class TrainedExperiment:
         self,
         video: str | Path | np.ndarray,
         endpoint: str,
-        num_clips: int = 1,
-        num_crops: int = 1,
+        num_clips: int | Literal["all_frames"] = 1,
+        num_crops: Literal[1, 3] = 1,
         frames_per_second: float | None = None,
     ) -> torch.Tensor:
         """Activations at an endpoint: float32 (clips, C, T, H, W) on the CPU; of ``logits`` (clips, classes).
@@ -94,7 +99,7 @@ class TrainedExperiment:
         Args:
             video: a file, or frames, uint8 (T, H, W, 3).
             endpoint: one of ``endpoints``.
-            num_clips: uniformly spaced clips.
+            num_clips: uniformly spaced clips, or one clip of all frames.
             num_crops: 1 (the centre) or 3 crops of each.
             frames_per_second: of an array of frames (a file says its own); None takes the rate of the training's
                 frames, or else that at which the recipe counts strides.
@@ -135,6 +140,45 @@ class TrainedExperiment:
         with self._indexed(video, frames_per_second) as index:
             return grad_cam(self.trained, index, protocol, class_name, endpoint, over)
 
+    def stream(
+        self,
+        frames: Iterable[np.ndarray],
+        every: int | None = None,
+        window: int | None = None,
+        num_clips: int = 1,
+        frames_per_second: float | None = None,
+    ) -> Iterator[Prediction]:
+        """Predictions of frames that keep coming, of a camera for example: a window slides over them.
+
+        The first prediction comes when the window is full, the next ones ``every`` frames later; ``last_frame`` of each
+        says up to where it has seen. If the frames end before, there is one prediction of what has come. Only the
+        window is kept, encoded, so that the memory does not grow. A network that sees flow gets the window's flow.
+
+        Args:
+            frames: uint8 (H, W, 3), RGB, all of one size.
+            every: frames between two predictions; None is half a window.
+            window: frames that a prediction sees; None is as many as a clip of the training spans.
+            num_clips: uniformly spaced clips of the window.
+            frames_per_second: of ``frames``; None takes the rate of the training's frames, or else that at which the
+                recipe counts strides.
+
+        Raises:
+            UserError: ``every`` or ``window`` is less than 1, a frame is no picture, or the training took frames from
+                all over a video and no window is given.
+        """
+        specification, rate = self.trained.specification, self.frame_format.frames_per_second
+        given = array_rate(specification, self.frame_format, frames_per_second)
+        stored_rate = rate or given
+        wanted = None if window is None else round(window * stored_rate / given) if window > 0 else window
+        length = window_length(specification, stored_rate, wanted)
+        if every is not None and every < 1:
+            raise UserError(f"every is {every}; at least 1 frame lies between two predictions.")
+        step = every or max(1, round(length * given / stored_rate) // 2)
+        stored = stored_frames(frames, self.frame_format, given)
+        return predict_stream(
+            self.trained, self.frame_format, stored, stored_rate, length, step, num_clips, self.num_threads
+        )
+
 
 def load(
     experiment: str | Path,
@@ -145,10 +189,11 @@ def load(
     short_side: int | None = None,
     num_threads: int = 1,
 ) -> TrainedExperiment:
-    """Load a trained experiment by its name, or from the path of its ``weights.safetensors``.
+    """Load a trained experiment by its name, weights by the path of their file, or a public network by its source.
 
     Args:
-        experiment: name, or path of a weights file.
+        experiment: name of an experiment, path of a ``.safetensors`` file of a training or of ``weights import``, or a
+            source of public weights (``torchvision/r2plus1d_18``), which is imported now if it is not yet.
         root: output root.
         split: of the run, if a name is given.
         seed: of the run, if a name is given.
@@ -157,10 +202,15 @@ def load(
         num_threads: for decoding and flow.
 
     Raises:
-        UserError: it has not been trained, the file is damaged, or nothing says how frames were scaled.
+        UserError: it has not been trained, the file is damaged or cannot be fetched, or nothing says how frames were
+            scaled.
     """
-    layout = Layout(Path(root))
-    is_file = Path(experiment).suffix == ".safetensors"
-    weights = Path(experiment) if is_file else find_weights(layout, str(experiment), split, seed)
+    layout, name = Layout(Path(root)), str(experiment)
+    if Path(experiment).suffix == ".safetensors":
+        weights = Path(experiment)
+    else:
+        weights = find_imported(layout, name) if is_public(name) else find_weights(layout, name, split, seed)
+    if holds_public(weights):
+        return TrainedExperiment(load_public(weights, device), FRAMES, num_threads)
     trained = load_trained(weights, device)
     return TrainedExperiment(trained, frame_format_of(layout, trained.specification, short_side), num_threads)

@@ -1,11 +1,11 @@
 """The classes of any video, from frames and flow that the training's own stages make."""
 
-import json
+import io
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,14 +21,14 @@ from pipeline_lib.configuration.data import FrameFormat
 from pipeline_lib.configuration.experiments import Protocol
 from pipeline_lib.configuration.specification import FramesSpecification, MotionSpecification, TrainingSpecification
 from pipeline_lib.errors import UserError
-from pipeline_lib.evaluation.trained import TrainedNetwork, load_trained
+from pipeline_lib.evaluation.trained import TrainedNetwork
 from pipeline_lib.flow.motion_stage import extract_motion
 from pipeline_lib.manifests.content import is_utf8, printable
 from pipeline_lib.manifests.pool import probe_alone
 from pipeline_lib.manifests.probing import Probe
 from pipeline_lib.media.ffmpeg import ffmpeg_executable
 from pipeline_lib.media.frames_stage import extract_frames
-from pipeline_lib.media.shards import Shard
+from pipeline_lib.media.shards import Shard, ShardPart
 from pipeline_lib.tasks.classification.metrics import softmax
 from pipeline_lib.tasks.classification.task import TASK
 from pipeline_lib.tasks.outputs import Forward, video_outputs
@@ -49,18 +49,34 @@ class Prediction:
         classes: class names.
         probabilities: float64 (num_classes,), the mean over networks and clips.
         num_clips: clips per network.
-        num_frames: frames of the video after resampling.
+        num_frames: frames of the video after resampling; of a stream, of the window.
+        last_frame: of a stream, the number of the last frame that was seen, from 0; None otherwise.
     """
 
     classes: tuple[str, ...]
     probabilities: np.ndarray
     num_clips: int
     num_frames: int
+    last_frame: int | None = None
 
     def top(self, count: int) -> list[tuple[str, float]]:
         """The most probable classes, the first of equals first."""
         order = np.argsort(-self.probabilities, kind="stable")[:count]
         return [(self.classes[label], float(self.probabilities[label])) for label in order]
+
+
+def mean_prediction(predictions: Sequence[Prediction]) -> Prediction:
+    """The mean of what several networks predict of one video; the counts are the last one's.
+
+    Raises:
+        UserError: they know different classes.
+    """
+    first, last = predictions[0], predictions[-1]
+    for other in predictions:
+        if other.classes != first.classes:
+            raise UserError("the networks know different classes: their scores cannot be averaged.")
+    probabilities = np.mean([one.probabilities for one in predictions], axis=0)
+    return Prediction(first.classes, probabilities, last.num_clips, last.num_frames, last.last_frame)
 
 
 def stored_frame_format(layout: Layout, specification: TrainingSpecification) -> FrameFormat | None:
@@ -126,6 +142,11 @@ def _probe(video: Path) -> Probe:
     return probe
 
 
+def _quiet() -> AbstractContextManager[object]:
+    """Drop what a stage tells of its progress: it is of a whole shard, and here a shard is one video."""
+    return redirect_stderr(io.StringIO())
+
+
 def _extract(
     video: Path, specification: TrainingSpecification, frames: FrameFormat, folder: Path, num_threads: int
 ) -> ClipIndex:
@@ -133,7 +154,7 @@ def _extract(
     probe = _probe(video)
     listed = {"id": VIDEO, "path": str(video.resolve()), "stream": probe.stream, "num_frames": probe.num_frames}
     write_json(folder / "list.json", {"videos": [listed]})
-    frames_path, motion_path = folder / "frames.h5", folder / "motion.h5"
+    frames_path = folder / "frames.h5"
     frames_specification = FramesSpecification(
         dataset="predict",
         frame_format=specification.frame_format,
@@ -141,10 +162,21 @@ def _extract(
         # Use the frames that decode, even if the video is damaged.
         on_decode_error="keep",
     )
-    extract_frames(frames_specification, folder / "list.json", frames_path, num_threads)
+    # It says which ffmpeg is used, once.
+    ffmpeg_executable()
+    with _quiet():
+        extract_frames(frames_specification, folder / "list.json", frames_path, num_threads)
     shard = Shard(frames_path)
     if VIDEO in shard.rejected:
         raise UserError(f"{video} cannot be used: {shard.rejected[VIDEO]}.")
+    shard.close()
+    return _index(frames_path, specification, str(video), num_threads)
+
+
+def _index(frames_path: Path, specification: TrainingSpecification, name: str, num_threads: int) -> ClipIndex:
+    """An index of the one video in a shard; its motion is made beside the frames if the network sees it."""
+    motion_path = frames_path.with_name("motion.h5")
+    shard = Shard(frames_path)
     bound = 0.0
     sees_flow = specification.modality == "flow"
     if sees_flow:
@@ -160,10 +192,11 @@ def _extract(
             motion_kind=kind,
             device=specification.hardware.device,
         )
-        extract_motion(motion_specification, frames_path, motion_path, num_threads)
+        with _quiet():
+            extract_motion(motion_specification, frames_path, motion_path, num_threads)
         motion = Shard(motion_path)
         if VIDEO in motion.rejected:
-            raise UserError(f"{video}: no flow can be computed: {motion.rejected[VIDEO]}.")
+            raise UserError(f"{name}: no flow can be computed: {motion.rejected[VIDEO]}.")
         bound = kind.bound
         motion.close()
     row = shard.videos[shard.index[VIDEO]]
@@ -203,7 +236,7 @@ def _write_frames(frames: np.ndarray, frames_per_second: float, path: Path) -> N
         raise UserError(f"{command[0]} could not store the frames: {result.stderr.decode(errors='replace').strip()}")
 
 
-def _array_rate(specification: TrainingSpecification, frames: FrameFormat, given: float | None) -> float:
+def array_rate(specification: TrainingSpecification, frames: FrameFormat, given: float | None) -> float:
     """Frames per second of an array: as given, else the rate that the network expects of frames."""
     wanted = (given, frames.frames_per_second, specification.recipe.sampling.frames_per_second)
     return next((rate for rate in wanted if rate is not None), DEFAULT_RATE)
@@ -234,12 +267,43 @@ def indexed(
         folder = Path(name)
         if isinstance(video, np.ndarray):
             path = folder / "frames.mkv"
-            _write_frames(video, _array_rate(specification, frames, frames_per_second), path)
+            _write_frames(video, array_rate(specification, frames, frames_per_second), path)
         else:
             path = Path(video)
             if not path.exists() or path.is_dir():
                 raise UserError(f"{path}: there is no such file.")
         yield _extract(path, specification, frames, folder, num_threads)
+
+
+@contextmanager
+def indexed_frames(
+    jpegs: Sequence[bytes],
+    height: int,
+    width: int,
+    frames_per_second: float,
+    specification: TrainingSpecification,
+    frames: FrameFormat,
+    num_threads: int,
+) -> Iterator[ClipIndex]:
+    """Frames that are encoded already, as a video of its own: an index of one row, in a folder that is removed.
+
+    Args:
+        jpegs: the frames as ``frames`` stores them.
+        height: of each, pixels.
+        width: of each, pixels.
+        frames_per_second: of the stored frames.
+        specification: of the training whose network shall see them.
+        frames: how the training's frames were stored.
+        num_threads: for flow.
+    """
+    with tempfile.TemporaryDirectory(prefix="predict-") as name:
+        path = Path(name) / "frames.h5"
+        parameters = {"frames": frames.model_dump(mode="json")}
+        record = {"stage": "extract_frames", "digest": VIDEO, "parameters": parameters, "inputs": {}, "versions": {}}
+        with ShardPart(path, VIDEO) as part:
+            part.append(VIDEO, jpegs, height, width, frames_per_second)
+            part.finish(record, [VIDEO])
+        yield _index(path, specification, "the stream", num_threads)
 
 
 def clip_outputs(trained: TrainedNetwork, index: ClipIndex, protocol: Protocol, forward: Forward) -> torch.Tensor:
@@ -265,53 +329,3 @@ def clip_probabilities(trained: TrainedNetwork, index: ClipIndex, protocol: Prot
     """Softmax for the clips of the first video of an index, float64 (num_clips, num_classes)."""
     forward = TASK.forward(trained.network, trained.specification.modality)
     return softmax(clip_outputs(trained, index, protocol, forward).numpy())
-
-
-def predict(
-    video: Path,
-    weights: Sequence[Path],
-    protocol: Protocol,
-    frame_formats: Sequence[FrameFormat],
-    num_threads: int = 1,
-    device: str | None = None,
-) -> Prediction:
-    """Classify a video file.
-
-    Args:
-        video: any file that ffmpeg decodes.
-        weights: of one network, or of several whose softmax scores are averaged.
-        protocol: which clips are taken.
-        frame_formats: of each network, the format that its training saw.
-        num_threads: for decoding and flow.
-        device: ``auto``, ``cpu`` or ``cuda``; None takes the training's.
-
-    Raises:
-        UserError: the video cannot be read, or the networks have different classes.
-    """
-    networks = [load_trained(path, device) for path in weights]
-    classes = networks[0].classes
-    for network, path in zip(networks, weights, strict=True):
-        if network.classes != classes:
-            raise UserError(f"{path} knows other classes than {weights[0]}: their scores cannot be averaged.")
-    scores = []
-    num_clips = num_frames = 0
-    for network, frames in zip(networks, frame_formats, strict=True):
-        with indexed(video, network.specification, frames, num_threads) as index:
-            probabilities = clip_probabilities(network, index, protocol)
-        scores.append(probabilities.mean(axis=0))
-        num_clips, num_frames = len(probabilities), int(index.video_frames[0])
-    return Prediction(classes, np.mean(scores, axis=0), num_clips, num_frames)
-
-
-def as_json(prediction: Prediction, video: Path, experiments: Sequence[str], count: int) -> str:
-    """The prediction as one JSON object."""
-    return json.dumps(
-        {
-            "video": str(video),
-            "experiments": list(experiments),
-            "num_frames": prediction.num_frames,
-            "num_clips": prediction.num_clips,
-            "classes": [{"class": name, "probability": round(share, 6)} for name, share in prediction.top(count)],
-        },
-        ensure_ascii=False,
-    )

@@ -38,7 +38,10 @@ SUBSETS = ("train", "validation")
 
 
 def load_plan(
-    folder: str | Path, overlays: Iterable[str | Path] = (), changes: Mapping[str, Any] | None = None
+    folder: str | Path,
+    overlays: Iterable[str | Path] = (),
+    changes: Mapping[str, Any] | None = None,
+    settings: Sequence[str] = (),
 ) -> "Plan":
     """Read the configuration in ``folder`` and plan its jobs.
 
@@ -46,13 +49,15 @@ def load_plan(
         folder: of config.yaml and ``workflow/``.
         overlays: further files, later over earlier.
         changes: values that go over all files.
+        settings: ``KEY=VALUE`` with dotted keys (``--set``), over all of these.
 
     Raises:
         UserError: the configuration is not valid.
     """
     base = Path(os.path.relpath(folder)) / CONFIGURATION_FILE
     return Plan(
-        load(base, [Path(path) for path in overlays], changes, NETWORKS), lambda: load(base, (), None, NETWORKS)
+        load(base, [Path(path) for path in overlays], changes, NETWORKS, settings),
+        lambda: load(base, (), None, NETWORKS),
     )
 
 

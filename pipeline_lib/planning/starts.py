@@ -5,10 +5,7 @@ header of the file, or from the table of public sources where the file is not th
 """
 
 import functools
-import socket
 import sys
-import urllib.parse
-import urllib.request
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,12 +15,11 @@ from pipeline_lib.configuration.messages import one_message, parsed
 from pipeline_lib.configuration.networks import Start, image_misfits, misfits
 from pipeline_lib.errors import UserError
 from pipeline_lib.models.catalogue import NETWORKS
+from pipeline_lib.models.importing.availability import unfetchable
 from pipeline_lib.models.importing.sources import SOURCES, Source
 from pipeline_lib.plain_data import parse_json
 from pipeline_lib.planning.run import Run
 
-TIMEOUT = 2.0
-"""Seconds that a host has to answer."""
 LONGEST_HEADER = 100_000_000
 """Bytes; safetensors itself allows no longer one."""
 
@@ -148,45 +144,15 @@ def _source(run: Run) -> Source | None:
 def _unfetchable(run: Run) -> str | None:
     """Why a run's first weights, if they are not there, cannot be fetched, and what to do; or None."""
     path, source = run.layout.start(run.first_weights), _source(run)
-    name = run.first_weights.removeprefix(IMPORTED)
     if path.is_file():
         return None
     if source is None:
         return f"{path} is to be made: python -m pipeline_lib weights import SOURCE FILE --out {path}"
-    by_hand = f"python -m pipeline_lib weights import {name} FILE --root {run.layout.root}"
-    if source.url is None:
-        reason, fetch = "only a web page leads to them", f"get {source.about}, and run `{by_hand}`"
-    else:
-        host = urllib.parse.urlsplit(source.url).hostname or ""
-        place = run.layout.public_checkpoints() / source.url.rpartition("/")[2]
-        failure = None if place.is_file() else unreachable(host)
-        if failure is None:
-            return None
-        reason = f"{host} cannot be reached ({failure})"
-        fetch = f"fetch {source.url} where there is a network, and run `{by_hand}`"
+    problem = unfetchable(run.first_weights.removeprefix(IMPORTED), source, run.layout)
+    if problem is None:
+        return None
     if run.trained.start == IMAGENET:
         own, random = "--config start=imported/NAME", "--config start=random"
     else:
         own, random = (f"`start: {start}` in the experiment" for start in ("imported/NAME", "random"))
-    return (
-        f"{reason}. There are three ways out: {fetch}; name a file of your own, {own}; or start from random weights, "
-        f"{random}."
-    )
-
-
-@functools.cache
-def unreachable(host: str) -> str | None:
-    """Why a host does not answer on port 443, or None if it does; asked once per process.
-
-    Where the environment names a proxy, the proxy must answer.
-    """
-    port = 443
-    proxy = None if urllib.request.proxy_bypass(host) else urllib.request.getproxies().get("https")
-    if proxy:
-        parts = urllib.parse.urlsplit(proxy if "//" in proxy else f"//{proxy}")
-        host, port = parts.hostname or host, parts.port or 80
-    try:
-        socket.create_connection((host, port), timeout=TIMEOUT).close()
-    except OSError as error:
-        return error.strerror or str(error) or type(error).__name__
-    return None
+    return problem.with_ways_out(f"name a file of your own, {own}", f"start from random weights, {random}")

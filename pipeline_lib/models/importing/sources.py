@@ -34,6 +34,8 @@ class Source:
         two_dimensional: whether it is an image network. Its file serves every network of the family, which inflates it
             where its training starts.
         options: options of the network that this source needs.
+        clip: how its publisher took clips when it was judged, as keys of a recipe's ``sampling``; None if nobody says
+            it, so that nothing can be predicted with it.
     """
 
     model: str
@@ -44,6 +46,15 @@ class Source:
     torchvision: str | None = None
     two_dimensional: bool = False
     options: Mapping[str, Any] | None = None
+    clip: Mapping[str, Any] | None = None
+
+
+# torchvision's presets (VideoClassification) resize before the crop; the documents of its weights say the rate and the
+# length of the clips that their accuracies were estimated with.
+_RESNET_CLIP = {"num_frames": 16, "frames_per_second": 15.0, "resize": (128, 171), "crop": 112}
+_S3D_CLIP = {"num_frames": 128, "frames_per_second": 15.0, "resize": (256, 256), "crop": 224}
+_MVIT_CLIP = {"num_frames": 16, "frames_per_second": 7.5, "short_side": (256, 256), "crop": 224}
+_SWIN_CLIP = {"num_frames": 32, "frames_per_second": 15.0, "short_side": (256, 256), "crop": 224}
 
 
 def _torchvision(model: str, name_map: names.NameMap, normalisation: Normalisation, file: str, **more: Any) -> Source:
@@ -54,14 +65,16 @@ def _torchvision(model: str, name_map: names.NameMap, normalisation: Normalisati
 
 
 SOURCES: dict[str, Source] = {
-    f"torchvision/{file.partition('-')[0]}": _torchvision(f"torchvision/{file.partition('-')[0]}", name_map, norm, file)
-    for name_map, norm, file in (
-        (names.torchvision_s3d, TORCHVISION_VIDEO, "s3d-d76dad2f.pth"),
-        (names.torchvision_video_resnet, TORCHVISION_VIDEO, "r3d_18-b3b3357e.pth"),
-        (names.torchvision_video_resnet, TORCHVISION_VIDEO, "mc3_18-a90a0ba3.pth"),
-        (names.torchvision_video_resnet, TORCHVISION_VIDEO, "r2plus1d_18-91a641e6.pth"),
-        (names.torchvision_transformer, PYSLOWFAST, "mvit_v2_s-ae3be167.pth"),
-        (names.torchvision_transformer, IMAGENET, "swin3d_t-7615ae03.pth"),
+    f"torchvision/{file.partition('-')[0]}": _torchvision(
+        f"torchvision/{file.partition('-')[0]}", name_map, norm, file, clip=clip
+    )
+    for name_map, norm, file, clip in (
+        (names.torchvision_s3d, TORCHVISION_VIDEO, "s3d-d76dad2f.pth", _S3D_CLIP),
+        (names.torchvision_video_resnet, TORCHVISION_VIDEO, "r3d_18-b3b3357e.pth", _RESNET_CLIP),
+        (names.torchvision_video_resnet, TORCHVISION_VIDEO, "mc3_18-a90a0ba3.pth", _RESNET_CLIP),
+        (names.torchvision_video_resnet, TORCHVISION_VIDEO, "r2plus1d_18-91a641e6.pth", _RESNET_CLIP),
+        (names.torchvision_transformer, PYSLOWFAST, "mvit_v2_s-ae3be167.pth", _MVIT_CLIP),
+        (names.torchvision_transformer, IMAGENET, "swin3d_t-7615ae03.pth", _SWIN_CLIP),
     )
 }
 SOURCES |= {

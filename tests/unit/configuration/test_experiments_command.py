@@ -67,7 +67,7 @@ def test_overlays_count_and_unknown_names_are_refused(
     overlay = tmp_path / "my.yaml"
     overlay.write_text("experiments: {d3d_demo: {recipe: d3d}}\n")
     assert listed(repository, capsys, "d3d_demo", "--configfile", str(overlay))[0]["recipe"] == "d3d"
-    assert main(["experiments", "--project", str(repository), "d3d_dem"]) == 2
+    assert main(["experiments", "--project", str(repository), "d3d_dmeo"]) == 2
     assert "Did you mean `d3d_demo`?" in capsys.readouterr().err
 
 
@@ -83,3 +83,33 @@ def test_a_full_disk_is_told_in_one_sentence(
         full.close()
     assert status == 1
     assert capsys.readouterr().err.startswith("error: no room on the disk")
+
+
+def test_words_stages_and_data_sets_choose(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def names(*words: str) -> list[str]:
+        return [entry["name"] for entry in listed(repository, capsys, *words)]
+
+    assert names("--stage", "pretrain", "--dataset", "generated_long") == ["modist_demo", "rgb_only_demo"]
+    # A name stands for itself, or for a target's experiments; other words are looked for in the whole line.
+    assert names("demo", "AT MIXED_4F") == ["d3d_demo"]
+    assert "baseline_demo" in names("spatial stream (rgb), trained")
+    for words, message in (
+        (("--stage", "distil"), "--stage distil: no experiment here has it. Did you mean `distill`?"),
+        (("--dataset", "kinetics40"), "Did you mean `kinetics400`?"),
+        (("zebra",), "no line of an experiment has this word"),
+    ):
+        assert main(["experiments", "--project", str(repository), *words]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_a_terminal_gets_lines_of_its_width(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    for width, shown in (("80", {"experiment", "stage", "description"}), ("160", {"network", "recipe"})):
+        monkeypatch.setenv("COLUMNS", width)
+        assert main(["experiments", "--project", str(repository), "demo"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        table = [*lines, ""][: [*lines, ""].index("")]
+        assert max(map(len, table)) <= int(width) and shown <= set(table[0].split())
+        assert any(line.startswith("d3d_demo ") for line in table)

@@ -1,8 +1,11 @@
 """A trained experiment in Python: the README's lines run, and frames give what a file of these frames gives."""
 
+import dataclasses
 import re
 import subprocess
 import sys
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +14,7 @@ import torch
 from small_tree import CLASSES, HEIGHT, WIDTH, frames_of, make_run, make_tree, training_specification
 
 from pipeline_lib import load
-from pipeline_lib.configuration.data import Motion
+from pipeline_lib.configuration.data import FrameFormat, Motion
 from pipeline_lib.errors import UserError
 from pipeline_lib.evaluation.prediction import _write_frames
 
@@ -100,6 +103,61 @@ def test_a_flow_network_gets_its_flow(tmp_path: Path) -> None:
     moving = experiment.features(FRAMES, "logits")
     still = experiment.features(np.repeat(FRAMES[:1], 20, axis=0), "logits")
     assert not torch.equal(moving, still)
+
+
+@pytest.mark.parametrize("modality", ["rgb", "flow"])
+def test_a_stream_is_judged_window_by_window_as_its_frames_are(tmp_path: Path, modality: str) -> None:
+    # Names under which random networks are not sure of one class.
+    experiment, _ = trained(tmp_path / "output", {"rgb": "b", "flow": "t"}[modality], modality)
+    found = list(experiment.stream(iter(FRAMES), every=6))
+    # Clips of 8 frames.
+    assert [one.last_frame for one in found] == [7, 13, 19] and found[0].num_frames == 8
+    for one in found:
+        assert one.last_frame is not None
+        alone = experiment.predict(FRAMES[one.last_frame - 7 : one.last_frame + 1], num_clips=1)
+        # The colours are converted by another version of the same library.
+        np.testing.assert_allclose(one.probabilities, alone.probabilities, atol=0.05)
+    assert np.ptp([one.probabilities for one in found], axis=0).max() > 0.01
+    # Half a window lies between two predictions unless something else is said; a short stream is judged at its end.
+    assert [one.last_frame for one in experiment.stream(iter(FRAMES))] == [7, 11, 15, 19]
+    (short,) = experiment.stream(iter(FRAMES[:3]))
+    assert (short.last_frame, short.num_frames) == (2, 3)
+    assert [one.num_frames for one in experiment.stream(FRAMES, every=50, window=12)] == [12]
+
+
+def test_a_stream_keeps_no_frame_that_it_has_left(tmp_path: Path) -> None:
+    experiment, _ = trained(tmp_path / "output", "baseline")
+    alive: list[weakref.ref[np.ndarray]] = []
+
+    def camera() -> Iterator[np.ndarray]:
+        for _ in range(200):
+            frame = np.full((HEIGHT, WIDTH, 3), 7, dtype=np.uint8)
+            alive.append(weakref.ref(frame))
+            yield frame
+            assert sum(one() is not None for one in alive) <= 3
+
+    assert len(list(experiment.stream(camera(), every=100))) == 2
+
+
+def test_a_stream_is_taken_at_the_rate_of_the_trainings_frames(tmp_path: Path) -> None:
+    experiment, _ = trained(tmp_path / "output", "baseline")
+    slow = dataclasses.replace(experiment, frame_format=FrameFormat(short_side=HEIGHT, frames_per_second=5.0))
+    # Eight frames at 5 a second are the first sixteen at 10, every second of them.
+    first = next(slow.stream(FRAMES, frames_per_second=10.0))
+    expected = next(experiment.stream(FRAMES[0::2]))
+    assert first.last_frame in (14, 15)
+    np.testing.assert_allclose(first.probabilities, expected.probabilities, atol=0.05)
+
+
+def test_a_stream_that_cannot_be_judged_is_refused(tmp_path: Path) -> None:
+    experiment, _ = trained(tmp_path / "output", "baseline")
+    for words, message in (({"every": 0}, "every is 0"), ({"window": 0}, "window is 0")):
+        with pytest.raises(UserError, match=message):
+            experiment.stream(FRAMES, **words)
+    with pytest.raises(UserError, match=r"frame 0 is float64 \(40, 52, 3\)"):
+        next(experiment.stream(FRAMES / 255))
+    with pytest.raises(UserError, match="all frames of a stream have one size; frame 1"):
+        next(experiment.stream([FRAMES[0], FRAMES[1][:20]]))
 
 
 def test_a_file_of_weights_is_enough(tmp_path: Path) -> None:

@@ -1,8 +1,12 @@
 """Prediction of an unseen file equals the evaluation of the same file when it is part of a data set."""
 
+import csv
+import io
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -12,7 +16,7 @@ import numpy as np
 import pytest
 import simplejpeg
 import torch
-from small_tree import CLASSES, make_run, make_tree, training_specification
+from small_tree import CLASSES, HEIGHT, WIDTH, frames_of, make_run, make_tree, training_specification
 
 from pipeline_lib.__main__ import main
 from pipeline_lib.artefacts.layout import Layout
@@ -24,7 +28,9 @@ from pipeline_lib.configuration.experiments import Protocol
 from pipeline_lib.configuration.specification import FramesSpecification, MotionSpecification
 from pipeline_lib.configuration.training import Sampling
 from pipeline_lib.errors import UserError
-from pipeline_lib.evaluation.prediction import predict
+from pipeline_lib.evaluation.experiment import TrainedExperiment
+from pipeline_lib.evaluation.prediction import Prediction, _write_frames, mean_prediction
+from pipeline_lib.evaluation.trained import load_trained
 from pipeline_lib.flow.motion_stage import extract_motion
 from pipeline_lib.manifests.probing import probe_file
 from pipeline_lib.media.frames_stage import extract_frames
@@ -33,6 +39,11 @@ from pipeline_lib.tasks.classification.metrics import softmax
 
 FORMAT = FrameFormat(short_side=48, jpeg_quality=90)
 FLOW = Motion(method="farneback", bound=8.0)
+
+
+def predict(video: Path, weights: list[Path], protocol: Protocol, formats: list[FrameFormat]) -> Prediction:
+    networks = [TrainedExperiment(load_trained(path), own) for path, own in zip(weights, formats, strict=True)]
+    return mean_prediction([one.predict(video, protocol.num_clips) for one in networks])
 
 
 def flow_training(name: str = "teacher"):
@@ -181,6 +192,87 @@ def test_the_frame_format_comes_from_the_shards_or_is_asked_for(
     assert "--short-side" in capsys.readouterr().err
     assert main([*common, "--experiment", "baseline", "--clips", "many"]) == 2
     assert "--clips many" in capsys.readouterr().err
+
+
+@pytest.fixture
+def videos(tmp_path: Path) -> Path:
+    """A folder with two videos, one in a folder of its own, a text beside, and a file that is no video."""
+    folder = tmp_path / "videos"
+    (folder / "more").mkdir(parents=True)
+    for number, path in enumerate((folder / "a.mkv", folder / "more" / "b.mkv")):
+        _write_frames(frames_of(number, 12, HEIGHT, WIDTH), 25.0, path)
+    (folder / "bad.mp4").write_text("<html>not found</html>")
+    (folder / "notes.txt").write_text("no video")
+    return folder
+
+
+def common(root: Path) -> list[str]:
+    return ["--experiment", "baseline", "--root", str(root), "--short-side", str(HEIGHT), "--device", "cpu"]
+
+
+def test_one_bad_file_of_a_folder_ends_no_other(
+    videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layout = Layout(tmp_path / "output")
+    make_run(layout, training_specification("baseline"))
+    out = tmp_path / "predictions.csv"
+    assert main(["predict", str(videos), *common(layout.root), "--out", str(out), "--top", "2"]) == 1
+    printed = capsys.readouterr()
+    assert "2 predictions, 1 without" in printed.out and "bad.mp4: not a video" in printed.err
+    lines = list(csv.DictReader(io.StringIO(out.read_text())))
+    names = [str(videos / name) for name in ("a.mkv", "bad.mp4", "more/b.mkv")]
+    assert [line["video"] for line in lines] == [names[0], names[0], names[1], names[2], names[2]]
+    assert [line["rank"] for line in lines] == ["1", "2", "", "1", "2"]
+    assert lines[2]["problem"] == "not a video: the file is an HTML or XML page" and not lines[2]["class"]
+    assert not any(line["problem"] for line in lines if line["rank"])
+    alone = TrainedExperiment(load_trained(layout.weights("baseline", "1", "0")), FrameFormat(short_side=HEIGHT))
+    name, share = alone.predict(names[0]).top(1)[0]
+    assert (lines[0]["class"], float(lines[0]["probability"])) == (name, pytest.approx(share, abs=1e-6))
+    as_json = tmp_path / "predictions.json"
+    words = [f"{videos}/*.mkv", str(videos / "more" / "b.mkv"), f"{videos}/*.avi"]
+    assert main(["predict", *words, *common(layout.root), "--out", str(as_json)]) == 1
+    found = json.loads(as_json.read_text())
+    assert [entry["video"] for entry in found] == [names[0], names[2], words[2]]
+    assert found[0]["classes"][0] == {"class": name, "probability": pytest.approx(share, abs=1e-6)}
+    assert found[2]["problem"] == "no file fits this pattern"
+
+
+def test_what_comes_through_a_pipe_is_judged_window_by_window(videos: Path, tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "output")
+    make_run(layout, training_specification("baseline"))
+    _write_frames(frames_of(5, 20, HEIGHT, WIDTH), 25.0, tmp_path / "x.mkv")
+    command = [sys.executable, "-m", "pipeline_lib", "predict", "-", *common(layout.root), "--every", "0.24", "--json"]
+    with subprocess.Popen(["cat", str(tmp_path / "x.mkv")], stdout=subprocess.PIPE) as camera:
+        done = subprocess.run(command, stdin=camera.stdout, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    # Clips of 8 frames, one each 6 frames; at 25 frames a second.
+    assert [entry["second"] for entry in found] == [8 / 25, 14 / 25, 20 / 25]
+    # The first window's pixels are those of a file of these frames.
+    _write_frames(frames_of(5, 20, HEIGHT, WIDTH)[:8], 25.0, tmp_path / "first.mkv")
+    alone = TrainedExperiment(load_trained(layout.weights("baseline", "1", "0")), FrameFormat(short_side=HEIGHT))
+    expected = alone.predict(tmp_path / "first.mkv", num_clips=1).top(3)
+    assert [(one["class"], one["probability"]) for one in found[0]["classes"]] == [
+        (name, pytest.approx(share, abs=1e-6)) for name, share in expected
+    ]
+    refused = subprocess.run(command, input=b"no video", capture_output=True, check=False)
+    assert refused.returncode == 2 and b"error: standard input: undecodable" in refused.stderr
+
+
+def test_words_that_do_not_fit_are_refused(videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words, message in (
+        ([], "Which network?"),
+        (["--experiment", "a", "--out", "x.txt"], "must end in .csv or .json"),
+        (["--experiment", "a", "--every", "0"], "--every 0"),
+        (["--experiment", "a", "--short-side", "2"], "at least 16 pixels"),
+        (["--weights", str(tmp_path / "absent.safetensors")], "absent.safetensors is missing"),
+        (["--weights", "imported/mine", "--root", str(tmp_path)], "weights import SOURCE FILE"),
+        (["--weights", "torchvision/r2plus1d", "--root", str(tmp_path)], "no source of weights is called"),
+    ):
+        assert main(["predict", str(videos), *words]) == 2, words
+        assert message in capsys.readouterr().err
+    assert main(["predict", "-", str(videos), "--experiment", "a"]) == 2
+    assert "a stream is judged alone" in capsys.readouterr().err
 
 
 def test_crops_and_batches() -> None:

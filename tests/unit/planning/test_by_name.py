@@ -10,7 +10,7 @@ from packed_set import make_packed_set
 
 from pipeline_lib.__main__ import main
 from pipeline_lib.errors import UserError
-from pipeline_lib.planning.by_name import add_run_arguments, changes_of, named_evaluation, named_run
+from pipeline_lib.planning.by_name import add_run_arguments, named_evaluation, named_run, own_settings
 from pipeline_lib.planning.plan import load_plan
 
 
@@ -71,10 +71,18 @@ def test_wrong_names_are_answered_with_the_nearest(repository: Path) -> None:
         named_run(options(repository, "--experiment", "d3d_demo", "--split", "4"))
 
 
-def test_settings_become_an_overlay() -> None:
-    assert changes_of([]) == {}
-    changes = changes_of(["recipe.steps=2", "recipe.sampling.crop=32", "recipe=other"])
-    assert changes == {"recipe_changes": {"steps": 2, "sampling": {"crop": 32}}, "recipe": "other"}
+def test_settings_of_the_whole_configuration_are_told_from_the_experiments_own() -> None:
+    settings = ["recipe.steps=2", "recipe=other", "start=random", "hardware.device=cpu", "experiments.a.seeds=[1]"]
+    assert own_settings(settings, "x") == (
+        ["hardware.device=cpu", "experiments.a.seeds=[1]"],
+        ["experiments.x.recipe_changes.steps=2", "experiments.x.recipe=other", "experiments.x.start=random"],
+    )
+
+
+def test_a_trial_takes_settings_of_the_configuration_too(repository: Path) -> None:
+    settings = ["experiments.d3d_demo.objective.weight=7", "recipe.steps=20", "hardware.num_threads=3"]
+    training = named_run(options(repository, "--experiment", "d3d_demo"), settings)[0].training
+    assert (training.objective.weight, training.recipe.steps, training.hardware.num_threads) == (7.0, 20, 3)
 
 
 def test_a_trial_leaves_the_runs_own_folder_alone(repository: Path, tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import torch
 
+from pipeline_lib.downloads.reachability import unreachable
 from pipeline_lib.errors import UserError
+from pipeline_lib.models.importing import availability
 from pipeline_lib.planning import starts
 from pipeline_lib.planning.plan import Plan
 from pipeline_lib.training.weights import load_metadata, save_weights
@@ -19,7 +21,7 @@ GOOGLENET = "torchvision/googlenet"
 
 @pytest.fixture
 def offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(starts, "unreachable", lambda host: "no network")
+    monkeypatch.setattr(availability, "unreachable", lambda host: "no network")
     starts._warn.cache_clear()
 
 
@@ -161,11 +163,11 @@ def test_a_host_is_reached_through_the_proxy_that_the_environment_names(monkeypa
     with socket.create_server(("127.0.0.1", 0)) as server:
         monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{server.getsockname()[1]}")
         monkeypatch.delenv("no_proxy", raising=False)
-        starts.unreachable.cache_clear()
-        assert starts.unreachable("weights.example.org") is None
-    starts.unreachable.cache_clear()
-    assert "refused" in str(starts.unreachable("weights.example.org"))
-    starts.unreachable.cache_clear()
+        unreachable.cache_clear()
+        assert unreachable("weights.example.org") is None
+    unreachable.cache_clear()
+    assert "refused" in str(unreachable("weights.example.org"))
+    unreachable.cache_clear()
 
 
 def test_a_plan_imports_neither_torch_nor_torchvision() -> None:
