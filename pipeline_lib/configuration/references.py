@@ -15,7 +15,7 @@ from pipeline_lib.configuration.networks import misfits as network_misfits
 from pipeline_lib.configuration.objectives import Model
 from pipeline_lib.configuration.root import Configuration
 from pipeline_lib.configuration.tables import PaperTable
-from pipeline_lib.configuration.training import Recipe, merged
+from pipeline_lib.configuration.training import Recipe, merged, motion_problems
 
 Problem = tuple[Key, str]
 """A key, and what is wrong with its value."""
@@ -135,6 +135,13 @@ class _ExperimentChecks:
     def the_recipe_suits_the_objective(self) -> Iterator[Problem]:
         if self.recipe is not None:
             for name, text in self.objective.recipe_problems(self.recipe):
+                yield ("recipe_changes", name), f"{text}."
+
+    def the_augmentation_suits_motion(self) -> Iterator[Problem]:
+        teacher = self.trained.get(self.experiment.teacher or "")
+        if self.recipe is not None:
+            beside = self.objective.reads_motion or (teacher is not None and teacher.modality == "flow")
+            for name, text in motion_problems(self.recipe, self.experiment.modality, beside):
                 yield ("recipe_changes", name), f"{text}."
 
     def the_networks_take_their_options(self) -> Iterator[Problem]:
@@ -264,6 +271,7 @@ class _ExperimentChecks:
     """What is wrong with an experiment alone."""
     FITS = (
         the_recipe_suits_the_objective,
+        the_augmentation_suits_motion,
         the_networks_take_the_clips,
         the_network_takes_the_clips_of_its_protocols,
         the_teacher_takes_the_clips_of_the_student,
