@@ -7,6 +7,7 @@ MOTION_CODE = {name: code_fingerprint(code.motion_modules(kind)) for name, kind 
 rule extract_motion:
     input:
         frames=frames_shard,
+        videos=flow_folders,
     output:
         LAYOUT.motion("{dataset}", "{frame_format}", "{motion}", "{shard}"),
     log:
@@ -26,5 +27,5 @@ rule extract_motion:
         code=lambda wildcards: MOTION_CODE[wildcards.motion],
     shell:
         "exec python -m pipeline_lib extract-motion --specification {params.specification:q}"
-        " --frames {input.frames:q} --output {output:q} --threads {threads}"
+        " --frames {input.frames:q} --videos {input.videos:q} --output {output:q} --threads {threads}"
         " --maximum-reject-share {resources.maximum_reject_share} &> {log:q}"

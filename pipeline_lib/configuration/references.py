@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from pipeline_lib.configuration.experiments import IMAGENET, IMPORTED, RANDOM, Ensemble, Experiment
+from pipeline_lib.configuration.formats import FORMATS
 from pipeline_lib.configuration.merging import Key, Sources
 from pipeline_lib.configuration.messages import Checked, nearest, one_message, problem_of
 from pipeline_lib.configuration.motions import METHODS
@@ -228,6 +229,37 @@ class _ExperimentChecks:
             elif self.objective.needs_flow:
                 yield ("motion",), f"`{one.motion}` ({kind.method}) is not flow, which `{self.objective.name}` learns."
 
+    def the_data_set_has_its_rate_and_its_flow(self) -> Iterator[Problem]:
+        one, configuration = self.experiment, self.configuration
+        dataset = configuration.datasets.get(one.dataset)
+        rate = getattr(configuration.frame_formats.get(one.frame_format), "frames_per_second", None)
+        if dataset is None:
+            return
+        format = FORMATS[dataset.format]
+        own = dataset.frames_per_second or format.frames_per_second
+        if format.folders_of_frames and rate is not None and own is None:
+            yield (
+                ("frame_format",),
+                f"`{one.frame_format}` has {rate:g} frames a second; set datasets.{one.dataset}.frames_per_second, the "
+                "rate of its images, or choose a frame format without a rate.",
+            )
+        teacher = self.trained.get(one.teacher or "")
+        kind = configuration.motions.get(one.motion or (teacher.motion if teacher else None) or "")
+        if kind is None or not METHODS[kind.method].reads_files:
+            return
+        if not format.folders_of_frames:
+            yield (
+                ("motion",),
+                f"`{kind.method}` flow lies beside the frames of a data set of folders (format `rawframes`); "
+                f"{one.dataset} has the format `{dataset.format}`.",
+            )
+        elif rate not in (None, own):
+            yield (
+                ("frame_format",),
+                f"`{one.frame_format}` takes {rate:g} frames a second of {own or 0:g}; `{kind.method}` flow belongs to "
+                "the images as they are. Choose a frame format without a rate.",
+            )
+
     def the_teacher_sees_the_same_motion(self) -> Iterator[Problem]:
         one, teacher = self.experiment, self.trained.get(self.experiment.teacher or "")
         if teacher is not None and one.motion not in (None, teacher.motion):
@@ -276,6 +308,7 @@ class _ExperimentChecks:
         the_network_takes_the_clips_of_its_protocols,
         the_teacher_takes_the_clips_of_the_student,
         flow_is_a_displacement,
+        the_data_set_has_its_rate_and_its_flow,
         the_weights_of_the_start_fit,
     )
     """What does not fit between an experiment and a recipe, a protocol or another experiment."""
@@ -324,6 +357,11 @@ def _problems(configuration: Configuration, networks: Networks | None) -> Iterat
             yield (
                 ("datasets", name, "generated"),
                 "a data set has this section exactly when its format is `generated`.",
+            )
+        if dataset.frames_per_second is not None and not FORMATS[dataset.format].folders_of_frames:
+            yield (
+                ("datasets", name, "frames_per_second"),
+                f"videos of the format `{dataset.format}` are files, which say their own rate; remove it.",
             )
     for name, kind in configuration.motions.items():
         for key, text in _validated(METHODS[kind.method].parameters, kind.parameters)[1]:
