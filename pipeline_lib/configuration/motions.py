@@ -171,6 +171,6 @@ METHODS: dict[str, MethodKind] = {
         "pipeline_lib.flow.frame_difference", FrameDifferenceParameters, ("difference",), pairs_per_core=900.0
     ),
     "precomputed": MethodKind(
-        "pipeline_lib.flow.precomputed", PrecomputedParameters, pairs_per_core=400.0, reads_files=True
+        "pipeline_lib.flow.precomputed", PrecomputedParameters, pairs_per_core=270.0, reads_files=True
     ),
 }
