@@ -142,6 +142,11 @@ def frames_shard(wildcards):
     return LAYOUT.frames(wildcards.dataset, wildcards.frame_format, wildcards.shard)
 
 
+# The list says where flow lies that is read from files; flow that is computed needs the frames alone.
+def flow_folders(wildcards):
+    return [shard_list(wildcards)] if PLAN.reads_flow_files(wildcards.motion) else []
+
+
 # The summary holds the manifest's digest and so decides what runs again; the table may be rewritten with the same content.
 def manifest_summary(wildcards):
     return checkpoints.manifest.get(dataset=run(wildcards).dataset).output.summary

@@ -7,6 +7,7 @@ MOTION_CODE = {name: code_fingerprint(code.motion_modules(kind)) for name, kind 
 rule extract_motion:
     input:
         frames=frames_shard,
+        videos=flow_folders,
     output:
         LAYOUT.motion("{dataset}", "{frame_format}", "{motion}", "{shard}"),
     log:
@@ -30,11 +31,11 @@ rule extract_motion:
         code=lambda wildcards: MOTION_CODE[wildcards.motion],
     shell:
         "exec {resources.launcher} -m pipeline_lib extract-motion --specification {params.specification:q}"
-        " --frames {input.frames:q} --output {output:q} --threads {threads}"
+        " --frames {input.frames:q} --videos {input.videos:q} --output {output:q} --threads {threads}"
         " --maximum-loss-share {resources.maximum_loss_share} &> {log:q}"
 
 
-# What computes on the CPU alone (Farneback, frame difference) asks for no GPU, here or on a cluster.
+# What computes on the CPU alone (Farneback, frame difference, what is only packed) asks for no GPU, here or on a cluster.
 use rule extract_motion as extract_motion_on_cpu with:
     wildcard_constraints:
         motion=one_of([name for name in CONFIGURATION.motions if not uses_gpu(name)]),

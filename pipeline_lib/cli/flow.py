@@ -12,7 +12,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from pipeline_lib.configuration.motions import METHODS
 
     parser.add_argument("video", nargs="+", help="the video; or `compare` and the video")
-    parser.add_argument("--method", choices=list(METHODS), default="tvl1", help="motion method (default: tvl1)")
+    parser.add_argument(
+        "--method",
+        choices=[name for name, one in METHODS.items() if not one.reads_files],
+        default="tvl1",
+        help="motion method (default: tvl1)",
+    )
     parser.add_argument(
         "--methods",
         default="tvl1,farneback",
@@ -101,7 +106,7 @@ def _compare(options: argparse.Namespace, video: Path) -> int:
     from pipeline_lib.flow.methods import pair_indices
 
     names = [name.strip() for name in options.methods.split(",")]
-    valid = [name for name, method in METHODS.items() if method.is_flow]
+    valid = [name for name, method in METHODS.items() if method.is_flow and not method.reads_files]
     unknown = [name for name in names if name.partition(":")[0] not in valid]
     if len(names) < 2 or unknown:
         raise UserError(

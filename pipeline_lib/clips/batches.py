@@ -2,6 +2,7 @@
 
 import torch
 
+from pipeline_lib.clips.augmentations import Mixture, erase, mix
 from pipeline_lib.clips.colours import change_colours
 
 CHANNELS = {"rgb": 3, "flow": 2}
@@ -65,9 +66,11 @@ def to_network_input(batch: dict[str, torch.Tensor], device: torch.device) -> di
         ``rgb`` (B, 3, T, H, W) and ``flow`` (B, 2, T, H, W; other motion kinds have one channel), float32 in [-1, 1],
         ``channels_last_3d``, mirrored and u negated where ``flip`` is set (for flow ``flow_flip``, if there is one);
         frames beyond the end of a video are exactly 0 with ``past_end: pad`` (mid-grey, no motion);
-        ``labels``, ``videos`` and ``samples`` as they are.
+        erased rectangles are 0; clips are mixed as ``mixing`` says. ``labels``, ``videos`` and ``samples`` as they are;
+        of mixed clips also ``other_labels`` (B,) and ``share`` (), λ of ``labels``.
     """
     moved = {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
+    erased, mixing, partners = (moved.pop(name, None) for name in ("erased", "mixing", "partners"))
     flip = moved.pop("flip")
     any_flip = bool(batch["flip"].any())
     scale = moved.pop("flow_scale", None)
@@ -96,4 +99,20 @@ def to_network_input(batch: dict[str, torch.Tensor], device: torch.device) -> di
     for name, padding in paddings.items():
         if padding is not None:
             moved[name] = blank(moved[name], padding)
+    for name in CHANNELS.keys() & moved.keys():
+        if erased is not None:
+            moved[name] = erase(moved[name], batch["erased"].tolist())
+        if partners is not None:
+            moved[name] = mix(moved[name], partners, _mixture(batch["mixing"]))
+    if mixing is not None and partners is not None:
+        moved["other_labels"] = moved["labels"][partners]
+        moved["share"] = mixing[0].to(torch.float32)
+        for name in ("labels", "videos", "samples"):
+            moved[name] = moved[name][: len(partners)]
     return moved
+
+
+def _mixture(values: torch.Tensor) -> Mixture:
+    share, left, top, right, bottom = values.tolist()
+    # MixUp has no box, which a batch holds as −1.
+    return Mixture(share, None if right < 0 else (int(left), int(top), int(right), int(bottom)))

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from pipeline_lib.clips.augmentations import draw_erased, draw_mixture, rand_augment
 from pipeline_lib.clips.colours import draw_colours
 from pipeline_lib.clips.decoding import decode_frames, decode_motion, read_encoded
 from pipeline_lib.clips.index import FLOW_STORED, ClipIndex, OpenShards
@@ -28,7 +29,7 @@ from pipeline_lib.clips.sampling import (
     random_request,
 )
 from pipeline_lib.clips.transport import ReceivedBatches, shared
-from pipeline_lib.configuration.training import Sampling
+from pipeline_lib.configuration.training import Mixing, Sampling
 
 Batch: TypeAlias = dict[str, torch.Tensor]
 
@@ -125,6 +126,8 @@ class TrainingClips(Dataset[Batch]):
         seed: the run's seed.
         horizontal_flip: whether clips may be mirrored.
         unmirrored: labels whose clips may not be mirrored in any case (``directional_labels``).
+        mixing: how the clips of a step are mixed; None leaves them.
+        global_batch: clips of a step, for ``mixing``.
     """
 
     def __init__(
@@ -134,8 +137,11 @@ class TrainingClips(Dataset[Batch]):
         seed: int,
         horizontal_flip: bool,
         unmirrored: frozenset[int] = frozenset(),
+        mixing: Mixing | None = None,
+        global_batch: int = 1,
     ) -> None:
         self.reader, self.sampling, self.seed = reader, sampling, seed
+        self.mixing, self.global_batch = mixing, global_batch
         self.horizontal_flip, self.unmirrored = horizontal_flip, unmirrored
 
     def request(self, sample: int) -> ClipRequest:
@@ -153,13 +159,50 @@ class TrainingClips(Dataset[Batch]):
         return self.__getitems__([sample])
 
     def __getitems__(self, samples: Sequence[int]) -> Batch:
-        """A micro-batch at once, so that nothing has to be copied together."""
-        batch = self.reader.read([self.request(sample) for sample in samples])
-        colours = self.sampling.colours
-        if colours is not None and "rgb" in batch:
-            drawn = [draw_colours(generator(self.seed, COLOURS, sample), colours) for sample in samples]
+        """A micro-batch of one step at once, so that nothing has to be copied together.
+
+        Returns:
+            As ``ClipReader.read``; besides, where the sampling asks for them: ``colours`` (B, 5); ``erased`` int64
+            (B, 4), top, left, height and width. With ``mixing`` further clips follow the B of the samples: those of
+            the same step that are mixed with them and lie in another pass. ``partners`` int64 (B,) is the place of
+            each one's other clip, ``mixing`` float64 (5,) λ and the box of ``draw_mixture`` (−1 without one).
+        """
+        mixed = self._mixed(samples)
+        partners = mixed.pop("partners", None)
+        read = list(samples)
+        if partners is not None:
+            others = [int(sample) for sample in partners]
+            read += [sample for sample in dict.fromkeys(others) if sample not in read]
+            mixed["partners"] = torch.tensor([read.index(sample) for sample in others], dtype=torch.int64)
+        batch = self.reader.read([self.request(sample) for sample in read])
+        sampling = self.sampling
+        if sampling.rand_augment is not None and "rgb" in batch:
+            for clip, sample in zip(batch["rgb"].numpy(), read, strict=True):
+                clip[:] = rand_augment(clip, sampling.rand_augment, self.seed, sample)
+        if sampling.colours is not None and "rgb" in batch:
+            drawn = [draw_colours(generator(self.seed, COLOURS, sample), sampling.colours) for sample in read]
             batch["colours"] = torch.tensor(drawn, dtype=torch.float32)
-        return batch
+        if sampling.erasing is not None:
+            rectangles = [draw_erased(sampling.erasing, sampling.crop, self.seed, sample) for sample in read]
+            batch["erased"] = torch.tensor(rectangles, dtype=torch.int64)
+        return batch | mixed
+
+    def _mixed(self, samples: Sequence[int]) -> Batch:
+        """How the clips of samples of one step are mixed, and the samples of the others; nothing if they are not.
+
+        The other clip is the one before in the global batch, the last one for the first (torchvision's ``roll``). So a
+        pass reads at most one clip more than it has.
+        """
+        if self.mixing is None:
+            return {}
+        size = self.global_batch
+        step = samples[0] // size
+        mixture = draw_mixture(self.mixing, self.sampling.crop, self.seed, step)
+        if mixture is None:
+            return {}
+        others = [step * size + (sample - step * size - 1) % size for sample in samples]
+        values = [mixture.share, *(mixture.box or (-1, -1, -1, -1))]
+        return {"partners": torch.tensor(others), "mixing": torch.tensor(values, dtype=torch.float64)}
 
 
 @lru_cache(maxsize=2)

@@ -12,6 +12,7 @@ from pipeline_lib.errors import UserError
 
 # Purposes of the random streams: one seed gives each purpose independent numbers.
 ORDER, AUGMENTATION, DROPOUT, INITIALISATION, COLOURS, VALIDATION, MOTION_VIEW = 1, 2, 3, 4, 5, 6, 7
+RAND_AUGMENT, ERASING, MIXING = 8, 9, 10
 
 # After so many rectangles that do not fit, the centre is taken, as in torchvision's RandomResizedCrop.
 RECTANGLE_TRIES = 10

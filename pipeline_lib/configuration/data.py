@@ -75,6 +75,8 @@ class Dataset(Section):
     validation_share: float = Field(default=0.2, ge=0.0, lt=1.0)
     """Share of each class that becomes the validation list if the annotations name none (``folder``, ``table``)."""
     generated: Generated | None = None
+    frames_per_second: float | None = Field(default=None, gt=0)
+    """The rate of a data set whose videos are folders of images; null: unknown (Something-Something v1: 12)."""
     num_splits: int = Field(default=1, ge=1)
     """Official train/validation divisions (UCF101 and HMDB51 have 3)."""
     horizontal_flip: Literal["allowed", "forbidden", "by_label"] = "allowed"

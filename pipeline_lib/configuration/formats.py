@@ -14,6 +14,10 @@ class Format(NamedTuple):
     """One that is asked for where no list at all is given."""
     kept_cut: bool = False
     """Whether people often keep the videos cut to the annotated part already."""
+    folders_of_frames: bool = False
+    """Whether a video is a folder of images rather than a file."""
+    frames_per_second: float | None = None
+    """The rate of such images, if the data set's readme says it; ``frames_per_second`` of a data set overrides it."""
 
     @property
     def module(self) -> str:
@@ -40,7 +44,10 @@ FORMATS: dict[str, Format] = {
     "something_v1": Format(
         "pipeline_lib.manifests.something:read_v1",
         {"train": "something-something-v1-train.csv", "validation": "something-something-v1-validation.csv"},
+        folders_of_frames=True,
+        frames_per_second=12.0,
     ),
+    "rawframes": Format("pipeline_lib.manifests.rawframes:read", folders_of_frames=True),
     "something_v2": Format(
         "pipeline_lib.manifests.something:read_v2",
         {"train": "something-something-v2-train.json", "validation": "something-something-v2-validation.json"},

@@ -128,6 +128,16 @@ class FrameDifferenceParameters(MotionParameters):
     """The method has no parameters."""
 
 
+class PrecomputedParameters(MotionParameters):
+    """Flow that lies beside the frames of a data set of folders, as 8-bit images (denseflow, MMAction2, TSN)."""
+
+    written_bound: float = Field(gt=0)
+    """The bound (pixels) that the images were written with: bytes 0 … 255 stand for −bound … bound. denseflow: 20."""
+    count: Literal["pairs", "frames"] = "pairs"
+    """How many flow images a video has: one for each pair of frames (N − gap of N frames, as denseflow writes them),
+    or one for each frame (N)."""
+
+
 class MethodKind(NamedTuple):
     """A motion method."""
 
@@ -140,6 +150,8 @@ class MethodKind(NamedTuple):
     """Whether it is faster on a GPU."""
     pairs_per_core: float = 1.0
     """Pairs of 340×256 per second and core, measured on a server processor (``raft``: the large network)."""
+    reads_files: bool = False
+    """Whether it is read from files beside the frames; nothing computes it from a video."""
 
     @property
     def is_flow(self) -> bool:
@@ -157,5 +169,8 @@ METHODS: dict[str, MethodKind] = {
     ),
     "frame_difference": MethodKind(
         "pipeline_lib.flow.frame_difference", FrameDifferenceParameters, ("difference",), pairs_per_core=900.0
+    ),
+    "precomputed": MethodKind(
+        "pipeline_lib.flow.precomputed", PrecomputedParameters, pairs_per_core=270.0, reads_files=True
     ),
 }

@@ -36,6 +36,8 @@ class ObjectiveSettings(Section):
     """Whether the motion that its loss reads must be a displacement."""
     modalities: ClassVar[tuple[str, ...]] = ("rgb", "flow")
     """What the trained network may see."""
+    unsuited: ClassVar[dict[str, str]] = {}
+    """Augmentations that its loss cannot learn under (``rand_augment``, ``erasing``, ``mixing``), and why."""
 
     @property
     def reads_motion(self) -> bool:
@@ -76,6 +78,11 @@ class ObjectiveSettings(Section):
             )
         if recipe.reestimate_batch_norm and self.is_frozen:
             yield "reestimate_batch_norm", "a frozen network keeps its batch-norm statistics; set 0"
+        for name, why in self.unsuited.items():
+            if name == "mixing" and recipe.mixing is not None:
+                yield "mixing", f"the objective `{self.name}` {why}; leave it out"
+            elif getattr(recipe.sampling, name, None) is not None:
+                yield "sampling", f"{name}: the objective `{self.name}` {why}; leave it out"
 
 
 class Classification(ObjectiveSettings):
@@ -144,6 +151,10 @@ class FlowRegression(ObjectiveSettings):
     name: Literal["flow_regression"] = "flow_regression"
     module: ClassVar[str] = "pipeline_lib.training.objectives.flow_regression"
     needs_flow: ClassVar[bool] = True
+    unsuited: ClassVar[dict[str, str]] = {
+        "erasing": "learns the flow of every pixel, and an erased one has none",
+        "mixing": "learns the flow of one clip, and a mixture has two",
+    }
     endpoint: str = "MaxPool_3a_3x3"
     """Where the decoder attaches; Table 6's flow rows use the paper's layer 3A."""
     decoder: Literal["simple", "spatial", "pwc", "none"] = "pwc"
@@ -188,6 +199,9 @@ class MotionDistillation(ObjectiveSettings):
     task: ClassVar[str | None] = None
     has_classifier: ClassVar[bool] = False
     modalities: ClassVar[tuple[str, ...]] = ("rgb",)
+    unsuited: ClassVar[dict[str, str]] = dict.fromkeys(
+        ("rand_augment", "erasing", "mixing"), "changes its two views by `sampling.colours` alone, as its paper does"
+    )
     losses: list[Literal["visual", "motion", "cross"]] = Field(default=["visual", "motion", "cross"], min_length=1)
     """Terms of equation 3: Lv, Lm, Lmv. ``[visual]`` is the paper's RGB-only baseline."""
     temperature: float = Field(default=0.1, gt=0)

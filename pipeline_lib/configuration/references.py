@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from pipeline_lib.configuration.experiments import IMAGENET, IMPORTED, RANDOM, Ensemble, Experiment
+from pipeline_lib.configuration.formats import FORMATS
 from pipeline_lib.configuration.merging import Key, Sources
 from pipeline_lib.configuration.messages import Checked, nearest, one_message, problem_of
 from pipeline_lib.configuration.motions import METHODS
@@ -15,7 +16,7 @@ from pipeline_lib.configuration.networks import misfits as network_misfits
 from pipeline_lib.configuration.objectives import Model
 from pipeline_lib.configuration.root import Configuration
 from pipeline_lib.configuration.tables import PaperTable
-from pipeline_lib.configuration.training import Recipe, merged
+from pipeline_lib.configuration.training import Recipe, merged, motion_problems
 
 Problem = tuple[Key, str]
 """A key, and what is wrong with its value."""
@@ -137,6 +138,13 @@ class _ExperimentChecks:
             for name, text in self.objective.recipe_problems(self.recipe):
                 yield ("recipe_changes", name), f"{text}."
 
+    def the_augmentation_suits_motion(self) -> Iterator[Problem]:
+        teacher = self.trained.get(self.experiment.teacher or "")
+        if self.recipe is not None:
+            beside = self.objective.reads_motion or (teacher is not None and teacher.modality == "flow")
+            for name, text in motion_problems(self.recipe, self.experiment.modality, beside):
+                yield ("recipe_changes", name), f"{text}."
+
     def the_networks_take_their_options(self) -> Iterator[Problem]:
         for key, model in self.experiment.networks.items():
             for below, text in self._options(model)[1]:
@@ -221,6 +229,37 @@ class _ExperimentChecks:
             elif self.objective.needs_flow:
                 yield ("motion",), f"`{one.motion}` ({kind.method}) is not flow, which `{self.objective.name}` learns."
 
+    def the_data_set_has_its_rate_and_its_flow(self) -> Iterator[Problem]:
+        one, configuration = self.experiment, self.configuration
+        dataset = configuration.datasets.get(one.dataset)
+        rate = getattr(configuration.frame_formats.get(one.frame_format), "frames_per_second", None)
+        if dataset is None:
+            return
+        format = FORMATS[dataset.format]
+        own = dataset.frames_per_second or format.frames_per_second
+        if format.folders_of_frames and rate is not None and own is None:
+            yield (
+                ("frame_format",),
+                f"`{one.frame_format}` has {rate:g} frames a second; set datasets.{one.dataset}.frames_per_second, the "
+                "rate of its images, or choose a frame format without a rate.",
+            )
+        teacher = self.trained.get(one.teacher or "")
+        kind = configuration.motions.get(one.motion or (teacher.motion if teacher else None) or "")
+        if kind is None or not METHODS[kind.method].reads_files:
+            return
+        if not format.folders_of_frames:
+            yield (
+                ("motion",),
+                f"`{kind.method}` flow lies beside the frames of a data set of folders (format `rawframes`); "
+                f"{one.dataset} has the format `{dataset.format}`.",
+            )
+        elif rate not in (None, own):
+            yield (
+                ("frame_format",),
+                f"`{one.frame_format}` takes {rate:g} frames a second of {own or 0:g}; `{kind.method}` flow belongs to "
+                "the images as they are. Choose a frame format without a rate.",
+            )
+
     def the_teacher_sees_the_same_motion(self) -> Iterator[Problem]:
         one, teacher = self.experiment, self.trained.get(self.experiment.teacher or "")
         if teacher is not None and one.motion not in (None, teacher.motion):
@@ -264,10 +303,12 @@ class _ExperimentChecks:
     """What is wrong with an experiment alone."""
     FITS = (
         the_recipe_suits_the_objective,
+        the_augmentation_suits_motion,
         the_networks_take_the_clips,
         the_network_takes_the_clips_of_its_protocols,
         the_teacher_takes_the_clips_of_the_student,
         flow_is_a_displacement,
+        the_data_set_has_its_rate_and_its_flow,
         the_weights_of_the_start_fit,
     )
     """What does not fit between an experiment and a recipe, a protocol or another experiment."""
@@ -316,6 +357,11 @@ def _problems(configuration: Configuration, networks: Networks | None) -> Iterat
             yield (
                 ("datasets", name, "generated"),
                 "a data set has this section exactly when its format is `generated`.",
+            )
+        if dataset.frames_per_second is not None and not FORMATS[dataset.format].folders_of_frames:
+            yield (
+                ("datasets", name, "frames_per_second"),
+                f"videos of the format `{dataset.format}` are files, which say their own rate; remove it.",
             )
     for name, kind in configuration.motions.items():
         for key, text in _validated(METHODS[kind.method].parameters, kind.parameters)[1]:

@@ -14,7 +14,7 @@ from pipeline_lib.configuration.experiments import Protocol
 from pipeline_lib.configuration.objectives import Model, Objective
 from pipeline_lib.configuration.root import Hardware
 from pipeline_lib.configuration.tables import PaperTable
-from pipeline_lib.configuration.training import Recipe
+from pipeline_lib.configuration.training import Recipe, motion_problems
 from pipeline_lib.errors import UserError
 
 
@@ -86,7 +86,11 @@ class TrainingSpecification(Section):
         """The same checks as of a configuration, because a specification may be written by hand."""
         if self.objective.needs_teacher and self.teacher is None:
             raise UserError(f"experiment {self.experiment}: the objective {self.objective.name} needs a teacher")
-        for key, text in self.objective.recipe_problems(self.recipe):
+        beside = self.objective.reads_motion or (self.teacher is not None and self.teacher.modality == "flow")
+        for key, text in (
+            *self.objective.recipe_problems(self.recipe),
+            *motion_problems(self.recipe, self.modality, beside),
+        ):
             raise UserError(f"experiment {self.experiment}: recipe.{key}: {text}")
         return self
 

@@ -1,5 +1,6 @@
 """Recipes: how a network is trained."""
 
+from collections.abc import Iterator
 from math import inf
 from typing import Any, Literal, TypeAlias
 
@@ -77,6 +78,60 @@ class Colours(Section):
         return self
 
 
+class RandAugment(Section):
+    """RandAugment of RGB training clips (Cubuk et al. 2020), torchvision's, the same for all frames of a clip."""
+
+    num_ops: int = Field(default=2, ge=1)
+    """Operations that a clip goes through, one after the other."""
+    magnitude: int = Field(default=9, ge=0, le=30)
+    """How strong they are, of 31 levels."""
+    operations: Literal["all", "colours"] = "all"
+    """``all`` of torchvision's. ``colours`` leaves out those that move pixels (shear, translation, rotation), after
+    which flow beside the clip would not be that of its frames."""
+
+
+class Erasing(Section):
+    """Random erasing (Zhong et al. 2020), torchvision's: a rectangle of a training clip, the same in all its frames.
+
+    The erased pixels are zeros of the network's input (mid-grey, or no motion), in RGB and flow alike.
+    """
+
+    probability: float = Field(default=0.25, gt=0, le=1)
+    """Of a clip to lose a rectangle."""
+    area: tuple[float, float] = (0.02, 0.33)
+    """Range of its share of the clip's area."""
+    aspect: tuple[float, float] = (0.3, 3.3)
+    """Range of its height over its width, drawn on a logarithmic scale."""
+
+    @model_validator(mode="after")
+    def _ranges(self) -> "Erasing":
+        for name, (low, high), most in (("area", self.area, 1.0), ("aspect", self.aspect, inf)):
+            if not 0 < low <= high <= most or high == inf:
+                raise ValueError(f"{name}: {[low, high]} is no range of positive numbers, smaller one first")
+        return self
+
+
+class Mixing(Section):
+    """MixUp (Zhang et al. 2018) and CutMix (Yun et al. 2019) of a step's clips, as torchvision's.
+
+    Each clip is mixed with the one before it in the global batch, by one λ a step; the loss is
+    λ · loss(own label) + (1 − λ) · loss(the other's label). A teacher sees the same mixture as its student.
+    """
+
+    mixup: float = Field(default=0.0, ge=0)
+    """α of MixUp's λ ~ Beta(α, α); 0 leaves MixUp out."""
+    cutmix: float = Field(default=0.0, ge=0)
+    """α of CutMix; 0 leaves CutMix out. With both, a step takes either with equal probability."""
+    probability: float = Field(default=1.0, gt=0, le=1)
+    """Of a step to mix its clips."""
+
+    @model_validator(mode="after")
+    def _mixes(self) -> "Mixing":
+        if not (self.mixup or self.cutmix):
+            raise ValueError("mixup: 0 and cutmix 0 mix nothing; set one above 0, or leave `mixing` out")
+        return self
+
+
 PastEnd: TypeAlias = Literal["loop", "clamp", "pad"]
 """What a clip holds beyond the end of its video: the video again from its start (I3D, section 3.1: "looping the video
 as many times as necessary"), its last frame again (PySlowFast's ``temporal_sampling`` in datasets/decoder.py), or
@@ -125,6 +180,10 @@ class Sampling(Section):
     """``standard`` crops and mirrors at random, ``none`` takes the centre."""
     colours: Colours | None = None
     """How the colours of RGB training clips change; null leaves them."""
+    rand_augment: RandAugment | None = None
+    """RandAugment of RGB training clips, before ``colours``; null leaves it out."""
+    erasing: Erasing | None = None
+    """Random erasing of training clips; null leaves it out."""
 
     @field_validator("short_side")
     @classmethod
@@ -152,8 +211,9 @@ class Sampling(Section):
 
     @model_validator(mode="after")
     def _colours_are_an_augmentation(self) -> "Sampling":
-        if self.colours is not None and self.augmentation == "none":
-            raise ValueError("colours: drawn at random, but augmentation is `none`; leave one of them out")
+        for name in ("colours", "rand_augment", "erasing"):
+            if getattr(self, name) is not None and self.augmentation == "none":
+                raise ValueError(f"{name}: drawn at random, but augmentation is `none`; leave one of them out")
         return self
 
     @model_validator(mode="after")
@@ -190,6 +250,8 @@ class Recipe(Section):
     reestimate_batch_norm: int = Field(default=0, ge=0)
     """Training batches over which the running statistics are computed again at the end; 0 keeps them."""
     sampling: Sampling
+    mixing: Mixing | None = None
+    """MixUp and CutMix of the clips of a step; null leaves them out."""
     dropout: float = Field(default=0.2, ge=0, lt=1)
     """Probability of dropping a feature before the classifier."""
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -219,6 +281,12 @@ class Recipe(Section):
                 f"batch_norm_batch: {self.batch_norm_batch} is more than global_batch, {self.global_batch}; set at "
                 "most that, or null"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _a_clip_has_another(self) -> "Recipe":
+        if self.mixing is not None and self.global_batch < 2:
+            raise ValueError("mixing: a clip is mixed with another of its batch, and global_batch is 1; set at least 2")
         return self
 
     def shrunk(self, trial: float) -> "Recipe":
@@ -258,6 +326,31 @@ class Recipe(Section):
                     }
                 ),
             }
+        )
+
+
+def motion_problems(recipe: Recipe, modality: str, beside: bool) -> Iterator[tuple[str, str]]:
+    """Keys of a recipe that do not suit motion in its clips, and why.
+
+    Args:
+        recipe: with its changes.
+        modality: what the trained network sees.
+        beside: whether the teacher or the loss sees motion of the same frames.
+    """
+    asked = recipe.sampling.rand_augment
+    if asked is None:
+        return
+    if modality == "flow":
+        yield (
+            "sampling",
+            "rand_augment: flow has no colours, and turned or stretched flow would need other vectors; leave it out, "
+            "or use `erasing` and `mixing`, which suit flow",
+        )
+    elif beside and asked.operations == "all":
+        yield (
+            "sampling",
+            "rand_augment.operations: `all` moves the pixels of the RGB clip, and the flow of the same frames, which "
+            "teaches, stays where it is; set `colours`",
         )
 
 

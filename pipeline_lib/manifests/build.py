@@ -114,6 +114,13 @@ def _judge(video: ListedVideo, path: str, probe: Probe | None, dataset: Dataset)
         return ACCEPTED, ""
     if probe.problem and not (probe.usable and dataset.on_decode_error == "keep"):
         return REJECTED, probe.problem
+    counted = (probe.num_frames, probe.num_flows)
+    if video.num_frames is not None and probe.num_frames is not None and video.num_frames not in counted:
+        flows = f" and {probe.num_flows} flow images" if probe.num_flows else ""
+        return (
+            REJECTED,
+            f"counts disagree: {video.num_frames} in the list, {probe.num_frames} frames{flows} in the folder",
+        )
     if probe.num_frames is not None and probe.num_frames < dataset.minimum_frames:
         plural = "" if probe.num_frames == 1 else "s"
         return REJECTED, f"too short: {probe.num_frames} frame{plural}, {dataset.minimum_frames} are needed"
@@ -203,7 +210,7 @@ def _columns(
         columns["start"].append(video.start)
         columns["end"].append(video.end)
         columns["num_frames"].append(probe.num_frames)
-        columns["frames_per_second"].append(probe.frames_per_second)
+        columns["frames_per_second"].append(probe.frames_per_second or dataset.frames_per_second)
         columns["height"].append(probe.height)
         columns["width"].append(probe.width)
         columns["content_digest"].append(probe.content_digest)
@@ -290,6 +297,9 @@ def _shard_video(
     keys = ("id", "path", "content_digest", "num_frames", "frames_per_second", "height", "width")
     video = {key: columns[key][index] for key in keys}
     video["digest"] = video.pop("content_digest")
+    images_per_second = dataset.frames_per_second or FORMATS[dataset.format].frames_per_second
+    if images_per_second:
+        video["images_per_second"] = images_per_second
     probe = probes.get(video["path"])
     if probe is not None and probe.stream:
         video["stream"] = probe.stream
@@ -361,10 +371,10 @@ def build_manifest(specification: ManifestSpecification, output: Path, num_worke
         if dataset.probe == "none" and not dataset.videos:
             paths = [video.names[0] if "." in video.names[0] else f"{video.names[0]}.mp4" for video in videos]
         else:
-            index = FileIndex(dataset.videos, folders=listing.folders_of_frames)
+            index = FileIndex(dataset.videos, folders=FORMATS[dataset.format].folders_of_frames)
             replacements = None
             if dataset.replacements:
-                replacements = FileIndex(dataset.replacements, folders=listing.folders_of_frames)
+                replacements = FileIndex(dataset.replacements, folders=FORMATS[dataset.format].folders_of_frames)
             num_files = index.num_files
             paths = match(videos, index, replacements)
         videos, paths = _reject_unwritable(_reject_same_files(videos, paths), paths)

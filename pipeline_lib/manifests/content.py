@@ -6,10 +6,10 @@ It imports no decoder, because the frames stage's code depends on it.
 import hashlib
 import re
 import stat
-from collections.abc import Sequence
 from pathlib import Path
 
 HEAD_BYTES = 1 << 16
+JPEG_START = b"\xff\xd8"
 _SAMPLED = "sampled-"
 _KINDS = {
     stat.S_IFIFO: "a pipe",
@@ -50,13 +50,19 @@ def printable(text: str) -> str:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """The images of a video that comes as a folder, sorted by name."""
-    return sorted(file for file in folder.iterdir() if file.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    """The images of a video that comes as a folder, sorted by name; then those in its folders ``u`` and ``v``."""
+    return [
+        image
+        for place in (folder, folder / "u", folder / "v")
+        if place == folder or place.is_dir()
+        for image in sorted(file for file in place.iterdir() if file.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    ]
 
 
-def frames_digest(images: Sequence[Path]) -> str:
+def frames_digest(folder: Path) -> str:
     """SHA-256 of the names and sizes of a folder's images."""
-    return hashlib.sha256(repr([(image.name, image.stat().st_size) for image in images]).encode()).hexdigest()
+    listed = [(str(image.relative_to(folder)), image.stat().st_size) for image in image_files(folder)]
+    return hashlib.sha256(repr(listed).encode()).hexdigest()
 
 
 def content_digest(path: Path, size: int, whole: bool) -> str:
@@ -72,5 +78,5 @@ def content_digest(path: Path, size: int, whole: bool) -> str:
 def digest_as(recorded: str, path: Path) -> str:
     """The digest of a file or a folder of images as it is now, taken in the way of a recorded one."""
     if path.is_dir():
-        return frames_digest(image_files(path))
+        return frames_digest(path)
     return content_digest(path, path.stat().st_size, whole=not recorded.startswith(_SAMPLED))

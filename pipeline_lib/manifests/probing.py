@@ -13,11 +13,13 @@ from typing import Any, cast
 
 import av
 import av.logging
+import simplejpeg
 from av.stream import Disposition
 
 from pipeline_lib.containers import FORMATS, PROTOCOLS
-from pipeline_lib.manifests.content import HEAD_BYTES, content_digest, frames_digest, image_files, not_regular
+from pipeline_lib.manifests.content import HEAD_BYTES, JPEG_START, content_digest, frames_digest, not_regular
 from pipeline_lib.manifests.damage import asf_size, avi_repeats, clock_gap, is_avi, is_mp4, mp4_boxes
+from pipeline_lib.manifests.frame_folders import read_frame_folder
 
 # libavformat opens text, subtitles and still pictures as these formats. They open no other file, and knowing them gives
 # the better reason. An SVG may name other files.
@@ -46,7 +48,7 @@ class Probe:
     ``num_frames`` counts the frames that decode (None if they were not decoded); ``height`` and ``width`` are as
     displayed, pixels; ``problem`` is empty, or ``reason: detail``; ``usable`` says whether anything was decoded.
     ``stream`` is the film's number among the file's pictures (covers not counted). ``passing``: the problem may lie in
-    the machine and not in the file's bytes, so that it must be looked for again.
+    the machine and not in the file's bytes, so that it must be looked for again. ``num_flows``: of a folder.
     """
 
     num_frames: int | None = None
@@ -58,6 +60,7 @@ class Probe:
     usable: bool = False
     stream: int = 0
     passing: bool = False
+    num_flows: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, for the pipe between processes and for the cache."""
@@ -113,23 +116,53 @@ def _first_line(error: Exception) -> str:
     return (text.splitlines() or [type(error).__name__])[0]
 
 
-def probe_frames(path: Path) -> Probe:
-    """Probe a folder of numbered images (Something-Something v1): count, size and digest of names and sizes."""
-    images = image_files(path)
-    if not images:
-        return Probe(problem="empty: the folder holds no images")
-    digest = frames_digest(images)
-    empty = [image.name for image in images if image.stat().st_size == 0]
+def _image_size(image: Path) -> tuple[int, int]:
+    """Height and width of a picture, which is decoded.
+
+    Raises:
+        av.FFmpegError: it cannot be decoded.
+        ValueError: it is a JPEG that cannot be decoded to its end, which libavcodec would not say.
+    """
+    data = image.read_bytes()
+    if data.startswith(JPEG_START):
+        height, width = simplejpeg.decode_jpeg(data, colorspace="GRAY").shape[:2]
+        return height, width
+    # By its content alone, because libavformat takes a % in a picture's path for a pattern.
+    with av.open(io.BytesIO(data), "r", options=_READING) as container:
+        frame = next(container.decode(video=0))
+        return frame.height, frame.width
+
+
+def probe_frames(path: Path, decode: bool) -> Probe:
+    """Probe a folder of numbered images: counts, sizes, and the digest of names and sizes.
+
+    Args:
+        path: the folder.
+        decode: decode every image; otherwise only the first of each kind.
+    """
+    folder = read_frame_folder(path)
+    digest = frames_digest(path)
+    if folder.problem:
+        return Probe(content_digest=digest, problem=folder.problem)
+    empty = [image.name for image in folder.images if image.stat().st_size == 0]
     if empty:
         return Probe(content_digest=digest, problem=f"damaged packet: {empty[0]} is empty")
-    try:
-        # By its content alone, because libavformat takes a % in a picture's path for a pattern.
-        with av.open(io.BytesIO(images[0].read_bytes()), "r", options=_READING) as container:
-            frame = next(container.decode(video=0))
-    except (av.FFmpegError, StopIteration, IndexError) as error:
-        problem = f"undecodable: {images[0].name}: {_first_line(error)}"
-        return Probe(content_digest=digest, problem=problem, passing=is_passing(error, images[0]))
-    return Probe(len(images), None, frame.height, frame.width, digest, "", True)
+    kinds = (folder.frames, folder.flow_x, folder.flow_y)
+    size: tuple[int, int] | None = None
+    for image in (image for images in kinds for image in (images if decode else images[:1])):
+        try:
+            height, width = _image_size(image)
+        except (av.FFmpegError, StopIteration, IndexError, ValueError) as error:
+            problem = f"undecodable: {image.name}: {_first_line(error)}"
+            return Probe(content_digest=digest, problem=problem, passing=is_passing(error, image))
+        size = size or (height, width)
+        if (height, width) != size:
+            first = folder.frames[0].name
+            problem = f"unequal sizes: {image.name} is {width}×{height}, {first} is {size[1]}×{size[0]}"
+            return Probe(content_digest=digest, problem=problem)
+    assert size is not None
+    flows = len(folder.flow_x) or None
+    return Probe(len(folder.frames), None, *size, digest, "", True, num_flows=flows)
 
 
 def probe_file(path: Path, decode: bool) -> Probe:
@@ -148,7 +181,7 @@ def probe_file(path: Path, decode: bool) -> Probe:
     """
     av.logging.set_level(None)
     if path.is_dir():
-        return probe_frames(path)
+        return probe_frames(path, decode)
     unusual = not_regular(path)
     if unusual:
         return Probe(problem=unusual)

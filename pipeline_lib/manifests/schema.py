@@ -25,7 +25,7 @@ class ListedVideo(NamedTuple):
     names of its file, in order of preference: a path relative to one of the video folders, or a bare name without
     ending. ``start`` and ``end`` are seconds in the source; ``trim`` says that the file on disk is the whole source, of
     which the video is only this interval. ``reason`` is empty, or says why the video is unusable even if its file
-    exists.
+    exists. ``num_frames``: images of a folder, if the list counts them.
     """
 
     id: str
@@ -37,6 +37,7 @@ class ListedVideo(NamedTuple):
     group: str = ""
     reason: str = ""
     trim: bool = False
+    num_frames: int | None = None
 
 
 class Box(NamedTuple):
@@ -61,9 +62,8 @@ class Listing:
     """What an importer found in the annotation files.
 
     ``sources`` are the files that were read, by the names under which the manifest records them. ``classes`` is the
-    official list of classes, or None if there is none: the classes are then those that occur. ``folders_of_frames``
-    says that a video is a folder of images rather than a file. ``skipped`` counts files in the video folders that are
-    listed as no video, by what is unusual about them.
+    official list of classes, or None if there is none: the classes are then those that occur. ``skipped`` counts files
+    in the video folders that are listed as no video, by what is unusual about them.
     """
 
     videos: list[ListedVideo]
@@ -71,7 +71,6 @@ class Listing:
     classes: list[str] | None = None
     boxes: list[Box] = field(default_factory=list)
     excluded_times: list[tuple[str, float]] = field(default_factory=list)
-    folders_of_frames: bool = False
     skipped: dict[str, int] = field(default_factory=dict)
 
 

@@ -20,8 +20,9 @@ def videos_digest(videos: Sequence[Mapping[str, Any]]) -> str:
     return digest(
         [
             [video["id"], video.get("digest") or video["path"], video.get("start"), video.get("end")]
-            # Only a video that is not the first in its file says which.
+            # Only a video that is not the first in its file says which, and only a folder of images its rate.
             + ([video["stream"]] if "stream" in video else [])
+            + ([{"images_per_second": video["images_per_second"]}] if "images_per_second" in video else [])
             for video in videos
         ]
     )

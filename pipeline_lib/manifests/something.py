@@ -50,7 +50,7 @@ def read_v1(dataset: Dataset) -> Listing:
         path = annotation(dataset, "labels")
         paths.append(path)
         classes = read_lines(path)
-    return Listing(videos, named_sources(paths), classes, folders_of_frames=True)
+    return Listing(videos, named_sources(paths), classes)
 
 
 def _json(path: Path) -> Any:

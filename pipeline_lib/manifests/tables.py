@@ -4,7 +4,7 @@ import hashlib
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pipeline_lib.configuration.data import Dataset
@@ -22,7 +22,8 @@ from pipeline_lib.manifests.content import printable
 from pipeline_lib.manifests.matching import VIDEO_ENDINGS, is_hidden, split_ending
 from pipeline_lib.manifests.schema import UNLABELLED, ListedVideo, Listing, subset_columns
 
-_SUBSETS = SUBSET_NAMES | {"test": "validation", "testing": "validation", UNLABELLED: UNLABELLED, "": ""}
+LIST_NAMES = SUBSET_NAMES | {"test": "validation", "testing": "validation", UNLABELLED: UNLABELLED, "": ""}
+"""What a key, a column or a folder calls a list → how it is called here."""
 
 
 def group_of(id: str, pattern: str | None) -> str:
@@ -79,7 +80,7 @@ def draw_validation(videos: Sequence[ListedVideo], share: float) -> list[ListedV
 
 def _subset(text: str, path: Path, line: int, column: str) -> str:
     try:
-        return _SUBSETS[text.lower()]
+        return LIST_NAMES[text.lower()]
     except KeyError:
         raise UserError(
             f"{path}:{line}: {column} is {text!r:.200}; it must be train, validation (or val, test), unlabelled or "
@@ -133,8 +134,8 @@ def read_table(dataset: Dataset) -> Listing:
             elif dataset.num_splits == 1 and ("subset" in row or "split" in row):
                 column = "subset" if "subset" in row else "split"
                 subsets = (_subset(row[column], path, line, column),)
-            elif key.lower() in _SUBSETS and (key != "train" or len(lists) > 1):
-                subsets = (_SUBSETS[key.lower()],) * dataset.num_splits
+            elif key.lower() in LIST_NAMES and (key != "train" or len(lists) > 1):
+                subsets = (LIST_NAMES[key.lower()],) * dataset.num_splits
             id, trim = split_ending(row["path"])[0], start is not None
             group = row.get("group") or group_of(id, dataset.group_pattern)
             if trim:
@@ -151,6 +152,20 @@ def read_table(dataset: Dataset) -> Listing:
     return Listing(videos, named_sources(paths), classes)
 
 
+def class_folders(root: Path) -> Iterator[tuple[Path, str]]:
+    """The class folders below a folder of videos, and the list that each belongs to (empty if none is named).
+
+    Where it holds ``train`` and ``validation`` (or ``val``, ``test``) with class folders inside, those are the lists.
+    """
+    children = sorted(child for child in root.iterdir() if child.is_dir() and not is_hidden(child.name))
+    lists = [
+        child for child in children if child.name.lower() in LIST_NAMES and any(c.is_dir() for c in child.iterdir())
+    ]
+    for parent, subset in [(child, LIST_NAMES[child.name.lower()]) for child in lists] or [(root, "")]:
+        for folder in sorted(child for child in parent.iterdir() if child.is_dir() and not is_hidden(child.name)):
+            yield folder, subset
+
+
 def read_folder(dataset: Dataset) -> Listing:
     """List ``class/video.ext`` below each video folder.
 
@@ -164,21 +179,16 @@ def read_folder(dataset: Dataset) -> Listing:
     videos: list[ListedVideo] = []
     undivided: list[ListedVideo] = []
     for root in map(Path, dataset.videos):
-        children = sorted(child for child in root.iterdir() if child.is_dir() and not is_hidden(child.name))
-        lists = [
-            child for child in children if child.name.lower() in _SUBSETS and any(c.is_dir() for c in child.iterdir())
-        ]
-        for parent, subset in [(child, _SUBSETS[child.name.lower()]) for child in lists] or [(root, "")]:
-            for folder in sorted(child for child in parent.iterdir() if child.is_dir() and not is_hidden(child.name)):
-                for file in sorted(folder.iterdir()):
-                    if file.suffix.lower() not in VIDEO_ENDINGS or is_hidden(file.name):
-                        continue
-                    name = str(file.relative_to(root))
-                    id = split_ending(name)[0]
-                    lists_of = (subset,) * dataset.num_splits
-                    group = group_of(id, dataset.group_pattern)
-                    video = ListedVideo(id, (folder.name,), lists_of, (name,), group=group)
-                    (videos if subset else undivided).append(video)
+        for folder, subset in class_folders(root):
+            for file in sorted(folder.iterdir()):
+                if file.suffix.lower() not in VIDEO_ENDINGS or is_hidden(file.name):
+                    continue
+                name = str(file.relative_to(root))
+                id = split_ending(name)[0]
+                lists_of = (subset,) * dataset.num_splits
+                group = group_of(id, dataset.group_pattern)
+                video = ListedVideo(id, (folder.name,), lists_of, (name,), group=group)
+                (videos if subset else undivided).append(video)
     if not videos and not undivided:
         raise UserError(
             f"no class folder with a video lies in {', '.join(dataset.videos)}; looked for class/video with the "

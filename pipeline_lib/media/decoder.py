@@ -20,8 +20,8 @@ import numpy as np
 
 from pipeline_lib.containers import FORMATS, PROTOCOLS
 from pipeline_lib.errors import UserError
-from pipeline_lib.manifests.content import image_files
 from pipeline_lib.manifests.damage import clock_gap
+from pipeline_lib.manifests.frame_folders import read_frame_folder
 from pipeline_lib.media.ffmpeg import ffmpeg_executable
 
 # A pipe larger than the kernel's 64 KiB holds several frames, so that decoder and encoder rarely wait for each other.
@@ -32,8 +32,8 @@ _MARKER = b"FRAME\n"
 # gives exactly 0.5, which processors round differently if they fuse multiply and add; the last term avoids that.
 _LUMA_SCALE, _CHROMA_SCALE = 255 / 219, 255 / 224
 _LUMA_SHIFT, _CHROMA_SHIFT = -16 * _LUMA_SCALE, 128 - 128 * _CHROMA_SCALE - 1 / 512
-# Something-Something v1 was cut into images at 12 frames a second (its readme).
-_IMAGES_PER_SECOND = 12
+# ffmpeg wants a rate for images; at the native rate, where nobody knows it, it does not count.
+_IMAGES_PER_SECOND = 25.0
 # Below this short side swscale rounds exactly. Its fast way takes levels from the luma wherever the matrix changes: one
 # to two at ordinary sizes, but six where a picture is made twenty times smaller.
 _SMALL_SIDE = 64
@@ -53,7 +53,8 @@ class DecodingOptions:
     ``short_side``, pixels: larger videos are scaled down to it. ``frames_per_second``: None keeps every frame as it is.
     ``keep_damaged``: ignore errors and take the frames that decode. ``start`` and ``end``, seconds: decode this
     interval. ``stall_seconds``: the longest wait for a frame; ``total_seconds``: the longest time for the whole video.
-    ``stream``: which of the file's pictures is the film, covers not counted.
+    ``stream``: which of the file's pictures is the film, covers not counted. ``images_per_second``: the rate of a
+    folder of images, None if it is unknown.
     """
 
     short_side: int
@@ -65,6 +66,7 @@ class DecodingOptions:
     stall_seconds: float = 120.0
     total_seconds: float = 3600.0
     stream: int = 0
+    images_per_second: float | None = None
 
 
 def _input(path: Path, options: DecodingOptions) -> "ffmpeg.nodes.FilterableStream":
@@ -76,13 +78,13 @@ def _input(path: Path, options: DecodingOptions) -> "ffmpeg.nodes.FilterableStre
     # file: keeps a name such as "-x.mp4" or "a:b.mp4" from being read as an option or a protocol.
     if not path.is_dir():
         return ffmpeg.input(f"file:{path}", format_whitelist=FORMATS, **arguments)
-    images = image_files(path)
-    if not images or not images[0].stem.isdigit():
-        raise DecodingError("undecodable: the folder holds no numbered images")
+    first = read_frame_folder(path).frames[0]
+    digits = first.stem[len(first.stem.rstrip("0123456789")) :]
     folder = str(path).replace("%", "%%")
-    pattern = f"file:{folder}/%0{len(images[0].stem)}d{images[0].suffix}"
-    arguments |= {"format": "image2", "format_whitelist": "image2", "framerate": _IMAGES_PER_SECOND}
-    return ffmpeg.input(pattern, start_number=int(images[0].stem), **arguments)
+    pattern = f"file:{folder}/{first.stem.removesuffix(digits)}%0{len(digits)}d{first.suffix}"
+    rate = options.images_per_second or _IMAGES_PER_SECOND
+    arguments |= {"format": "image2", "format_whitelist": "image2", "framerate": f"{rate:g}"}
+    return ffmpeg.input(pattern, start_number=int(digits), **arguments)
 
 
 def decoding_command(path: Path, options: DecodingOptions) -> list[str]:

@@ -14,7 +14,8 @@ from pipeline_lib.artefacts.records import distribution_versions
 from pipeline_lib.artefacts.stage import Stage
 from pipeline_lib.configuration.specification import FramesSpecification
 from pipeline_lib.errors import UserError
-from pipeline_lib.manifests.content import digest_as, not_regular
+from pipeline_lib.manifests.content import JPEG_START, digest_as, not_regular
+from pipeline_lib.manifests.frame_folders import FrameFolder, read_frame_folder
 from pipeline_lib.manifests.shard_lists import read_shard_list, videos_digest
 from pipeline_lib.media.decoder import DecodingError, DecodingOptions, RawFrames, check_clock, decode_video
 from pipeline_lib.media.ffmpeg import ffmpeg_executable, ffmpeg_version
@@ -26,6 +27,8 @@ MODULES = ("pipeline_lib.media.frames_stage",)
 _MAXIMUM_FRAMES = 1_000_000
 _MAXIMUM_BYTES = 4 << 30
 _MAXIMUM_SIDE = 65_500
+# Readers decode any of these to RGB.
+_STORED_COLOURS = frozenset({"YCbCr", "Gray"})
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ def extract_video(video: Mapping[str, Any], specification: FramesSpecification, 
 
     Args:
         video: an entry of a shard list: ``path``, optionally ``digest``, ``start`` and ``end`` (seconds), ``stream``
-            and ``frames_per_second``.
+            and ``frames_per_second``; of a folder of images ``images_per_second``.
         specification: size, rate and quality.
         num_threads: of ffmpeg's decoder; the frames do not depend on it.
 
@@ -59,6 +62,7 @@ def extract_video(video: Mapping[str, Any], specification: FramesSpecification, 
         video.get("end"),
         num_threads,
         stream=video.get("stream", 0),
+        images_per_second=video.get("images_per_second"),
     )
     path = Path(video["path"])
     try:
@@ -72,8 +76,11 @@ def extract_video(video: Mapping[str, Any], specification: FramesSpecification, 
         if options.frames_per_second is not None and video.get("num_frames") is None and not path.is_dir():
             # The manifest has counted no frames, so it has not seen the video's clock.
             check_clock(path, options)
-        with decode_video(path, options) as raw:
-            frames = _encode(raw, specification)
+        encoded = _kept_images(read_frame_folder(path), options) if path.is_dir() else None
+        if encoded is None:
+            with decode_video(path, options) as raw:
+                frames = _encode(raw, specification)
+            encoded = EncodedVideo(frames, raw.height, raw.width, _rate(raw, video, options))
         if _identity(path) != found:
             raise DecodingError("changed: the file was written while it was decoded; build the manifest again")
     except FileNotFoundError:
@@ -84,9 +91,58 @@ def extract_video(video: Mapping[str, Any], specification: FramesSpecification, 
             f"{path} cannot be read: {error.strerror}. Run the same command again when the file system answers, or "
             "build the manifest again, which rejects the video."
         ) from error
-    if not frames:
+    if not encoded.frames:
         raise DecodingError("undecodable: ffmpeg gives no frame")
-    return EncodedVideo(frames, raw.height, raw.width, raw.frames_per_second or video.get("frames_per_second") or 0.0)
+    return encoded
+
+
+def _rate(raw: RawFrames, video: Mapping[str, Any], options: DecodingOptions) -> float:
+    """Frames a second of a decoded video; 0 if nobody knows it."""
+    if Path(video["path"]).is_dir() and options.frames_per_second is None:
+        return options.images_per_second or 0.0
+    return raw.frames_per_second or float(video.get("frames_per_second") or 0.0)
+
+
+def _kept_images(folder: FrameFolder, options: DecodingOptions) -> EncodedVideo | None:
+    """The bytes of a folder's images where they are what the stage would store: JPEGs, small enough, at the rate.
+
+    Another compression would only lose. Otherwise None: ffmpeg decodes, scales and encodes them.
+
+    Raises:
+        DecodingError: the folder cannot be used, a JPEG is damaged, or sizes differ.
+    """
+    if folder.problem:
+        raise DecodingError(folder.problem)
+    if options.frames_per_second is not None and options.images_per_second is None:
+        raise DecodingError("unknown rate: set the data set's frames_per_second, or none for the frame format")
+    if options.frames_per_second not in (None, options.images_per_second):
+        return None
+    if len(folder.frames) > _MAXIMUM_FRAMES:
+        raise DecodingError(f"too long: more than {_MAXIMUM_FRAMES} frames")
+    if sum(image.stat().st_size for image in folder.frames) > _MAXIMUM_BYTES:
+        raise DecodingError(f"too long: its frames take more than {_MAXIMUM_BYTES >> 30} GiB")
+    frames: list[bytes] = []
+    first: tuple[int, int] | None = None
+    for image in folder.frames:
+        data = image.read_bytes()
+        if not data.startswith(JPEG_START):
+            return None
+        try:
+            height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+            if min(height, width) > options.short_side or colours not in _STORED_COLOURS:
+                return None
+            # Luma alone takes half the time of colours, and all of a JPEG has to be there for it.
+            simplejpeg.decode_jpeg(data, colorspace="GRAY")
+        except ValueError as error:
+            if options.keep_damaged:
+                return None
+            raise DecodingError(f"damaged packet: {image.name}: {error}") from None
+        first = first or (height, width)
+        if (height, width) != first:
+            raise DecodingError(f"unequal sizes: {image.name} is {width}×{height}, the first is {first[1]}×{first[0]}")
+        frames.append(data)
+    assert first is not None
+    return EncodedVideo(frames, *first, options.images_per_second or 0.0)
 
 
 def _identity(path: Path) -> tuple[int, int, int]:

@@ -143,9 +143,11 @@ class Expectations:
                     folder = self.layout.motion(name, frame_format, motion, "x").parent
                     for shard in _shards_in(folder, ".h5"):
                         path = self.layout.motion(name, frame_format, motion, shard)
-                        frames = self.layout.frames(name, frame_format, shard)
+                        reads = [self.layout.frames(name, frame_format, shard)]
+                        if self.plan.reads_flow_files(motion):
+                            reads.append(self.layout.shard_list(name, shard))
                         parameters = {"motion": kind.model_dump(mode="json")}
-                        yield Expected(path, (), tuple(code.motion_modules(kind)), parameters, (frames,))
+                        yield Expected(path, (), tuple(code.motion_modules(kind)), parameters, tuple(reads))
                         strength = self.layout.strength(name, frame_format, motion, shard)
                         if strength.is_file():
                             yield Expected(strength, (), code.STRENGTH, {}, (path,))

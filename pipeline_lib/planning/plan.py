@@ -12,6 +12,7 @@ from pipeline_lib.configuration.data import Dataset
 from pipeline_lib.configuration.experiments import Ensemble, Experiment, Target
 from pipeline_lib.configuration.loading import CONFIGURATION_FILE, load
 from pipeline_lib.configuration.messages import nearest
+from pipeline_lib.configuration.motions import METHODS
 from pipeline_lib.configuration.references import member_name, refuse_misfits
 from pipeline_lib.configuration.root import Configuration
 from pipeline_lib.configuration.specification import (
@@ -309,6 +310,10 @@ class Plan:
             motion_kind=self.configuration.motions[motion],
             device=self.configuration.hardware.device,
         )
+
+    def reads_flow_files(self, motion: str) -> bool:
+        """Whether a motion kind is read from files beside the frames."""
+        return METHODS[self.configuration.motions[motion].method].reads_files
 
     def manifest_modules(self, name: str) -> list[str]:
         """The modules that build a data set's manifest."""

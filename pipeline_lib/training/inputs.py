@@ -79,7 +79,8 @@ def training_clips(
         motion = objective.views if "flow" in objective.modalities else None
         return PairedClips(reader, sampling, seed, flips == "allowed", motion)
     unmirrored = directional_labels(index.classes) if flips == "by_label" else frozenset()
-    return TrainingClips(reader, sampling, seed, flips != "forbidden", unmirrored)
+    recipe = specification.recipe
+    return TrainingClips(reader, sampling, seed, flips != "forbidden", unmirrored, recipe.mixing, recipe.global_batch)
 
 
 def motion_start_counts(clips: Dataset[Batch]) -> StartCounts | None:

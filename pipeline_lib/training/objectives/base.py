@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from pipeline_lib.clips.views import MotionViews
@@ -56,10 +57,34 @@ class TrainingObjective(Protocol):
 
         Args:
             student: the trained module.
-            batch: clips by modality, float32 (B, C, T, H, W) in [-1, 1]; ``labels`` int64 (B,).
+            batch: clips by modality, float32 (B, C, T, H, W) in [-1, 1]; ``labels`` int64 (B,); of mixed clips
+                ``other_labels`` and ``share`` (``cross_entropy``).
             teacher: the frozen network in eval mode, without gradients.
         """
         ...
+
+
+def cross_entropy(logits: torch.Tensor, batch: Outputs, label_smoothing: float = 0.0) -> torch.Tensor:
+    """Cross-entropy on a batch's labels, a scalar; of mixed clips λ · CE(own label) + (1 − λ) · CE(the other's).
+
+    Args:
+        logits: float32 (B, classes).
+        batch: ``labels``; of mixed clips also ``other_labels`` (B,) and ``share`` (), λ.
+        label_smoothing: in [0, 1).
+    """
+    own = F.cross_entropy(logits, batch["labels"], label_smoothing=label_smoothing)
+    if "share" not in batch:
+        return own
+    other = F.cross_entropy(logits, batch["other_labels"], label_smoothing=label_smoothing)
+    return batch["share"] * own + (1.0 - batch["share"]) * other
+
+
+def batch_top1(logits: torch.Tensor, batch: Outputs) -> torch.Tensor:
+    """``top1`` of a batch; of mixed clips each label counts by its share."""
+    own = top1(logits, batch["labels"])
+    if "share" not in batch:
+        return own
+    return batch["share"] * own + (1.0 - batch["share"]) * top1(logits, batch["other_labels"])
 
 
 def top1(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

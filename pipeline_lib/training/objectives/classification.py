@@ -3,14 +3,13 @@
 from typing import Self
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from pipeline_lib.configuration.objectives import Classification
 from pipeline_lib.configuration.specification import TrainingSpecification
 from pipeline_lib.errors import UserError
 from pipeline_lib.models.network import PooledHead
-from pipeline_lib.training.objectives.base import EndpointForward, Forward, Outputs, top1
+from pipeline_lib.training.objectives.base import EndpointForward, Forward, Outputs, batch_top1, cross_entropy
 
 
 class FrozenForward(EndpointForward):
@@ -68,8 +67,8 @@ class ClassificationObjective:
         """``total`` (the cross-entropy) and ``top1`` of the batch."""
         assert teacher is None
         logits = student(batch[self.modality], ())["logits"].float()
-        loss = F.cross_entropy(logits, batch["labels"], label_smoothing=self.settings.label_smoothing)
-        return {"total": loss, "top1": top1(logits, batch["labels"])}
+        loss = cross_entropy(logits, batch, self.settings.label_smoothing)
+        return {"total": loss, "top1": batch_top1(logits, batch)}
 
 
 def build(specification: TrainingSpecification) -> ClassificationObjective:

@@ -14,7 +14,7 @@ from pipeline_lib.configuration.specification import TrainingSpecification
 from pipeline_lib.errors import UserError
 from pipeline_lib.models.network import LOGITS, VideoNetwork
 from pipeline_lib.training.networks import build_network
-from pipeline_lib.training.objectives.base import EndpointForward, Forward, Outputs, top1
+from pipeline_lib.training.objectives.base import EndpointForward, Forward, Outputs, batch_top1, cross_entropy
 
 
 def distance(kind: str, student: torch.Tensor, teacher: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
@@ -159,13 +159,13 @@ class DistillationObjective:
                 + "Choose another endpoint, or networks that were trained on the same classes."
             )
         logits = outputs["logits"].float()
-        action = F.cross_entropy(logits, batch["labels"])
+        action = cross_entropy(logits, batch)
         distilled = distance(settings.distance, own, target, settings.temperature)
         return {
             "total": settings.action_weight * action + settings.weight * distilled,
             "action": action.detach(),
             "distillation": distilled.detach(),
-            "top1": top1(logits, batch["labels"]),
+            "top1": batch_top1(logits, batch),
         }
 
 
