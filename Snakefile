@@ -34,6 +34,8 @@ onstart:
     # SLURM's own output lies below the output root, like every log, unless a profile says `slurm-logdir`.
     if getattr(workflow.executor_settings, "logdir", "no SLURM") is None:
         workflow.scheduler._executor.slurm_logdir = Path(LAYOUT.root, "logs", "slurm").resolve()
+
+
 # Stages print into their logs; this is the last line of a run that did not end well.
 onerror:
     print(

@@ -7,6 +7,7 @@ sends its batches through its pipe, which is slower and has no limit.
 import re
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -60,7 +61,7 @@ class ReceivedBatches:
             UserError: as raised in a process, or one was killed.
         """
         # Python keeps the semaphores of other processes in the same place.
-        with named_faults(SHARED_MEMORY):
+        with named_faults(Path(SHARED_MEMORY)):
             batches = iter(self._loader)
         return self._received(batches)
 

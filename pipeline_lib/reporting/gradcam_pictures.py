@@ -64,8 +64,9 @@ def overlay(frame: np.ndarray, share: np.ndarray) -> np.ndarray:
         uint8 (H, W, 3), RGB.
     """
     grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)[..., None].astype(np.float32)
-    colours = mpl.colormaps[COLOUR_MAP](share)[..., :3].astype(np.float32) * 255
-    return np.rint(OPACITY * colours + (1 - OPACITY) * grey).astype(np.uint8)
+    colours = np.asarray(mpl.colormaps[COLOUR_MAP](share))[..., :3].astype(np.float32) * 255
+    mixed: np.ndarray = np.rint(OPACITY * colours + (1 - OPACITY) * grey).astype(np.uint8)
+    return mixed
 
 
 def rows_of(cams: Sequence[GradCam]) -> list[Row]:
@@ -113,7 +114,7 @@ def figure_of(cams: Sequence[GradCam], count: int = MOMENTS) -> Figure:
     with mpl.rc_context(STYLE):
         size = (PANEL_INCHES * len(moments) * width / height + 2.9, (PANEL_INCHES + 0.06) * len(rows) + 0.25)
         figure = Figure(figsize=size, layout="constrained")
-        figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)  # type: ignore[union-attr]
+        figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)  # type: ignore[union-attr, call-arg]
         grid = figure.subplots(len(rows), len(moments), squeeze=False)
         for line, row in zip(grid, rows, strict=True):
             for axes, (clip, frame) in zip(line, moments, strict=True):
@@ -159,10 +160,10 @@ def film_pictures(cams: Sequence[GradCam]) -> Iterator[np.ndarray]:
             grid[0].title.set_text(f"frame\n{second:.2f} s")
             for image, row in zip(images, rows, strict=True):
                 image.set_data(row.at(clip, frame) if row.cam is cams[0] else row.picture(second))
-            canvas.draw()
+            canvas.draw()  # type: ignore[no-untyped-call]
             # The arrangement is found once, so that the panels do not move.
             figure.set_layout_engine("none")
-            yield np.array(canvas.buffer_rgba())[..., :3]
+            yield np.array(canvas.buffer_rgba())[..., :3]  # type: ignore[no-untyped-call]
 
 
 def write_gradcam(path: Path, cams: Sequence[GradCam], count: int = MOMENTS) -> None:
