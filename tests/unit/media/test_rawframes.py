@@ -16,6 +16,7 @@ from pipeline_lib.artefacts.layout import Layout
 from pipeline_lib.configuration.data import Dataset, FrameFormat, Motion
 from pipeline_lib.configuration.specification import FramesSpecification, ManifestSpecification, MotionSpecification
 from pipeline_lib.errors import UserError
+from pipeline_lib.flow.methods import create_method
 from pipeline_lib.flow.precomputed import pack_motion, read_flow, resized_flow
 from pipeline_lib.flow.quantisation import Quantisation, decode_image
 from pipeline_lib.manifests.build import build_manifest
@@ -228,6 +229,11 @@ def test_class_folders_are_listed_and_a_wrong_line_is_named(tree, tmp_path):
     wrong = dataset(tree, annotations={"train": str(tmp_path / "train.txt")})
     with pytest.raises(UserError, match=r"train\.txt: entry 2, 'a/two', is not 'folder total_frames label'"):
         build_manifest(ManifestSpecification(name=NAME, dataset=wrong), tmp_path / "manifest", 1)
+
+
+def test_nothing_computes_precomputed_flow_from_a_video():
+    with pytest.raises(UserError, match="use the student that it teaches"):
+        create_method(KIND, torch.device("cpu"), 1)
 
 
 def experiment(**changes: Any) -> dict[str, Any]:
