@@ -39,6 +39,7 @@ onstart:
 # Stages print into their logs; this is the last line of a run that did not end well.
 onerror:
     print(
-        "Not everything is made. What is finished stays: when the cause is mended, the same command goes on from here.",
+        "Not everything is made. What is finished stays: after a kill at once, otherwise when the cause is mended, "
+        "the same command goes on from here.",
         file=sys.stderr,
     )

@@ -39,6 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     names = command_names()
     # Only the chosen command is imported, because torch takes seconds.
     chosen = [words[0]] if words and words[0] in names else names
+    if any("\0" in word for word in words):
+        print("error: an argument holds a NUL character, which no path and no name can have.", file=sys.stderr)
+        return 2
     if words in (["--version"], ["-V"]):
         return _told(_print_version)
     parser = argparse.ArgumentParser(prog="python -m pipeline_lib", description="From video to distilled networks.")

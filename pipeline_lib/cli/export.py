@@ -1,6 +1,8 @@
 """``export``: a trained network for use elsewhere, as safetensors with a card, and as ONNX checked against torch."""
 
 import argparse
+import contextlib
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     from pipeline_lib.artefacts.atomic import write_bytes
     from pipeline_lib.artefacts.layout import Layout
-    from pipeline_lib.evaluation.prediction import find_weights
+    from pipeline_lib.evaluation.prediction import find_weights, stored_frame_format
+    from pipeline_lib.evaluation.trained import read_specification
     from pipeline_lib.training.networks import load_network
     from pipeline_lib.training.weights import save_weights
 
@@ -35,62 +38,140 @@ def run(options: argparse.Namespace) -> int:
     network, metadata = load_network(weights)
     out: Path = options.out or layout.export(*place)
     save_weights(out / "model.safetensors", network.state_dict(), metadata)
-    write_bytes(out / "README.md", _card(options, metadata).encode())
     written = "model.safetensors, README.md"
+    fixed: dict[str, str] | None = None
     if not options.no_onnx:
-        difference = _export_onnx(network, metadata, out / "model.onnx")
+        difference, fixed = _export_onnx(network, metadata, out / "model.onnx")
         written += f", model.onnx (largest difference from torch {difference:.1e} of the largest logit)"
+    stored = stored_frame_format(layout, read_specification(weights))
+    short_side = stored.short_side if stored is not None else _short_side(metadata["input"])
+    write_bytes(out / "README.md", _card(options, metadata, fixed, short_side).encode())
     print(f"{out}: {written}")
+    for axis, reason in (fixed or {}).items():
+        print(f"model.onnx: fixed {axis}: {reason}")
     return 0
 
 
-def _export_onnx(network: Any, metadata: dict[str, Any], path: Path) -> float:
-    """Write ONNX with a free batch size; return its largest relative difference from torch.
+def _short_side(described: Mapping[str, Any]) -> int:
+    """The least short side, pixels, of frames from which a clip can be taken without enlarging them."""
+    resize, short_side = described.get("resize"), described.get("short_side")
+    return int(min(resize) if resize is not None else short_side[0] if short_side else described["crop"])
+
+
+AXES = {0: "batch", 2: "frames", 3: "height", 4: "width"}
+"""The axes of a clip that may be free, and their names in the ONNX file."""
+
+
+def _export_onnx(network: Any, metadata: dict[str, Any], path: Path) -> tuple[float, dict[str, str]]:
+    """Write ONNX with as many free axes as the network allows, checked at three shapes.
+
+    Returns:
+        The largest relative difference from torch, and each axis that is fixed with the reason.
 
     Raises:
         UserError: the ``export`` extra is not installed, or onnxruntime computes something else.
     """
     try:
-        import onnxruntime
+        import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise UserError(
             f"ONNX needs onnx, onnxscript and onnxruntime ({error}): pip install 'pipeline_lib[export]', or --no-onnx"
         ) from error
-    import torch
-
     from pipeline_lib.artefacts.atomic import atomic_path
 
     described = metadata["input"]
     frames, side = int(described["num_frames"]), int(described["crop"])
-    generator = torch.Generator().manual_seed(0)
-    clip = torch.rand(2, network.input.channels, frames, side, side, generator=generator) * 2 - 1
+    taken = network.input
+    fixed: dict[str, str] = {}
+    if taken.num_frames is not None:
+        fixed["frames"] = f"the network takes clips of exactly {taken.num_frames} frames"
+    if taken.side is not None:
+        fixed["height and width"] = f"the network takes clips of exactly {taken.side} × {taken.side} px"
+    length = [] if taken.num_frames is not None else [2]
+    size = [] if taken.side is not None else [3, 4]
+    problem = ""
     with atomic_path(path) as temporary:
-        with torch.no_grad():
-            torch.onnx.export(
-                network,
-                (clip,),
-                temporary,
-                input_names=["clip"],
-                output_names=["logits"],
-                dynamic_shapes={"clip_BCTHW": {0: torch.export.Dim("batch")}},
-                external_data=False,
-                dynamo=True,
-                verbose=False,
-            )
-            expected = network(clip[:1])
-        session = onnxruntime.InferenceSession(str(temporary), providers=["CPUExecutionProvider"])
-        found = torch.from_numpy(session.run(["logits"], {"clip": clip[:1].numpy()})[0])
-        difference = float((found - expected).abs().max() / expected.abs().max().clamp_min(1e-6))
-        if not difference < TOLERANCE:
-            raise UserError(
-                f"onnxruntime's logits differ from torch's by {difference:.1e} of the largest; {path} is not written"
-            )
-    return difference
+        # The most first; with the batch alone at last.
+        for axes in dict.fromkeys([(0, *length, *size), (0, *length), (0, *size), (0,)]):
+            reason = problem
+            difference, problem = _tried(network, frames, side, axes, temporary)
+            if problem:
+                continue
+            if length and 2 not in axes:
+                fixed["frames"] = f"with other lengths {reason}"
+            if size and 3 not in axes:
+                fixed["height and width"] = f"with other sizes {reason}"
+            return difference, fixed
+        raise UserError(f"{path} is not written: {problem}")
 
 
-def _card(options: argparse.Namespace, metadata: dict[str, Any]) -> str:
-    """The card in Markdown: what the network is, what it takes, how it was trained, what it reached."""
+def _tried(network: Any, frames: int, side: int, axes: Sequence[int], path: Path) -> tuple[float, str]:
+    """Export with these axes free and compare with torch: the largest relative difference, and what is wrong, if it is.
+
+    The clips differ from the exported one in every free axis, to odd lengths and to sides that no stride divides.
+    """
+    import logging
+    import warnings
+
+    import onnxruntime
+    import torch
+
+    from pipeline_lib.models.exporting import traceable
+
+    base = (2, network.input.channels, frames, side, side)
+    longer = (1, base[1], frames + 3, side + 17, side + 8)
+    other = (3, base[1], frames // 2 + 1 if frames >= 16 else 2 * frames, side, side + 25)
+    shapes = [base, *(tuple(new[a] if a in axes else base[a] for a in range(5)) for new in (longer, other))]
+    generator = torch.Generator().manual_seed(0)
+    clips = [torch.rand(*shape, generator=generator) * 2 - 1 for shape in shapes]
+    names: dict[str, Any] = {"input_names": ["clip"], "output_names": ["logits"], "verbose": False}
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            expected = [network(clip) for clip in clips]
+            if list(axes) == [0]:
+                # The newer exporter keeps whatever the network decides by the shape, which does not change here.
+                batch = {"clip_BCTHW": {0: torch.export.Dim("batch")}}
+                torch.onnx.export(
+                    network, (clips[0],), path, **names, dynamic_shapes=batch, external_data=False, dynamo=True
+                )
+            else:
+                free = {"clip": {axis: AXES[axis] for axis in axes}, "logits": {0: "batch"}}
+                # It prints the whole graph where it fails.
+                logging.getLogger("torch.onnx").setLevel(logging.CRITICAL)
+                with contextlib.redirect_stdout(io.StringIO()), traceable(network):
+                    torch.onnx.export(
+                        network, (clips[0],), str(path), **names, dynamic_axes=free, dynamo=False, opset_version=17
+                    )
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        found = [torch.from_numpy(session.run(["logits"], {"clip": clip.numpy()})[0]) for clip in clips]
+    # Exporter and runtime raise many kinds of errors at what they cannot express.
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [""]
+        if list(axes) == [0]:
+            return 0.0, f"ONNX cannot express it ({type(error).__name__}: {lines[0]:.200})"
+        return 0.0, f"ONNX cannot express it ({type(error).__name__})"
+    pairs = zip(found, expected, strict=True)
+    difference = max(float((one - two).abs().max() / two.abs().max().clamp_min(1e-6)) for one, two in pairs)
+    if not difference < TOLERANCE:
+        return difference, f"onnxruntime's logits differ from torch's by {difference:.1e} of the largest"
+    return difference, ""
+
+
+def _card(
+    options: argparse.Namespace, metadata: dict[str, Any], fixed: Mapping[str, str] | None, short_side: int
+) -> str:
+    """The card in Markdown: what the network is, how to load it, what it takes, how it was trained, what it reached.
+
+    Args:
+        options: of the command.
+        metadata: of the weights.
+        fixed: axes of the ONNX file that are fixed, with the reasons; None without ONNX.
+        short_side: of the frames as the training saw them, pixels.
+    """
     import json
 
     specification, described = metadata["specification"], metadata["input"]
@@ -105,9 +186,15 @@ def _card(options: argparse.Namespace, metadata: dict[str, Any]) -> str:
         f"# {options.experiment}",
         "",
         f"- Network: `{specification['model']['name']}`, options `{json.dumps(specification['model']['options'])}`",
-        f"- Trained on: {specification['dataset']}, split {options.split}, seed {options.seed}, "
-        f"stage `{specification['stage']}`, objective `{specification['objective']['name']}`",
+        f"- Data: {_data(specification, metadata)}",
+        f"- Training: split {options.split}, seed {options.seed}, stage `{specification['stage']}`, objective "
+        f"`{specification['objective']['name']}`, started from `{specification['start']}`",
+        f"- Teacher: {_teacher(specification)}",
         f"- Library {metadata['provenance'].get('library')}, code `{str(metadata['provenance'].get('code'))[:16]}`",
+        "",
+        "## Use",
+        "",
+        *_use(metadata, fixed, short_side),
         "",
         "## Input",
         "",
@@ -131,6 +218,64 @@ def _card(options: argparse.Namespace, metadata: dict[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _data(specification: Mapping[str, Any], metadata: Mapping[str, Any]) -> str:
+    """What the network was trained on, in words, with the digest of the manifest."""
+    share = float(specification.get("train_share", 1.0))
+    part = "" if share == 1.0 else f", {100 * share:g} % of each class's training videos"
+    beside = metadata["provenance"].get("beside") or {}
+    manifest = next((value for key, value in beside.items() if key.startswith("manifests/")), None)
+    digest = "" if manifest is None else f", manifest `{manifest[:16]}`"
+    return f"`{specification['dataset']}`, {len(metadata['classes'])} classes{part}{digest}"
+
+
+def _teacher(specification: Mapping[str, Any]) -> str:
+    """Whom the network learnt from, in words."""
+    teacher = specification.get("teacher")
+    if not teacher:
+        return "none"
+    sees = f"{teacher['modality']}" + (f" of `{teacher['motion']}`" if teacher.get("motion") else "")
+    weight = specification["objective"].get("weight")
+    by = "" if weight is None else f", its loss weighted by {weight:g}"
+    return (
+        f"`{teacher['experiment']}` (`{teacher['model']['name']}`, sees {sees}, trained on `{teacher['dataset']}`){by}"
+    )
+
+
+def _use(metadata: Mapping[str, Any], fixed: Mapping[str, str] | None, short_side: int) -> list[str]:
+    """Code that loads the files beside the card."""
+    described = metadata["input"]
+    channels = 2 if described["modality"] == "flow" else 3
+    shape = (1, channels, described["num_frames"], described["crop"], described["crop"])
+    lines = [
+        "With this library, from a video or its frames (uint8 (T, H, W, 3)); clips are made as in training:",
+        "",
+        "```python",
+        "from pipeline_lib import load",
+        "",
+        f'network = load("model.safetensors", short_side={short_side})',
+        'print(network.predict("video.mp4").top(3))',
+        "```",
+    ]
+    if fixed is None:
+        return lines
+    reasons = "; ".join(f"{axis} are fixed: {reason}" for axis, reason in fixed.items())
+    return [
+        *lines,
+        "",
+        "Without it, from clips in the range and layout below. The batch is free; "
+        + (f"{reasons}." if fixed else "so are frames, height and width."),
+        "",
+        "```python",
+        "import numpy",
+        "import onnxruntime",
+        "",
+        'session = onnxruntime.InferenceSession("model.onnx")',
+        f'clip = numpy.zeros({shape}, "float32")  # (B, C, T, H, W)',
+        'print(session.run(["logits"], {"clip": clip})[0].shape)',
+        "```",
+    ]
 
 
 def _frames_taken(described: Mapping[str, Any]) -> str:

@@ -51,6 +51,7 @@ def test_without_network_the_message_names_the_file_and_its_place(
     assert "s3d-d76dad2f.pth" in message and "output/imported/downloads/s3d-d76dad2f.pth" in message
     assert "python -m pipeline_lib weights import torchvision/s3d" in message
     assert "Traceback" not in outcome.text
+    assert "the same command goes on from here" in outcome.text
     assert not (public.output / "imported/torchvision/s3d.safetensors").exists()
 
 
