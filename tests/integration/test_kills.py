@@ -133,3 +133,16 @@ def test_a_killed_snakemake_leaves_an_orphan_that_spoils_nothing(project: Projec
     assert (project.folder / artefact).read_bytes() == original
     if artefact == FRAMES:
         assert "Nothing to be done" in project.succeed(artefact).text
+
+
+def test_an_interrupt_that_reaches_snakemake_alone_ends_its_training(project: Project) -> None:
+    longer = "  demo_flow:\n    <<: *recipe\n    steps: 5000\n    checkpoint_steps: 2\n"
+    project.edit("small.yaml", "  demo_flow: *recipe\n", longer)
+    drop(project, TEACHER)
+    with project.start(TEACHER) as snakemake:
+        wait_for(lambda: begun(project, TEACHER))
+        os.kill(snakemake.pid, signal.SIGINT)
+        snakemake.communicate(timeout=30)
+    assert snakemake.returncode != 0 and not workers(project, "train")
+    # It is asked to stop and saves its state; a second run goes on from there.
+    assert "the same command goes on from there" in text_of(project.output / "logs/train/teacher_demo/1-0.log")
