@@ -21,6 +21,7 @@ def run(options: argparse.Namespace) -> int:
     from pipeline_lib.planning.plan import SELECTED
     from pipeline_lib.reporting.collect import collect
     from pipeline_lib.reporting.compare import compare
+    from pipeline_lib.reporting.costs import costs_text
     from pipeline_lib.reporting.paper_tables import paper_text, paper_views
     from pipeline_lib.reporting.tables import differences_text, results_text
 
@@ -38,6 +39,9 @@ def run(options: argparse.Namespace) -> int:
     differences = differences_text(compare(report))
     if differences:
         print(f"\n{differences}")
+    costs = costs_text(report)
+    if costs:
+        print(f"\n{costs}")
     page = layout.report(target)
     print(f"\nReport: {page if page.is_file() else f'{page} (not yet written: snakemake writes it)'}")
     return 0

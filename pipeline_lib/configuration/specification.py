@@ -147,6 +147,7 @@ class ReportedExperiment(Section):
     model: str | None = None
     teacher: str | None = None
     start: str | None = None
+    """The weights that its training starts from: an experiment, public weights, or ``random``."""
     members: list[str] = []
     splits: list[int]
     seeds: list[int]

@@ -263,11 +263,11 @@ class Recipe(Section):
     checkpoint_minutes: float = Field(default=10.0, gt=0)
     keep_checkpoints: int = Field(default=2, ge=1)
     """How many of the last ones are kept; the best one is kept as well."""
-    validation_steps: int = Field(default=0, ge=0)
-    """Judge the network on the validation list every so many steps; 0 never does, because the papers report the last
-    weights."""
+    validation_steps: int | None = Field(default=None, ge=0)
+    """Judge the network on the validation list every so many steps; 0 never does. Null draws a curve alone: ten times
+    in a training, on a fixed part of the list, which costs at most a thirtieth of the training and decides nothing."""
     validation_videos: int | None = Field(default=None, ge=1)
-    """How many videos of that list are judged, on one central clip each; null takes all."""
+    """With ``validation_steps``: how many videos of that list are judged, on one central clip each; null takes all."""
     final_weights: Literal["last", "best"] = "last"
     """``best`` keeps those of the checkpoint with the least validation loss, or without validation the least training
     loss."""
@@ -315,7 +315,7 @@ class Recipe(Section):
                 "steps": shorter(self.steps),
                 "global_batch": batch,
                 "batch_norm_batch": size,
-                "validation_steps": shorter(self.validation_steps) if self.validation_steps else 0,
+                "validation_steps": shorter(self.validation_steps) if self.validation_steps else self.validation_steps,
                 "reestimate_batch_norm": shorter(self.reestimate_batch_norm) if self.reestimate_batch_norm else 0,
                 "schedule": schedule.model_copy(
                     update={

@@ -404,8 +404,8 @@ class Plan:
         if isinstance(entry, Ensemble):
             modalities = [member.trained.modality for member in run.members]
             return ReportedExperiment(**common, modality="+".join(modalities), members=entry.members)
-        own = ("modality", "frame_format", "teacher", "start", "retrieval")
-        common |= {key: getattr(entry, key) for key in own}
+        own = ("modality", "frame_format", "teacher", "retrieval")
+        common |= {key: getattr(entry, key) for key in own} | {"start": run.start_in_words}
         clip = (run.recipe.sampling.num_frames, run.recipe.sampling.crop)
         return ReportedExperiment(
             **common, motion=run.motion, model=entry.model.name, network=run.named_model, clip=clip

@@ -162,6 +162,13 @@ class Run:
         return self.configuration.start if self.trained.start == IMAGENET else self.trained.start
 
     @property
+    def start_in_words(self) -> str:
+        """The start as people read it: an experiment, ``imagenet (source)``, imported weights, or ``random``."""
+        if self.start is not None:
+            return self.start.experiment
+        return self.first_weights if self.imagenet is None else f"{IMAGENET} ({self.imagenet.source})"
+
+    @property
     def named_model(self) -> Model:
         """Its network by name, with the options that differ from the name's, those for its first weights among them."""
         own = self.trained.model

@@ -28,16 +28,46 @@ def smoothed(values: np.ndarray, window: int) -> np.ndarray:
 
 
 def _draw_curve(axes: Axes, curve: Curve, name: str, colour: str, label: str) -> None:
-    values = curve.values[name]
+    there = np.isfinite(curve.values[name])
+    steps, values = curve.steps[there], curve.values[name][there]
+    if name.startswith("validation_"):
+        # Few checks, each of many videos: dots, and no mean.
+        axes.plot(steps, values, ".-", color=colour, linewidth=1.2, markersize=6, label=label)
+        return
     window = max(1, len(values) // 25)
     if window > 1:
-        axes.plot(curve.steps, values, color=colour, alpha=0.25, linewidth=0.8)
-    axes.plot(curve.steps, smoothed(values, window), color=colour, linewidth=1.6, label=label)
+        axes.plot(steps, values, color=colour, alpha=0.25, linewidth=0.8)
+    axes.plot(steps, smoothed(values, window), color=colour, linewidth=1.6, label=label)
 
 
-def training_curves(curves: dict[str, list[Curve]]) -> Markup:
-    """One panel per experiment: the loss and its parts over the steps, every run of it."""
-    names = list(curves)
+SHARES = ("top1", "validation_top1", "knn_top1", "positive")
+"""What a log holds beside losses: shares, which have drawings of their own, and a cosine."""
+VALIDATION = "validation_loss"
+
+
+def _num_points(curve: Curve, part: str) -> int:
+    return int(np.isfinite(curve.values[part]).sum()) if part in curve.values else 0
+
+
+def _losses(runs: Sequence[Curve]) -> list[str]:
+    """The losses of an experiment that make a line, the whole first and that of the validation last.
+
+    A single point makes none: a training of a few steps has only one line in its log.
+    """
+    names = dict.fromkeys(name for run in runs for name in run.values if name not in ("rate", *SHARES))
+    drawn = [name for name in names if "time" not in name and max(_num_points(run, name) for run in runs) > 1]
+    return sorted(drawn, key=lambda name: (name == VALIDATION, name != "total", name))
+
+
+def training_curves(curves: dict[str, list[Curve]]) -> Markup | None:
+    """One panel per experiment: the loss and its parts over the steps, every run of it, and the validation's loss.
+
+    An experiment whose log has not two lines has no panel; None if none has.
+    """
+    shown = {name: parts for name, runs in curves.items() if (parts := _losses(runs))}
+    names = list(shown)
+    if not names:
+        return None
     columns = min(3, max(1, len(names)))
     rows = -(-len(names) // columns)
     with mpl.rc_context(STYLE):
@@ -50,17 +80,14 @@ def training_curves(curves: dict[str, list[Curve]]) -> Markup:
             name = names[position]
             axes.set_title(name, pad=8)
             axes.grid(axis="y")
-            parts = [
-                part
-                for part in curves[name][0].values
-                if part not in ("rate", "top1", "knn_top1", "positive") and "time" not in part
-            ]
-            parts.sort(key=lambda part: (part != "total", part))
+            parts = shown[name]
+            labels = {"total": "loss", VALIDATION: "validation"}
             for number, part in enumerate(parts):
                 for repeat, curve in enumerate(curves[name]):
                     if part in curve.values:
-                        label = ("loss" if part == "total" else part) if repeat == 0 else "_"
-                        _draw_curve(axes, curve, part, COLOURS[number % len(COLOURS)], label)
+                        label = labels.get(part, part) if repeat == 0 else "_"
+                        colour = COLOURS[5] if part == VALIDATION else COLOURS[number % len(COLOURS)]
+                        _draw_curve(axes, curve, part, colour, label)
             axes.set_xlabel("step")
             axes.set_ylim(bottom=0)
             # Space above the lines for the legend, which a single line does not need.
@@ -71,14 +98,14 @@ def training_curves(curves: dict[str, list[Curve]]) -> Markup:
 
 
 def training_accuracy(curves: dict[str, list[Curve]], quantity: str, label: str) -> Markup | None:
-    """A share of the training clips over the steps, a line per experiment; None if none is logged.
+    """A share of clips or videos over the steps, a line per experiment; None if none is logged at two steps.
 
     Args:
         curves: logs by experiment.
         quantity: its name in the log, a share in [0, 1].
         label: of the axis.
     """
-    shown = {name: runs for name, runs in curves.items() if any(quantity in run.values for run in runs)}
+    shown = {name: runs for name, runs in curves.items() if max(_num_points(run, quantity) for run in runs) > 1}
     if not shown:
         return None
     with mpl.rc_context(STYLE):

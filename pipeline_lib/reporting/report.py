@@ -28,9 +28,11 @@ from pipeline_lib.reporting import figures
 from pipeline_lib.reporting.code import REPORT
 from pipeline_lib.reporting.collect import Report, collect
 from pipeline_lib.reporting.compare import Comparison, compare, teacher_distances
+from pipeline_lib.reporting.costs import costs_page, costs_path
 from pipeline_lib.reporting.flow_pictures import Gallery, colour_wheel_picture, galleries
+from pipeline_lib.reporting.mistake_pictures import MistakeGallery, mistake_galleries
 from pipeline_lib.reporting.paper_tables import paper_views
-from pipeline_lib.reporting.tables import result_tables
+from pipeline_lib.reporting.tables import Table, result_tables
 from pipeline_lib.tasks.results import Section, load_presentation, signed
 
 DATA_FILES = ("page.html.j2", "page.css")
@@ -71,9 +73,20 @@ def _sections(report: Report, comparisons: list[Comparison]) -> list[Section]:
     return found
 
 
-def shown_artefacts(report: Report, shown: Sequence[Gallery]) -> list[Path]:
+def _legends(report: Report, tables: Sequence[Table]) -> list[str]:
+    """What the columns of each task's tables mean."""
+    found = []
+    for task in dict.fromkeys(result.task for result in report.results):
+        presentation = load_presentation(task)
+        shown = {column.name for table in tables if table.task == task for column in table.columns}
+        found.append(presentation.legend([column for column in presentation.columns if column.name in shown]))
+    return found
+
+
+def shown_artefacts(report: Report, shown: Sequence[Gallery], mistakes: Sequence[MistakeGallery] = ()) -> list[Path]:
     """The artefacts that the page is made from, and one shard of each kind, because the others were made alike."""
     paths = [*report.inputs, *(path for gallery in shown for strip in gallery.strips for path in strip.shards)]
+    paths += sorted({one.shard for gallery in mistakes for one in gallery.shown if one.shard is not None})
     for path in tuple(paths):
         record = read_record(path) or {}
         for pattern in (key for key in record.get("inputs", {}) if "*" in key):
@@ -109,16 +122,23 @@ def _data_file(name: str) -> str | None:
     return (resources.files(__package__) / name).read_text("utf-8") if name in DATA_FILES else None
 
 
-def page(report: Report, shown: Sequence[Gallery] = (), record: Record | None = None) -> str:
+def page(
+    report: Report,
+    shown: Sequence[Gallery] = (),
+    record: Record | None = None,
+    mistakes: Sequence[MistakeGallery] = (),
+) -> str:
     """The report as HTML.
 
     Args:
         report: what it shows.
         shown: pictures of motion.
         record: of the page, which holds it invisibly.
+        mistakes: the most confident ones.
     """
     comparisons = compare(report)
-    versions, origins = _origins(report.layout, shown_artefacts(report, shown))
+    versions, origins = _origins(report.layout, shown_artefacts(report, shown, mistakes))
+    tables = result_tables(report)
     tasks = dict.fromkeys(result.task for result in report.results)
     headline = " or ".join(load_presentation(task).columns[0].label for task in tasks)
     distances = teacher_distances(report)
@@ -136,8 +156,8 @@ def page(report: Report, shown: Sequence[Gallery] = (), record: Record | None = 
         notes=report.specification.notes,
         cards=_cards(report, comparisons),
         papers=paper_views(report),
-        tables=result_tables(report),
-        legends=[load_presentation(task).legend for task in tasks],
+        tables=tables,
+        legends=_legends(report, tables),
         headline=headline,
         sections=_sections(report, comparisons),
         num_classes=num_classes,
@@ -146,12 +166,16 @@ def page(report: Report, shown: Sequence[Gallery] = (), record: Record | None = 
         difference_figure=figures.differences(comparisons, headline),
         distances=distances,
         distance_names=list(dict.fromkeys(name for row in distances for name in row.distance or {})),
-        curves=figures.training_curves(report.curves) if report.curves else None,
+        curves=figures.training_curves(report.curves),
+        has_validation=any("validation_loss" in run.values for runs in report.curves.values() for run in runs),
         accuracy=figures.training_accuracy(report.curves, "top1", "training clips recognised, %"),
+        validation=figures.training_accuracy(report.curves, "validation_top1", "validation videos recognised, %"),
         neighbours=figures.training_accuracy(report.curves, "knn_top1", "training clips, k-NN, %"),
         retrievals=report.retrievals,
         num_neighbours=NUM_NEIGHBOURS,
         galleries=shown,
+        mistakes=mistakes,
+        costs_name=costs_path(report.layout.report(report.specification.name)).name,
         wheel=colour_wheel_picture() if shown else None,
         datasets=report.datasets,
         versions=versions,
@@ -178,10 +202,12 @@ def write_report(specification: ReportSpecification, root: Path, output: Path) -
     """
     with Stage("report", REPORT, output) as stage:
         report = collect(specification, root)
-        shown = galleries(report)
-        inputs = {path: content_digest(path) for path in shown_artefacts(report, shown)}
+        shown, mistakes = galleries(report), mistake_galleries(report, compare(report))
+        inputs = {path: content_digest(path) for path in shown_artefacts(report, shown, mistakes)}
         versions = distribution_versions(["jinja2", "matplotlib", "numpy", "scipy", "opencv-contrib-python-headless"])
         if not stage.is_finished(specification.model_dump(mode="json"), inputs, versions):
-            write_bytes(output, page(report, shown, stage.record).encode())
+            write_bytes(output, page(report, shown, stage.record, mistakes).encode())
             stage.finish({"artefacts": len(inputs)})
+        # Beside the page and never in it: other machines take other times.
+        write_bytes(costs_path(output), costs_page(report, _data_file("page.css") or "").encode())
     return report

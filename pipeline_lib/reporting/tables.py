@@ -20,6 +20,8 @@ class Row:
     description: str
     modality: str
     network: str
+    start: str
+    """The weights that its training starts from; empty for an ensemble."""
     figures: dict[str, float]
     spread: dict[str, float | None]
     intervals: dict[str, tuple[float, float]]
@@ -47,6 +49,7 @@ class Row:
 class Table:
     """The rows of one data set under one protocol."""
 
+    task: str
     dataset: str
     protocol: str
     columns: tuple[Column, ...]
@@ -111,9 +114,9 @@ def result_tables(report: Report) -> list[Table]:
     tables = []
     places = dict.fromkeys((result.task, result.experiment.dataset, result.protocol) for result in report.results)
     for task, dataset, protocol in places:
-        columns = load_presentation(task).columns
-        headline, names = columns[0].name, {column.name: column.label for column in columns}
         chosen = [r for r in report.results if (r.task, r.experiment.dataset, r.protocol) == (task, dataset, protocol)]
+        columns = _shown_columns(load_presentation(task).columns, chosen)
+        headline, names = columns[0].name, {column.name: column.label for column in columns}
         manifests = list(dict.fromkeys(run.metrics["manifest"] for result in chosen for run in result.runs))
         marked, notes = Marks(), {}
         rows = []
@@ -140,6 +143,7 @@ def result_tables(report: Report) -> list[Table]:
                     description=result.experiment.description,
                     modality=modality_label(result.experiment.modality),
                     network=result.experiment.model or f"{len(result.experiment.members)} networks",
+                    start=result.experiment.start or "",
                     figures={name: 100 * result.mean(name) for name in names},
                     spread={name: _per_cent(result.spread(name)) for name in names},
                     intervals={
@@ -161,8 +165,19 @@ def result_tables(report: Report) -> list[Table]:
                     ],
                 )
             )
-        tables.append(Table(dataset, protocol, columns, manifests, rows, [*marked.notes.items(), *notes.items()]))
+        tables.append(Table(task, dataset, protocol, columns, manifests, rows, [*marked.notes.items(), *notes.items()]))
     return tables
+
+
+def _shown_columns(columns: Sequence[Column], results: Sequence[Result]) -> tuple[Column, ...]:
+    """The columns that say something of some result, or that a paper prints a number for."""
+    printed = {
+        name for one in results for numbers in printed_for(one.experiment, one.protocol) for name in numbers.figures
+    }
+    metrics = [run.metrics for result in results for run in result.runs]
+    return tuple(
+        column for column in columns if column.name in printed or any(column.says_something(one) for one in metrics)
+    )
 
 
 def _also(printed: PrintedNumbers, labels: dict[str, str]) -> str:
@@ -180,12 +195,17 @@ def results_text(report: Report) -> str:
     parts = []
     for table in result_tables(report):
         columns = [column for column in table.columns if column.printed]
-        header = ["experiment", "input", *(column.label for column in columns), "videos"]
+        starts = ["start"] if any(row.start for row in table.rows) else []
+        header = ["experiment", "input", *starts, *(column.label for column in columns), "videos"]
         if table.has_paper:
             header.append("paper")
         rows = []
         for row in table.rows:
-            cells = [row.name + "".join(f" [{mark}]" for mark in row.manifest_marks), row.modality]
+            cells = [
+                row.name + "".join(f" [{mark}]" for mark in row.manifest_marks),
+                row.modality,
+                *([row.start.partition(" (")[0] or "–"] if starts else []),
+            ]
             for column in columns:
                 spread = row.spread[column.name]
                 cells.append(f"{row.figures[column.name]:.1f}" + (f" ± {spread:.1f}" if spread is not None else ""))
@@ -199,7 +219,7 @@ def results_text(report: Report) -> str:
         plural = "s" if len(table.manifests) > 1 else ""
         title = f"{table.dataset}, protocol {table.protocol} (per cent; manifest{plural} {manifests})"
         notes = [f"[{mark}] {text}" for mark, text in table.notes]
-        parts.append("\n".join([title, text_table(header, rows, left=(0, 1)), *notes]))
+        parts.append("\n".join([title, text_table(header, rows, left=range(2 + len(starts))), *notes]))
     return "\n\n".join(parts)
 
 

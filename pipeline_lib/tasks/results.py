@@ -75,12 +75,18 @@ class Column:
         label: as the papers call it.
         interval: names of the figures that bound it in one run, or None.
         printed: whether papers print it.
+        best_of: so many guesses count; with as many classes every video is right, and the figure says nothing.
     """
 
     name: str
     label: str
     interval: tuple[str, str] | None = None
     printed: bool = True
+    best_of: int = 1
+
+    def says_something(self, metrics: Mapping[str, Any]) -> bool:
+        """Whether the figure of an evaluation can be less than 1."""
+        return self.best_of < int(metrics.get("num_classes", self.best_of + 1))
 
 
 @dataclass(frozen=True)
@@ -123,6 +129,34 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class Mistake:
+    """A video that a network does not recognise.
+
+    Attributes:
+        id: of the video.
+        truth: what it shows.
+        prediction: what the network takes it for.
+        confidence: probability of that, in [0, 1].
+        of_truth: probability of what it shows, in [0, 1].
+    """
+
+    id: str
+    truth: str
+    prediction: str
+    confidence: float
+    of_truth: float
+
+
+@dataclass(frozen=True)
+class Mistakes:
+    """The most confident mistakes, how many there are in all, and of how many videos."""
+
+    most_confident: list[Mistake]
+    num_wrong: int
+    num_videos: int
+
+
+@dataclass(frozen=True)
 class Section:
     """A part of the report: the anchor and the text of its link, and its HTML."""
 
@@ -136,11 +170,13 @@ class Presentation(Protocol):
 
     Attributes:
         columns: of the result table. The first one ranks and compares rows and stands at the top of the page.
-        legend: what the columns mean, in a few sentences.
     """
 
     columns: tuple[Column, ...]
-    legend: str
+
+    def legend(self, columns: Sequence[Column]) -> str:
+        """What the columns that are shown mean, in a few sentences."""
+        ...
 
     def describe(self, metrics: Mapping[str, Any]) -> str:
         """The figures of one evaluation in a line, for a log."""
@@ -172,6 +208,14 @@ class Presentation(Protocol):
         Raises:
             UserError: they do not judge the same videos.
         """
+        ...
+
+    def mistakes(self, predictions: Path, count: int) -> Mistakes:
+        """The most confident mistakes of one run, at most ``count``."""
+        ...
+
+    def recognised(self, predictions: Path, ids: Sequence[str]) -> set[str]:
+        """Which of these videos one run recognises."""
         ...
 
     def sections(self, results: Sequence[Result], pairs: Sequence[tuple[Result, Result]]) -> list[Section]:

@@ -1,5 +1,6 @@
 """What a training sees: the lists of its data set, and their clips in micro-batches, step after step."""
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -21,6 +22,7 @@ from pipeline_lib.configuration.specification import TrainingSpecification
 from pipeline_lib.errors import UserError
 from pipeline_lib.training.batch_plan import BatchPlan
 from pipeline_lib.training.objectives.base import TrainingObjective
+from pipeline_lib.training.validation import curve_videos
 
 
 def open_training_list(
@@ -55,16 +57,25 @@ def open_training_list(
 
 
 def open_validation_list(specification: TrainingSpecification, layout: Layout) -> ClipIndex | None:
-    """The validation videos, if the recipe validates during the training.
+    """The validation videos, if the training is judged on the way; None if it is not, or if there is none for a curve.
 
     Raises:
-        UserError: a file is missing or unreadable.
+        UserError: the recipe validates, and a file is missing or unreadable or the list is empty.
     """
-    if not specification.recipe.validation_steps:
+    recipe = specification.recipe
+    draws_curve = specification.objective.has_classifier and curve_videos(recipe) > 0
+    if not recipe.validation_steps and not draws_curve:
         return None
     place = (specification.dataset, specification.frame_format)
     motion = specification.motion if specification.modality == "flow" else None
-    return build_index(layout, *place, motion, specification.num_shards, specification.split, "validation")
+    try:
+        return build_index(layout, *place, motion, specification.num_shards, specification.split, "validation")
+    except UserError as error:
+        if recipe.validation_steps:
+            raise
+        # A data set need not have a validation list, and a curve decides nothing.
+        print(f"no validation curve: {error}", file=sys.stderr)
+        return None
 
 
 def training_clips(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -13,6 +14,26 @@ import torch
 
 from pipeline_lib.artefacts.progress import Progress
 from pipeline_lib.configuration.training import Recipe
+
+
+def tag(name: str) -> str:
+    """The name of a figure in TensorBoard, which groups what has the same first part.
+
+    ``train/`` has the losses and the rate, ``validation/`` what the validation list says, ``speed/`` and ``memory/``
+    what the machine does.
+    """
+    if name.startswith("validation_"):
+        return f"validation/{name.removeprefix('validation_')}"
+    measured = {"clips_per_second": "speed/clips_per_second", "gigabytes": "memory/gigabytes", "total": "train/loss"}
+    return measured.get(name, f"train/{name}")
+
+
+def peak_gigabytes(device: torch.device) -> float:
+    """The most memory that this process has held so far, GiB: the GPU's, or without one the machine's."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    # Linux counts it in KiB.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 class MetricsLog:
@@ -47,7 +68,7 @@ class MetricsLog:
         try:
             if self._writer is not None:
                 for name, value in {**values, **timed}.items():
-                    self._writer.add_scalar(name, value, step)
+                    self._writer.add_scalar(tag(name), value, step)
         except OSError as error:
             print(f"TensorBoard events cannot be written ({error}); the training goes on without them", file=sys.stderr)
             self._writer = None
@@ -158,10 +179,11 @@ class Metrics:
     def _rates(self, step: int) -> dict[str, float]:
         now = time.monotonic()
         clips = (step - self._last_step) * self.recipe.global_batch
-        rates = {"clips_per_second": clips / max(now - self._last_time, 1e-9)}
+        rates = {
+            "clips_per_second": clips / max(now - self._last_time, 1e-9),
+            "gigabytes": peak_gigabytes(self.device),
+        }
         self._last_time, self._last_step = now, step
-        if self.device.type == "cuda":
-            rates["gigabytes"] = torch.cuda.max_memory_allocated(self.device) / 2**30
         return rates
 
     def write(self, step: int, values: Mapping[str, float]) -> None:

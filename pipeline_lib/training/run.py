@@ -35,7 +35,7 @@ from pipeline_lib.training.inputs import (
     open_validation_list,
     training_clips,
 )
-from pipeline_lib.training.metrics_log import Metrics
+from pipeline_lib.training.metrics_log import Metrics, peak_gigabytes
 from pipeline_lib.training.networks import build_network, grouped, initialise, load_network
 from pipeline_lib.training.objectives.base import EndpointForward, TrainingObjective
 from pipeline_lib.training.saving import Saving
@@ -90,7 +90,10 @@ def train(
         objective = build_objective(specification)
         index = ranks.once_per_machine(lambda: open_training_list(specification, layout, objective, overfit))
         validation_index = ranks.once_per_machine(lambda: open_validation_list(specification, layout))
-        lists = {"clips": index} | ({} if validation_index is None else {"validation": validation_index})
+        # A list that only draws a curve shapes no weights: one more video in it must not train again.
+        lists = {"clips": index}
+        if validation_index is not None and recipe.validation_steps:
+            lists["validation"] = validation_index
         if ranks.from_first(is_finished(stage, specification, layout, lists, device)):
             return 0
         plan = plan_batches(recipe, ranks.num_ranks, recipe.synchronise_batch_norm)
@@ -312,10 +315,13 @@ def write_artefacts(
 
 def figures(trainer: Trainer, network: nn.Module) -> dict[str, Any]:
     """Measurements of this run, for its sidecar."""
+    device = trainer.machine.device
     return {
         "seconds": trainer.times.summary(),
-        "device": str(trainer.machine.device),
+        "training_seconds": round(trainer.elapsed, 3),
+        "device": str(device),
         "processes": trainer.machine.ranks.num_ranks,
+        "peak_gigabytes": round(peak_gigabytes(device), 3),
         "batch_norms": len(batch_norm.batch_norms(network)),
     }
 

@@ -2,6 +2,7 @@
 
 import math
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -137,6 +138,7 @@ class Trainer:
         self.average = None if recipe.ema_decay is None else averaged(module, recipe.ema_decay)
         self.skipped = SkippedSteps(module, recipe.maximum_skipped_steps)
         self.times = PhaseTimes(machine.device)
+        self._earlier, self._began = 0.0, time.monotonic()
 
     def run(self) -> bool:
         """Train to the recipe's last step; after a signal save the state and return False.
@@ -240,7 +242,7 @@ class Trainer:
         )
 
     def _validate(self) -> bool:
-        """Judge the network on the validation list if it is due."""
+        """Judge the network on the validation list if it is due; True if the figures may decide what is kept."""
         if self.validation is None or not self.validation.is_due(self.step, self.recipe.steps):
             return False
         module = self.kept
@@ -253,7 +255,8 @@ class Trainer:
             values = self.validation.run(module, self.step, self.machine.device)
         module.train(was_training)
         self.metrics.write(self.step, values)
-        return True
+        # A curve alone decides nothing, so that it needs no checkpoint.
+        return bool(self.recipe.validation_steps)
 
     def _save(self) -> None:
         score = None if self.validation is None else self.validation.score
@@ -280,6 +283,7 @@ class Trainer:
             "average": None if self.average is None else self.average.state_dict(),
             "metrics": self.metrics.state(),
             "skipped": self.skipped.count,
+            "elapsed": self.elapsed,
         }
 
     def resume(self) -> None:
@@ -293,11 +297,17 @@ class Trainer:
         self.metrics.restore(state["metrics"])
         self.saving.restore(state["saving"])
         self.skipped.count = int(state["skipped"])
+        self._earlier = float(state["elapsed"])
 
     def _load_weights(self, state: dict[str, Any]) -> None:
         self.module.load_state_dict(state["module"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the first step, those of interrupted runs up to their last checkpoints included."""
+        return self._earlier + time.monotonic() - self._began
 
     @property
     def kept(self) -> EndpointForward:

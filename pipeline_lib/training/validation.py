@@ -1,5 +1,10 @@
-"""Judges a network on the validation list while it trains, on one central clip of each video."""
+"""Judges a network on the validation list while it trains, on one central clip of each video.
 
+With ``recipe.validation_steps`` the figures may decide which weights are kept. Without it they only draw a curve, from
+a small part of the list, so that everybody sees an over-fit network without asking for it.
+"""
+
+import hashlib
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +20,37 @@ from pipeline_lib.tasks.outputs import video_outputs
 from pipeline_lib.training.distribution import Ranks
 
 CENTRAL_CLIP = Protocol(num_clips=1)
+
+CURVE_CHECKS = 10
+"""How often a training is judged for its curve."""
+CLIPS_PER_CURVE_VIDEO = 100
+"""A curve's part of the list has one video for so many clips of the training. All checks together then judge at most a
+tenth of the clips that are trained on; a pass without gradients costs about a third of a training pass, so the curve
+costs at most a thirtieth of the training."""
+CURVE_VIDEOS = (8, 256)
+"""Fewer videos make no curve (a training this short has none); more are not judged."""
+
+
+def curve_videos(recipe: Recipe) -> int:
+    """How many validation videos a training is judged on for its curve; 0 if it has none.
+
+    A training has none if the recipe says when to validate (``validation_steps``, 0 included), or if it is very short.
+    """
+    fewest, most = CURVE_VIDEOS
+    count = min(most, recipe.steps * recipe.global_batch // CLIPS_PER_CURVE_VIDEO)
+    return count if recipe.validation_steps is None and count >= fewest else 0
+
+
+def judged_rows(index: ClipIndex, recipe: Recipe, seed: int) -> np.ndarray:
+    """Rows of the videos that are judged, sorted, the same at every check.
+
+    A curve's videos are those whose ids have the smallest SHA-256, so that every run, seed and machine judges the same
+    ones, and the curves of two experiments on one list can be compared.
+    """
+    if recipe.validation_steps:
+        return np.sort(generator(seed, VALIDATION, 0).permutation(len(index))[: recipe.validation_videos])
+    ranked = sorted(range(len(index)), key=lambda row: hashlib.sha256(str(index.ids[row]).encode()).digest())
+    return np.sort(np.array(ranked[: curve_videos(recipe)], dtype=np.int64))
 
 
 class Score(NamedTuple):
@@ -32,7 +68,7 @@ class Validation:
         recipe: how often, how many videos, and the clips' frames and pixels; clips are central and not mirrored.
         task: what the network predicts, and how that is judged, as in the stage ``evaluate``.
         modality: what the network sees.
-        seed: the run's; it chooses the videos if ``recipe.validation_videos`` is less than all.
+        seed: the run's; it chooses the videos if ``recipe.validation_videos`` is less than all (``judged_rows``).
         batch: clips per forward pass.
         ranks: each process judges its share.
         num_workers: decoding processes.
@@ -51,15 +87,16 @@ class Validation:
     ) -> None:
         self.index, self.task, self.modality = index, task, modality
         self.ranks, self.num_workers = ranks, num_workers
-        self.steps, self.bfloat16 = recipe.validation_steps, recipe.precision == "bfloat16"
+        self.steps = recipe.validation_steps or max(1, recipe.steps // CURVE_CHECKS)
+        self.bfloat16 = recipe.precision == "bfloat16"
         self.score: Score | None = None
-        rows = np.sort(generator(seed, VALIDATION, 0).permutation(len(index))[: recipe.validation_videos])
+        rows = judged_rows(index, recipe, seed)
         self.num_videos = len(rows)
         own = rows[ranks.rank :: ranks.num_ranks].tolist()
         self.clips = task.clips(index, CENTRAL_CLIP, recipe.sampling, task.modalities(modality), own, batch)
 
     def is_due(self, step: int, num_steps: int) -> bool:
-        """Whether the network is judged after ``step`` steps: every ``validation_steps`` and at the end."""
+        """Whether the network is judged after ``step`` steps: every ``steps`` and at the end."""
         return step % self.steps == 0 or step == num_steps
 
     @torch.no_grad()

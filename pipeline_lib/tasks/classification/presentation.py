@@ -20,9 +20,10 @@ from pipeline_lib.tasks.classification.comparison import (
     student_teacher_distance,
 )
 from pipeline_lib.tasks.classification.metrics import Evaluation
+from pipeline_lib.tasks.classification.mistakes import confident_mistakes, recognised
 from pipeline_lib.tasks.classification.scores import ScoreFile
 from pipeline_lib.tasks.drawing import COLOURS, STYLE, svg
-from pipeline_lib.tasks.results import Column, Comparison, Difference, Result, Section, signed
+from pipeline_lib.tasks.results import Column, Comparison, Difference, Mistakes, Result, Section, signed
 from pipeline_lib.text_table import text_table
 
 DATA_FILES = ("classes.html.j2", "confusion.html.j2")
@@ -38,20 +39,26 @@ class ClassificationPresentation:
 
     columns = (
         Column("video_top1", "Video@1", ("video_top1_interval_low", "video_top1_interval_high")),
-        Column("video_top5", "Video@5"),
+        Column("video_top5", "Video@5", best_of=5),
         Column("clip_top1", "Clip@1"),
         Column("mean_class_accuracy", "Mean class"),
         Column("calibration_error", "Calib. error", printed=False),
     )
-    legend = (
-        "Per cent. Video@1 and Video@5 average the softmax over a video's clips; below Video@1 stands the 95 % "
-        "interval of a share of that many videos (Wilson), or the standard deviation over several runs. The "
-        "calibration error is the gap between confidence and accuracy (15 bins). ★ marks the highest Video@1."
-    )
+
+    def legend(self, columns: Sequence[Column]) -> str:
+        """What the columns mean."""
+        of_videos = " and ".join(column.label for column in columns if column.name in ("video_top1", "video_top5"))
+        verb = "average" if " and " in of_videos else "averages"
+        return (
+            f"Per cent. {of_videos} {verb} the softmax over a video's clips; below Video@1 stands the 95 % interval of "
+            "a share of that many videos (Wilson), or the standard deviation over several runs. The calibration error "
+            "is the gap between confidence and accuracy (15 bins). ★ marks the highest Video@1."
+        )
 
     def describe(self, metrics: Mapping[str, Any]) -> str:
         """The figures of one evaluation in a line, for a log."""
-        shown = [column for column in self.columns if column.printed and column.name in metrics["metrics"]]
+        printed = [column for column in self.columns if column.printed and column.says_something(metrics)]
+        shown = [column for column in printed if column.name in metrics["metrics"]]
         if not shown:
             return f"{metrics['num_videos']} videos, {metrics['num_clips']} clips, without labels to judge them by"
         figures = ", ".join(f"{column.label} {100 * metrics['metrics'][column.name]:.2f} %" for column in shown)
@@ -99,6 +106,14 @@ class ClassificationPresentation:
         }
         return Comparison(data, lambda count: "\n".join([*lines, *_class_lines(classes[:count])]))
 
+    def mistakes(self, predictions: Path, count: int) -> Mistakes:
+        """See ``confident_mistakes``."""
+        return confident_mistakes(ScoreFile(predictions), count)
+
+    def recognised(self, predictions: Path, ids: Sequence[str]) -> set[str]:
+        """See ``mistakes.recognised``."""
+        return recognised(ScoreFile(predictions), ids)
+
     def sections(self, results: Sequence[Result], pairs: Sequence[tuple[Result, Result]]) -> list[Section]:
         """Accuracy per class, and confusion."""
         environment = jinja2.Environment(
@@ -118,6 +133,9 @@ class ClassificationPresentation:
                 rows = per_class_differences(files[0], files[1], paired)
             except UserError:
                 # The table of differences says why.
+                continue
+            if not any(row.difference for row in rows):
+                # Two networks that recognise the same videos make a plot of dots without a line.
                 continue
             label = f"{first.name} − {second.name}"
             means = "" if max(map(len, runs)) == 1 else ", means over training runs"

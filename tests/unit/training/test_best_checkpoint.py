@@ -1,5 +1,6 @@
 """The best checkpoint stays beside the last ones, and its weights are the final ones where the recipe says so."""
 
+import hashlib
 import json
 import signal
 from pathlib import Path
@@ -10,11 +11,15 @@ import torch
 import torch.nn.functional as F
 from packed_set import CLASSES, PackedSet, make_packed_set, tiny_training
 
+from pipeline_lib.artefacts.records import read_record
 from pipeline_lib.clips.batches import to_network_input
 from pipeline_lib.clips.dataset import ClipReader
 from pipeline_lib.clips.index import build_index
 from pipeline_lib.clips.protocol_clips import video_requests
 from pipeline_lib.configuration.experiments import Protocol
+from pipeline_lib.configuration.training import Recipe
+from pipeline_lib.planning.plan import load_plan
+from pipeline_lib.training import validation
 from pipeline_lib.training.checkpoints import Checkpoints
 from pipeline_lib.training.networks import load_network
 from pipeline_lib.training.run import train
@@ -120,6 +125,61 @@ def test_validation_decides_where_there_is_one_and_changes_nothing_else(packed, 
     at_best = next(line for line in log if line["step"] == best and "validation_loss" in line)
     assert at_best["validation_loss"] == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-4)
     assert at_best["validation_top1"] == pytest.approx((logits.argmax(1) == labels).float().mean().item())
+
+
+def test_a_curve_is_drawn_by_default_from_a_fixed_part_of_the_list_and_changes_nothing(packed, tmp_path, monkeypatch):
+    monkeypatch.setattr(validation, "CLIPS_PER_CURVE_VIDEO", 4)
+    monkeypatch.setattr(validation, "CURVE_VIDEOS", (2, 3))
+    recipe = {"schedule": {"base_rate": 0.01}, "steps": 20, "checkpoint_steps": 8, "reestimate_batch_norm": 0}
+    drawn, plain = (tiny_training(packed, recipe={**recipe, **own}) for own in ({}, {"validation_steps": 0}))
+    assert drawn.recipe.validation_steps is None
+    original = Trainer._forward
+
+    def stop_in_step_eleven(self, *arguments):
+        if self.step == 11 and not self.machine.request.signal:
+            self.machine.request.signal = signal.SIGTERM
+        return original(self, *arguments)
+
+    train(plain, packed.root, tmp_path / "plain", 0)
+    train(drawn, packed.root, tmp_path / "drawn", 0)
+    monkeypatch.setattr(Trainer, "_forward", stop_in_step_eleven)
+    assert train(drawn, packed.root, tmp_path / "stopped", 0) == EXIT_INTERRUPTED
+    monkeypatch.setattr(Trainer, "_forward", original)
+    assert train(drawn, packed.root, tmp_path / "stopped", 0) == 0
+    log = lines(tmp_path / "drawn")
+    assert [line for line in log if "total" in line] == lines(tmp_path / "plain")
+    assert [line["step"] for line in log if "validation_top1" in line] == list(range(2, 21, 2))
+    weights = [load_weights(tmp_path / name / "weights.safetensors")[0] for name in ("plain", "drawn", "stopped")]
+    assert equal(weights[0], weights[1]) and equal(weights[0], weights[2])
+    assert lines(tmp_path / "stopped") == log
+    # Another validation list makes no other training.
+    record = read_record(tmp_path / "drawn" / "weights.safetensors")
+    assert record is not None and "validation" not in record["parameters"]
+
+    network, _ = load_network(tmp_path / "drawn" / "weights.safetensors")
+    index = build_index(packed.layout, packed.name, "short36", None, packed.num_shards, 1, "validation")
+    rows = sorted(range(len(index)), key=lambda row: hashlib.sha256(index.ids[row].encode()).hexdigest())[:3]
+    requests = [video_requests(Protocol(num_clips=1), drawn.recipe.sampling, index.video(row))[0] for row in rows]
+    clips = to_network_input(ClipReader(index, ["rgb"]).read(requests), torch.device("cpu"))
+    with torch.no_grad():
+        logits = network(clips["rgb"])
+    labels = torch.tensor([index.labels[row][0] for row in rows])
+    assert log[-1]["validation_loss"] == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-4)
+
+
+def test_a_curve_costs_at_most_a_tenth_of_the_trained_clips_and_a_short_training_has_none():
+    for name, recipe in load_plan(Path()).configuration.recipes.items():
+        count = validation.curve_videos(recipe)
+        assert validation.CURVE_CHECKS * count <= recipe.steps * recipe.global_batch / 10, name
+        assert count in (0, *range(8, 257)), name
+    recipe = Recipe.model_validate(tiny := {
+        "source": "", "optimiser": {}, "schedule": {"base_rate": 0.1}, "sampling": {"crop": 224},
+        "steps": 100, "global_batch": 8,
+    })  # fmt: skip
+    assert validation.curve_videos(recipe) == 8
+    assert validation.curve_videos(Recipe.model_validate(tiny | {"steps": 99})) == 0
+    assert validation.curve_videos(Recipe.model_validate(tiny | {"validation_steps": 0})) == 0
+    assert recipe.shrunk(0.5).validation_steps is None
 
 
 def test_validation_counts_every_label_of_a_video(tmp_path):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pipeline_lib.errors import UserError
 from pipeline_lib.training.checkpoints import Checkpoints
@@ -125,7 +126,19 @@ def test_the_log_is_cut_to_what_the_checkpoint_knows(tmp_path):
     resumed.flush()
     resumed.close()
     assert path.read_text() == '{"step": 1, "total": 2.0}\n{"step": 2, "total": 1.5}\n'
-    assert list((tmp_path / "tensorboard").iterdir())
+
+
+def test_tensorboard_groups_the_figures(tmp_path):
+    log = MetricsLog(tmp_path / "metrics.jsonl", tmp_path / "tensorboard", 0, 0)
+    log.write(1, {"rate": 0.1, "total": 2.0, "top1": 0.5}, {"clips_per_second": 3.0, "gigabytes": 1.0})
+    log.write(1, {"validation_loss": 1.0, "validation_top1": 0.25}, {})
+    log.close()
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert set(events.Tags()["scalars"]) == {
+        "train/rate", "train/loss", "train/top1", "speed/clips_per_second", "memory/gigabytes", "validation/loss",
+        "validation/top1",
+    }  # fmt: skip
+    assert events.Scalars("train/loss")[0].value == 2.0
 
 
 def test_means_survive_a_checkpoint_to_the_bit():
