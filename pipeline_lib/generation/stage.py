@@ -1,7 +1,6 @@
 """Writes a generated data set: H.264 videos, their lists, and a marker that the folder is complete."""
 
 import io
-import json
 import struct
 import subprocess
 from collections.abc import Mapping
@@ -13,11 +12,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline_lib.artefacts.atomic import write_bytes, write_json
+from pipeline_lib.artefacts.atomic import write_bytes
 from pipeline_lib.artefacts.digest import file_digest
 from pipeline_lib.artefacts.layout import GENERATED
 from pipeline_lib.artefacts.progress import Progress
 from pipeline_lib.artefacts.records import distribution_versions
+from pipeline_lib.artefacts.sealing import read_sealed_json, write_sealed_json
 from pipeline_lib.artefacts.stage import Stage
 from pipeline_lib.configuration.data import Generated
 from pipeline_lib.errors import UserError
@@ -136,7 +136,7 @@ def generate(name: str, generated: Generated, output: Path, num_threads: int = 1
             {},
             {"ffmpeg": ffmpeg_version()} | distribution_versions(["numpy", "opencv-contrib-python-headless"]),
         ):
-            content: dict[str, Any] = json.loads((output / MARKER).read_text(encoding="utf-8"))
+            content = read_sealed_json(output / MARKER)
             if all((output / path).is_file() for path in content["files"]):
                 return content
         for stale in (output / MARKER, *lists.values()):
@@ -161,8 +161,8 @@ def generate(name: str, generated: Generated, output: Path, num_threads: int = 1
             write_bytes(listing, ("\n".join(rows[subset]) + "\n").encode())
             digests[listing.name] = file_digest(listing)
         marker = {"provenance": stage.record, "files": dict(sorted(digests.items()))}
-        write_json(output / MARKER, marker)
-        stage.finish({"videos": len(jobs)})
+        write_sealed_json(output / MARKER, marker)
+        stage.finish({"videos": len(jobs)}, [output / path for path in digests])
     return marker
 
 

@@ -3,10 +3,12 @@
 import json
 import sqlite3
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from pipeline_lib.artefacts.sealing import CHECKSUM, is_sealed, sealed
 from pipeline_lib.manifests.probing import Probe
 
 _COMMIT_SECONDS = 2.0
@@ -37,6 +39,10 @@ class ProbeCache:
 
     def _open(self, path: Path) -> None:
         self._connection = sqlite3.connect(path, timeout=60)
+        found = self._connection.execute("PRAGMA quick_check").fetchone()
+        if found != ("ok",):
+            self._connection.close()
+            raise sqlite3.DatabaseError(found)
         self._connection.execute("CREATE TABLE IF NOT EXISTS origin (value TEXT)")
         self._connection.execute(
             "CREATE TABLE IF NOT EXISTS probes (path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, probe TEXT)"
@@ -45,13 +51,20 @@ class ProbeCache:
     def load(self) -> dict[str, tuple[int, int, Probe]]:
         """All probes: path → (size, modification time in ns, probe)."""
         rows = self._connection.execute("SELECT path, size, mtime_ns, probe FROM probes")
-        return {path: (size, mtime_ns, Probe(**json.loads(text))) for path, size, mtime_ns, text in rows}
+        found = {}
+        for path, size, mtime_ns, text in rows:
+            # A probe in which bits have changed might reject an intact video, so it is not believed.
+            with suppress(ValueError, TypeError):
+                value = json.loads(text)
+                if is_sealed(value) and value.pop("file") == [path, size, mtime_ns]:
+                    del value[CHECKSUM]
+                    found[path] = (size, mtime_ns, Probe(**value))
+        return found
 
     def store(self, path: str, size: int, mtime_ns: int, probe: Probe) -> None:
         """Remember a probe. Probes are written to disk every two seconds, so that a kill loses few."""
-        self._connection.execute(
-            "INSERT OR REPLACE INTO probes VALUES (?, ?, ?, ?)", (path, size, mtime_ns, json.dumps(probe.to_json()))
-        )
+        text = json.dumps(sealed(probe.to_json() | {"file": [path, size, mtime_ns]}))
+        self._connection.execute("INSERT OR REPLACE INTO probes VALUES (?, ?, ?, ?)", (path, size, mtime_ns, text))
         if time.monotonic() - self._committed > _COMMIT_SECONDS:
             self._connection.commit()
             self._committed = time.monotonic()

@@ -5,7 +5,6 @@ header of the file, or from the table of public sources where the file is not th
 """
 
 import functools
-import json
 import socket
 import sys
 import urllib.parse
@@ -14,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from pipeline_lib.artefacts.records import read_header
 from pipeline_lib.configuration.experiments import IMAGENET, IMPORTED, Experiment
 from pipeline_lib.configuration.messages import one_message, parsed
 from pipeline_lib.configuration.networks import Start, image_misfits, misfits
@@ -24,8 +24,6 @@ from pipeline_lib.planning.run import Run
 
 TIMEOUT = 2.0
 """Seconds that a host has to answer."""
-LONGEST_HEADER = 100_000_000
-"""Bytes; safetensors itself allows no longer one."""
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
@@ -34,15 +32,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
     Raises:
         UserError: the file is damaged.
     """
-    try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(min(length, LONGEST_HEADER)))
-        return {name: json.loads(text) for name, text in header.get("__metadata__", {}).items()}
-    except (OSError, ValueError, AttributeError) as error:
-        raise UserError(
-            f"{path} cannot be read as weights ({error}). Delete it and run the same target again."
-        ) from error
+    return read_header(path)
 
 
 def check_starts(runs: Iterable[Run]) -> None:

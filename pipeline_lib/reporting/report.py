@@ -12,7 +12,6 @@ from typing import Any
 
 import jinja2
 
-from pipeline_lib.artefacts.atomic import write_bytes
 from pipeline_lib.artefacts.layout import Layout
 from pipeline_lib.artefacts.records import (
     LIBRARY_VERSION,
@@ -29,6 +28,7 @@ from pipeline_lib.reporting.code import REPORT
 from pipeline_lib.reporting.collect import Report, collect
 from pipeline_lib.reporting.compare import Comparison, compare, teacher_distances
 from pipeline_lib.reporting.flow_pictures import Gallery, colour_wheel_picture, galleries
+from pipeline_lib.reporting.page_file import with_placeholder, write_page
 from pipeline_lib.reporting.paper_tables import paper_views
 from pipeline_lib.reporting.tables import result_tables
 from pipeline_lib.tasks.results import Section, load_presentation, signed
@@ -182,6 +182,6 @@ def write_report(specification: ReportSpecification, root: Path, output: Path) -
         inputs = {path: content_digest(path) for path in shown_artefacts(report, shown)}
         versions = distribution_versions(["jinja2", "matplotlib", "numpy", "scipy", "opencv-contrib-python-headless"])
         if not stage.is_finished(specification.model_dump(mode="json"), inputs, versions):
-            write_bytes(output, page(report, shown, stage.record).encode())
+            write_page(output, page(report, shown, with_placeholder(stage.record)))
             stage.finish({"artefacts": len(inputs)})
     return report

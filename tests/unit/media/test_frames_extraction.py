@@ -18,6 +18,7 @@ from pipeline_lib.artefacts.digest import file_digest
 from pipeline_lib.configuration.data import FrameFormat
 from pipeline_lib.configuration.specification import FramesSpecification
 from pipeline_lib.errors import UserError
+from pipeline_lib.manifests.shard_lists import write_shard_list
 from pipeline_lib.media import frames_stage as extraction
 from pipeline_lib.media.decoder import DecodingOptions, decode_video
 from pipeline_lib.media.ffmpeg import ffmpeg_executable, ffmpeg_version
@@ -35,7 +36,7 @@ def _list(path: Path, files: list[Path], **more: Any) -> Path:
     videos = [
         {"id": f"{index:02d}", "path": str(file), "digest": digests[index]} | more for index, file in enumerate(files)
     ]
-    path.write_text(json.dumps({"dataset": "d", "shard": "000", "videos": videos}))
+    write_shard_list(path, "d", "000", videos)
     return path
 
 
