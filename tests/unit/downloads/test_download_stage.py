@@ -471,7 +471,8 @@ def test_a_file_that_is_whole_but_without_its_name_is_not_fetched_again(tmp_path
         urls = url_list(tmp_path, server, "/a.mp4")
         assert fetch(tmp_path, settings(tmp_path, urls=urls))["done"] == 1
         (tmp_path / "videos" / "a.mp4").rename(tmp_path / "videos" / ".a.mp4.part")
-        note = f'{server.url}/a.mp4\n"{hashlib.md5(CONTENT).hexdigest()}"'
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        note = f'{server.url}/a.mp4\n"{hashlib.md5(CONTENT).hexdigest()}"\n{boot}\n0'
         (tmp_path / "videos" / ".a.mp4.part.note").write_text(note)
         assert fetch(tmp_path, settings(tmp_path, urls=urls))["done"] == 1
         assert server.sent["/a.mp4"] == len(CONTENT)
