@@ -139,9 +139,12 @@ class Stage:
         if finished:
             print(f"{self.output} is finished", file=sys.stderr)
         elif self._exclusive:
-            # It describes files that this run replaces; a kill before ``finish`` must not leave it beside new ones.
-            sidecar_path(self.output).unlink(missing_ok=True)
+            self.begin()
         return finished
+
+    def begin(self) -> None:
+        """Remove the earlier sidecar: a kill before ``finish`` must not leave it beside files of this run."""
+        sidecar_path(self.output).unlink(missing_ok=True)
 
     def finish(self, figures: Mapping[str, Any] | None = None, made: Iterable[Path] = ()) -> None:
         """Write host, user, times and ``figures`` (measurements of this run) beside the artefact; no rule reads it.

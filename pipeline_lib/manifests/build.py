@@ -398,6 +398,7 @@ def build_manifest(specification: ManifestSpecification, output: Path, num_worke
             },
             distribution_versions(["av", "pyarrow"]) | {"libavcodec": _libavcodec()},
         )
+        stage.begin()
         content = rows_digest(columns, dataset.num_splits, identity)
         status = dict(sorted(Counter(columns["status"]).items()))
         one_sided = _one_sided(columns, dataset.num_splits)

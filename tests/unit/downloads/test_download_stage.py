@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import json
 import random
 import shutil
 import signal
@@ -16,6 +15,7 @@ from pathlib import Path
 import pytest
 from loopback_server import Resource, Server, loopback_server
 
+from pipeline_lib.artefacts.sealing import read_sealed_json
 from pipeline_lib.configuration.download import Download
 from pipeline_lib.configuration.specification import DownloadSpecification
 from pipeline_lib.downloads.stage import run_download
@@ -100,7 +100,7 @@ def test_every_kind_of_answer(tmp_path):
         before = sum(server.requests.values())
         assert fetch(tmp_path, settings(tmp_path, urls=urls)) == summary
         assert sum(server.requests.values()) == before
-        assert json.loads((tmp_path / "out" / "summary.json").read_text()) == summary
+        assert read_sealed_json(tmp_path / "out" / "summary.json") == summary
 
         # Only on request, and only the failed.
         resources["/dead.mp4"].statuses = []

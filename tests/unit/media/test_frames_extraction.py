@@ -219,7 +219,7 @@ def test_an_empty_shard_and_a_finished_one(tmp_path: Path, monkeypatch: pytest.M
     extract_frames(_specification(), tmp_path / "000.json", output, 2)
     with pytest.raises(AssertionError, match="made again"):
         extract_frames(_specification(short_side=100), tmp_path / "000.json", output, 2)
-    with pytest.raises(UserError, match="not a shard list"):
+    with pytest.raises(UserError, match=r"absent\.json is missing"):
         extract_frames(_specification(), tmp_path / "absent.json", output, 2)
 
 

@@ -27,6 +27,7 @@ from pipeline_lib.manifests.shard_lists import read_shard_list
 from pipeline_lib.media.frames_stage import extract_frames
 from pipeline_lib.media.shards import Shard
 from pipeline_lib.media.strengths import read_strength_table
+from pipeline_lib.planning.current import reconcile
 from pipeline_lib.planning.plan import Plan, load_plan
 from pipeline_lib.reporting import verification
 from pipeline_lib.reporting.collect import collect
@@ -238,6 +239,17 @@ def test_a_message_names_the_shard_the_video_and_the_command_and_the_stage_count
     assert f"{frames_path}: video {video.id}, frame 2" in text and f"{motion}: video " in text
     assert f"  snakemake --cores all --forcerun {frames} {motion} -- {frames} {motion}" in text
     assert "2 damaged, 0 missing" in text
+
+
+def test_the_next_run_makes_again_what_it_cannot_read_the_record_of(project: Project, tmp_path: Path) -> None:
+    root = tmp_path / "output"
+    shutil.copytree(project.layout.root, root)
+    plan = load_plan(Path(__file__).parents[3], [project.layout.root.parent / "one.yaml"], {"output": str(root)})
+    frames, motion = plan.layout.frames(*PLACE[:2], "000"), plan.layout.motion(*PLACE)
+    assert frames not in {one.artefact for one in reconcile(plan)}
+    os.truncate(frames, frames.stat().st_size // 2)
+    found = {one.artefact: one.reason for one in reconcile(plan)}
+    assert "damaged" in found[frames] and motion not in found
 
 
 def test_what_is_missing_beside_an_artefact_is_named(project: Project, tmp_path: Path) -> None:
