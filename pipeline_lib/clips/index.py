@@ -103,7 +103,7 @@ def _listed(layout: Layout, dataset: str, split: int, subset: str) -> pd.DataFra
     path = layout.manifest(dataset)
     column = f"subset_{split}"
     maker = f"the manifest of {dataset} has to be built first"
-    table = read_table(path, ["id", "labels", "shard", "status", column], maker).to_pandas()
+    table: pd.DataFrame = read_table(path, ["id", "labels", "shard", "status", column], maker).to_pandas()
     if column not in table:
         known = ", ".join(sorted(name for name in pq.read_schema(path).names if name.startswith("subset_")))
         raise UserError(f"{path} has no split {split} (column {column}; it has {known}); see num_splits of {dataset}")

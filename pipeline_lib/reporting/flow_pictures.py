@@ -89,7 +89,9 @@ def motion_picture(values: np.ndarray, longest: float) -> np.ndarray:
 
 def _chosen(layout: Layout, dataset: str) -> pd.DataFrame:
     """Accepted validation videos by id, one of each class in turn."""
-    table = read_table(layout.manifest(dataset), ["id", "labels", "subset_1", "status", "shard"]).to_pandas()
+    table: pd.DataFrame = read_table(
+        layout.manifest(dataset), ["id", "labels", "subset_1", "status", "shard"]
+    ).to_pandas()
     table = table[(table["status"] == "accepted") & (table["subset_1"] == "validation")].sort_values("id")
     table["label"] = [", ".join(labels) for labels in table["labels"]]
     table["turn"] = table.groupby("label").cumcount()
