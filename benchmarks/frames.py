@@ -5,7 +5,6 @@ a core with one thread each, the same with ffmpeg's own choice of threads, and o
 """
 
 import argparse
-import json
 import os
 import subprocess
 import tempfile
@@ -19,6 +18,7 @@ from common import emit, say
 
 from pipeline_lib.configuration.data import FrameFormat
 from pipeline_lib.configuration.specification import FramesSpecification
+from pipeline_lib.manifests.shard_lists import write_shard_list
 from pipeline_lib.media.ffmpeg import ffmpeg_executable, ffmpeg_version
 from pipeline_lib.media.frames_stage import extract_frames
 from pipeline_lib.media.shards import Shard
@@ -84,7 +84,7 @@ def compare(files: list[Path], specification: FramesSpecification, workers: int,
     with tempfile.TemporaryDirectory() as folder:
         shard_list = Path(folder) / "000.json"
         videos = [{"id": f"{index:04d}", "path": str(file), "digest": ""} for index, file in enumerate(files)]
-        shard_list.write_text(json.dumps({"dataset": "benchmark", "shard": "000", "videos": videos}))
+        write_shard_list(shard_list, "benchmark", "000", videos)
         # Taken in turns, so that a disturbance hits all of them alike; the best of each counts.
         for repeat in range(repeats):
             for way, run in ways.items():

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import simplejpeg
 
 from pipeline_lib.artefacts.layout import Layout, shard_names
+from pipeline_lib.artefacts.sealing import write_sealed_json
+from pipeline_lib.artefacts.tables import write_table
 from pipeline_lib.configuration.specification import TrainingSpecification
 from pipeline_lib.flow.quantisation import Quantisation
 from pipeline_lib.flow.strength_stage import measure_strength
@@ -118,8 +121,8 @@ def make_packed_set(
             part.finish({"digest": "test", "parameters": parameters}, order)
     rows.append({**rows[0], "id": "gone", "status": "missing", "path": "", "reason": "not found"})
     layout.manifest_folder(name).mkdir(parents=True, exist_ok=True)
-    pd.DataFrame(rows).to_parquet(layout.manifest(name))
-    layout.summary(name).write_text(json.dumps({"classes": list(CLASSES), "digest": "test"}))
+    write_table(layout.manifest(name), pa.Table.from_pandas(pd.DataFrame(rows)))
+    write_sealed_json(layout.summary(name), {"classes": list(CLASSES), "digest": "test"})
     return PackedSet(root, name, num_shards)
 
 

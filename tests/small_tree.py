@@ -7,12 +7,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import simplejpeg
 import torch
 
 from pipeline_lib.artefacts.digest import digest
 from pipeline_lib.artefacts.layout import Layout, shard_names
-from pipeline_lib.artefacts.records import content_digest, contents_digest
+from pipeline_lib.artefacts.records import beside_digests, content_digest, contents_digest
+from pipeline_lib.artefacts.sealing import write_sealed_json
+from pipeline_lib.artefacts.tables import write_table
 from pipeline_lib.configuration.objectives import Classification, Distillation, Model, Objective
 from pipeline_lib.configuration.root import Hardware
 from pipeline_lib.configuration.specification import TrainingSpecification
@@ -55,7 +58,7 @@ def make_tree(root: Path, num_videos: int = 8, motion: bool = False) -> Layout:
     rows.append(rows[0] | {"id": "gone", "path": "", "subset_1": "validation", "status": "missing", "reason": "absent"})
     rows.append(rows[0] | {"id": "torn", "subset_1": "validation", "status": "rejected", "reason": "1 frame"})
     layout.manifest_folder("tiny").mkdir(parents=True)
-    pd.DataFrame(rows).to_parquet(layout.manifest("tiny"))
+    write_table(layout.manifest("tiny"), pa.Table.from_pandas(pd.DataFrame(rows)))
     summary: dict[str, Any] = {
         "classes": list(CLASSES),
         "digest": digest(rows),
@@ -68,7 +71,7 @@ def make_tree(root: Path, num_videos: int = 8, motion: bool = False) -> Layout:
         },
         "counts": {"validation": {"accepted": num_videos - num_videos // 2, "rejected": 1, "missing": 1}},
     }
-    layout.summary("tiny").write_text(json.dumps(summary))
+    write_sealed_json(layout.summary("tiny"), summary)
     for number, name in enumerate(names):
         chosen = [row for row in rows if row["shard"] == name and row["status"] == "accepted"]
         ids = [str(row["id"]) for row in chosen]
@@ -165,6 +168,9 @@ def make_run(layout: Layout, specification: TrainingSpecification, classes: Sequ
     if specification.start != "random":
         source = layout.start(specification.start)
         inputs[layout.key(source)] = content_digest(source)
+    lines = [{"step": step, "total": 2.0 / step, "rate": 0.1} for step in range(1, 9)]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     save_weights(
         folder / "weights.safetensors",
         network.state_dict(),
@@ -178,9 +184,8 @@ def make_run(layout: Layout, specification: TrainingSpecification, classes: Sequ
                 "beside": {layout.key(summary): content_digest(summary)} if summary.exists() else {},
                 "library": "0.1.0",
                 "versions": {"torch": torch.__version__},
+                **beside_digests([folder / "metrics.jsonl"]),
             },
         },
     )
-    lines = [{"step": step, "total": 2.0 / step, "rate": 0.1} for step in range(1, 9)]
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return network.eval()

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +20,8 @@ from pipeline_lib.artefacts.digest import canonical_json
 SHAPES_NO_ARTEFACT = True
 
 _READ_BYTES = 1 << 22
+SYNC_SECONDS = 10.0
+"""How often what is appended is written through to the disk: as much work may be lost in a power cut."""
 
 
 class Entry(NamedTuple):
@@ -89,6 +92,7 @@ class Journal:
         self.num_resumed = len(self.entries)
         self._bytes = open(self.blob, "r+b")
         self._journal = open(self._lines, "ab")
+        self._synced = time.monotonic()
 
     def _resume(self) -> None:
         """Read the items up to the first damaged one; cut off the rest."""
@@ -124,6 +128,11 @@ class Journal:
         with named_faults(self._lines):
             self._journal.write(self._last)
             self._journal.flush()
+            if time.monotonic() - self._synced > SYNC_SECONDS:
+                # Not at every item: what a power cut loses is done again, and the digests say what it has lost.
+                os.fsync(self._bytes.fileno())
+                os.fsync(self._journal.fileno())
+                self._synced = time.monotonic()
         self.num_bytes += size
         self.entries.append(entry)
         return entry

@@ -72,6 +72,11 @@ class Layout:
         return cls(Path(*parts[: innermost - 1 if innermost - 1 in fits else innermost]))
 
     @staticmethod
+    def rooms() -> tuple[str, ...]:
+        """The folders of an output root that hold artefacts."""
+        return tuple(_DEPTHS)
+
+    @staticmethod
     def owns(key: str) -> bool:
         """Whether a record's key is a path below the output root, and not the name of a file from outside."""
         return "/" in key and key.partition("/")[0] in _DEPTHS
@@ -84,6 +89,18 @@ class Layout:
             return None
         carrier = self.root.joinpath(*parts[:depth], name)
         return carrier if path.absolute() != carrier.absolute() and parts[-1] not in _RECORDED else None
+
+    def target(self, path: Path) -> Path | None:
+        """What Snakemake makes an artefact again with, and all that belongs to it; None if no rule makes it."""
+        parts = Path(self.key(path) or "").parts
+        room = parts[0] if parts else ""
+        if room == "media" and len(parts) > 1:
+            return self.media_list(parts[1], "train")
+        if room not in _DEPTHS or room == "trials" or parts[:2] == ("imported", "downloads"):
+            return None
+        if path.name.endswith(".run.json"):
+            path = path.with_name(path.name.removesuffix(".run.json"))
+        return self.carrier(path) or path
 
     def key(self, path: Path) -> str | None:
         """How records name an artefact: its path below the root, the same on every machine; None if it lies outside."""

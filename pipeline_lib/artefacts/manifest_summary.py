@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from pipeline_lib.errors import UserError
-from pipeline_lib.plain_data import parse_json
+from pipeline_lib.artefacts.sealing import damage_named, read_sealed_json
 
 
 @dataclass(frozen=True)
@@ -35,14 +34,11 @@ def read_summary(path: Path) -> ManifestSummary:
     """Read ``manifests/{dataset}/summary.json``.
 
     Raises:
-        UserError: the file is missing or damaged.
+        UserError: the file is missing.
+        DamageError: it is not as it was written.
     """
-    try:
-        content = parse_json(path.read_text(encoding="utf-8"))
+    maker = f"the manifest of {path.parent.name} has to be built first, `snakemake --cores all {path}` does"
+    content = read_sealed_json(path, maker)
+    with damage_named(path, maker):
         known = {entry.name for entry in fields(ManifestSummary)}
         return ManifestSummary(**{key: value for key, value in content.items() if key in known})
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{path} cannot be read ({error}): the manifest of {path.parent.name} has to be built first; "
-            f"`snakemake --cores all {path}` does."
-        ) from error

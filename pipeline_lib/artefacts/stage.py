@@ -9,12 +9,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self, TypeAlias
 
-from pipeline_lib.artefacts.atomic import write_json
+from pipeline_lib.artefacts.digest import file_digest
 from pipeline_lib.artefacts.layout import Layout
 from pipeline_lib.artefacts.locking import artefact_lock
 from pipeline_lib.artefacts.records import Record, make_record, read_record
+from pipeline_lib.artefacts.sealing import read_sealed_json, write_sealed_json
 from pipeline_lib.caches import user_name
-from pipeline_lib.plain_data import parse_json
+from pipeline_lib.errors import UserError
 
 SHAPES_NO_ARTEFACT = True
 
@@ -28,12 +29,11 @@ def sidecar_path(artefact: Path) -> Path:
 
 
 def read_sidecar(artefact: Path) -> dict[str, Any]:
-    """The sidecar of an artefact; empty if there is none."""
+    """The sidecar of an artefact; empty if there is none, or if it is damaged, because no stage needs it."""
     try:
-        content = parse_json(sidecar_path(artefact).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_sealed_json(sidecar_path(artefact))
+    except UserError:
         return {}
-    return content if isinstance(content, dict) else {}
 
 
 class Stage:
@@ -138,20 +138,32 @@ class Stage:
         finished = found is not None and found.get("digest") == wanted
         if finished:
             print(f"{self.output} is finished", file=sys.stderr)
+        elif self._exclusive:
+            self.begin()
         return finished
 
-    def finish(self, figures: Mapping[str, Any] | None = None) -> None:
+    def begin(self) -> None:
+        """Remove the earlier sidecar: a kill before ``finish`` must not leave it beside files of this run."""
+        sidecar_path(self.output).unlink(missing_ok=True)
+
+    def finish(self, figures: Mapping[str, Any] | None = None, made: Iterable[Path] = ()) -> None:
         """Write host, user, times and ``figures`` (measurements of this run) beside the artefact; no rule reads it.
+
+        It also holds the SHA-256 of the files as they were written, for ``python -m pipeline_lib verify``.
 
         Args:
             figures: rates, counts, what bound the stage.
+            made: files that the stage has made beside ``output`` and ``others``.
         """
+        folder = self.output.parent
+        files = dict.fromkeys((self.output, *self.others, *made))
         end = time.time()
         torch = sys.modules.get("torch")
         gpu = {"gpu": torch.cuda.get_device_name()} if torch is not None and torch.cuda.is_available() else {}
-        write_json(
+        write_sealed_json(
             sidecar_path(self.output),
             {
+                "files": {path.relative_to(folder).as_posix(): file_digest(path) for path in files},
                 "host": socket.gethostname(),
                 **gpu,
                 "user": user_name(),

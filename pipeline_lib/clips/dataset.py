@@ -30,6 +30,7 @@ from pipeline_lib.clips.sampling import (
 )
 from pipeline_lib.clips.transport import ReceivedBatches, shared
 from pipeline_lib.configuration.training import Mixing, Sampling
+from pipeline_lib.errors import UserError
 
 Batch: TypeAlias = dict[str, torch.Tensor]
 
@@ -247,6 +248,22 @@ def _as_is(batch: Any) -> Any:
     return batch
 
 
+class _Telling(Dataset[Batch]):
+    """Gives an error for the user as a value: a worker process would wrap it in its traceback."""
+
+    def __init__(self, dataset: Dataset[Batch]) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, place: Any) -> Any:
+        return self.__getitems__([place])
+
+    def __getitems__(self, places: Sequence[Any]) -> Any:
+        try:
+            return self.dataset.__getitems__(places)  # type: ignore[attr-defined]
+        except UserError as error:
+            return error
+
+
 def _prepare_worker(_worker: int) -> None:
     """Prepare a worker: one thread, because OpenCV would start a thread per core in each worker.
 
@@ -276,7 +293,7 @@ def clip_loader(
     # A forked worker would wait forever for locks of the threads that compiled flow has started in this process.
     context = "forkserver" if num_workers and "numba" in sys.modules else None
     loader = DataLoader(
-        dataset,
+        _Telling(dataset),
         batch_sampler=batches,
         multiprocessing_context=context,
         num_workers=num_workers,

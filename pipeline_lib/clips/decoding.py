@@ -26,9 +26,9 @@ def read_encoded(shard: Shard, first: int, video_frames: int, request: ClipReque
         request: which frames.
     """
     indices = request.indices(video_frames)
-    lowest, highest = int(indices[indices != PADDING].min()), int(indices.max())
-    encoded = shard.read_frames(first + lowest, first + highest + 1)
-    chosen = [None if index == PADDING else encoded[index - lowest] for index in indices.tolist()]
+    wanted = np.unique(indices[indices != PADDING]).tolist()
+    encoded = dict(zip(wanted, shard.read_frames([first + index for index in wanted]), strict=True))
+    chosen = [None if index == PADDING else encoded[index] for index in indices.tolist()]
     return chosen[::-1] if request.reverse else chosen
 
 

@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 
 from pipeline_lib.artefacts.digest import canonical_json, digest
 from pipeline_lib.artefacts.layout import Layout, shard_names
 from pipeline_lib.artefacts.manifest_summary import read_summary
 from pipeline_lib.artefacts.records import contents_digest
+from pipeline_lib.artefacts.tables import read_table
 from pipeline_lib.clips.columns import Labels, SharedArrays, Texts
 from pipeline_lib.clips.motion_strength import Strengths, read_strengths
 from pipeline_lib.clips.sampling import StoredVideo
@@ -139,13 +141,11 @@ class ClipIndex:
 
 def _listed(layout: Layout, dataset: str, split: int, subset: str) -> pd.DataFrame:
     path = layout.manifest(dataset)
-    try:
-        table = pd.read_parquet(path)
-    except FileNotFoundError as error:
-        raise UserError(f"{path} is missing: the manifest of {dataset} has to be built first") from error
     column = f"subset_{split}"
+    maker = f"the manifest of {dataset} has to be built first"
+    table: pd.DataFrame = read_table(path, ["id", "labels", "shard", "status", column], maker).to_pandas()
     if column not in table:
-        known = ", ".join(sorted(name for name in table.columns if str(name).startswith("subset_")))
+        known = ", ".join(sorted(name for name in pq.read_schema(path).names if name.startswith("subset_")))
         raise UserError(f"{path} has no split {split} (column {column}; it has {known}); see num_splits of {dataset}")
     chosen = table[(table["status"] == "accepted") & (table[column] == subset)]
     return chosen.sort_values("id", kind="stable", ignore_index=True)

@@ -1,17 +1,16 @@
 """Where a video moves enough for a motion clip, by the strength tables beside the motion shards."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from pipeline_lib.clips.sampling import PADDING, frame_indices, frame_offsets, latest_start
 from pipeline_lib.configuration.training import PastEnd
 from pipeline_lib.errors import UserError
+from pipeline_lib.media.strengths import read_strength_table
 
 
 @dataclass(frozen=True)
@@ -103,17 +102,10 @@ def read_strengths(
     digests = []
     for shard in sorted(set(shards.tolist())):
         path = paths[shard]
-        try:
-            table = pq.read_table(path)
-            digests.append(str(json.loads(table.schema.metadata[b"provenance"])["content"]))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                f"{path} cannot be read ({error}): the rule motion_strength makes it from its motion shard"
-            ) from error
-        rows = dict(zip(table["id"].to_pylist(), table["strength"], strict=True))
+        rows, content = read_strength_table(path)
+        digests.append(content)
         for video in np.flatnonzero(shards == shard).tolist():
-            row = rows.get(ids[video])
-            own = None if row is None else row.values.to_numpy()
+            own = rows.get(ids[video])
             if own is None or len(own) != int(video_frames[video]):
                 raise UserError(f"{path} does not fit its motion shard ({ids[video]}): delete it and run again")
             values[first[video] : first[video] + len(own)] = own

@@ -4,7 +4,6 @@ torch passes tensors through ``/dev/shm``, of which a container has 64 MB by def
 sends its batches through its pipe, which is slower and has no limit.
 """
 
-import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +28,8 @@ def shared(batch: Any) -> Any:
     torch would move it later, in a thread whose errors nobody sees, and the receiver would wait forever.
     """
     global _said
+    if isinstance(batch, UserError):
+        return batch
     try:
         return {name: tensor.share_memory_() for name, tensor in batch.items()}
     except RuntimeError as error:
@@ -70,8 +71,6 @@ class ReceivedBatches:
         while True:
             try:
                 batch = next(batches, None)
-            except UserError as error:
-                raise UserError(_message(error)) from None
             except RuntimeError as error:
                 if "DataLoader worker" not in str(error):
                     raise
@@ -82,12 +81,9 @@ class ReceivedBatches:
                 ) from error
             if batch is None:
                 return
+            if isinstance(batch, UserError):
+                raise batch
             yield {
                 name: torch.from_numpy(value) if isinstance(value, np.ndarray) else value
                 for name, value in batch.items()
             }
-
-
-def _message(error: UserError) -> str:
-    """The message of an error as it was raised: torch puts the traceback of the other process in front."""
-    return re.split(r"^[\w.]*UserError: ", str(error), maxsplit=1, flags=re.MULTILINE)[-1].rstrip()

@@ -11,9 +11,9 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pipeline_lib.artefacts.atomic import write_json
 from pipeline_lib.artefacts.locking import artefact_lock
 from pipeline_lib.artefacts.progress import Progress
+from pipeline_lib.artefacts.sealing import CHECKSUM, is_sealed, sealed, write_sealed_json
 from pipeline_lib.configuration.download import Download
 from pipeline_lib.downloads.archives import extract
 from pipeline_lib.downloads.items import Item, read_items
@@ -99,14 +99,20 @@ def run_download(
             stopped. What was fetched stays, and the same command continues. The summary is not written then.
     """
     session = Session(download, stop or threading.Event())
-    with artefact_lock(output), open(output.with_name("outcomes.jsonl"), "a+", encoding="utf-8") as ledger:
+    path = output.with_name("outcomes.jsonl")
+    with artefact_lock(output), open(path, "a+", encoding="utf-8", errors="replace") as ledger:
         items = read_items(download, lambda source: _text_of(source, session, output.with_name("urls.txt")))
         # The ledger holds what the destination does not show: extracted archives, and failures with their causes.
         known: dict[str, dict[str, Any]] = {}
         ledger.seek(0)
         for line in ledger:
-            with suppress(ValueError, KeyError, TypeError):  # a killed run leaves an incomplete last line
-                known[parse_json(line)["key"]] = parse_json(line)
+            # A killed run leaves an incomplete last line, a power cut zeros, a disk changed bits: such an item is
+            # fetched again.
+            with suppress(ValueError, KeyError, TypeError):
+                outcome = parse_json(line)
+                # An earlier version wrote no checksums; to fetch its archives again would cost days.
+                if is_sealed(outcome) or CHECKSUM not in outcome:
+                    known[outcome["key"]] = outcome
 
         def is_there(key: str) -> bool:
             archived = download.kind == "archives"
@@ -124,7 +130,7 @@ def run_download(
                     outcome = future.result()
                     if outcome["status"] in ("done", "failed"):
                         known[outcome["key"]] = outcome
-                        ledger.write(f"\n{json.dumps(outcome)}\n")  # begin a new line after an incomplete one
+                        ledger.write(f"\n{json.dumps(sealed(outcome))}\n")  # begin a new line after an incomplete one
                         ledger.flush()
                         os.fsync(ledger.fileno())
                     else:
@@ -146,5 +152,5 @@ def run_download(
         causes = Counter(failure["cause"] for failure in failures)
         counts = {"items": len(items), "done": num_done, "failed": len(failures)}
         summary = {**counts, "causes": dict(sorted(causes.items())), "failures": failures}
-        write_json(output, summary)
+        write_sealed_json(output, summary)
     return summary

@@ -6,6 +6,7 @@ file failed.
 """
 
 import hashlib
+import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,16 +14,24 @@ from typing import Any
 import urllib3
 from urllib3 import exceptions
 
-from pipeline_lib.artefacts.atomic import publish
+from pipeline_lib.artefacts.atomic import publish, write_bytes
 from pipeline_lib.downloads.items import Item
 from pipeline_lib.downloads.session import FailedError, RefusedError, Session
 
 CHUNK_BYTES = 1 << 16
+SYNC_BYTES = 1 << 26
 LONGEST_WAIT_SECONDS = 120.0
 # Statuses after which the server may answer better later (RFC 9110, RFC 6585).
 TRANSIENT_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 # `fetch` decides what else is tried again, because it knows the part.
 REDIRECTS_ONLY = urllib3.Retry(total=None, connect=0, read=0, status=0, other=0, redirect=5)
+
+
+def _boot() -> str:
+    """Identifies this run of the machine; empty where the system does not tell."""
+    with suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    return ""
 
 
 class _TransientError(Exception):
@@ -36,8 +45,10 @@ class _TransientError(Exception):
 class _Part:
     """The incomplete file ``.{name}.part`` beside its target.
 
-    The file ``.{name}.part.note`` keeps its URL and what identifies its version: a strong ETag, or Last-Modified
-    (RFC 9110, 13.1.5). A part without them is not resumed.
+    The file ``.{name}.part.note`` has four lines: its URL; what identifies its version, a strong ETag or Last-Modified
+    (RFC 9110, 13.1.5); in which run of the machine it was written; and how many bytes are on the disk for certain. A
+    part without a version is not resumed. A kill loses nothing that was written; a power cut may leave zeros behind the
+    bytes that were written through, so after a restart of the machine the part goes on from there.
     """
 
     def __init__(self, target: Path) -> None:
@@ -45,6 +56,21 @@ class _Part:
 
     def size(self) -> int:
         return self.path.stat().st_size if self.path.exists() else 0
+
+    def resumable(self, url: str) -> tuple[int, str]:
+        """From which byte the part goes on, and its version; the rest of it is cut off."""
+        lines = self.note.read_text(errors="replace").split("\n") if self.note.exists() else []
+        have, version = 0, ""
+        if len(lines) == 4 and lines[0] == url and lines[1] and lines[3].isdecimal():
+            version = lines[1]
+            have = self.size() if lines[2] and lines[2] == _boot() else min(self.size(), int(lines[3]))
+        if self.path.exists():
+            os.truncate(self.path, have)
+        return have, version
+
+    def describe(self, url: str, version: str, synced: int) -> None:
+        """Write the note."""
+        write_bytes(self.note, "\n".join((url, version, _boot(), str(synced))).encode())
 
     def discard(self) -> None:
         self.path.unlink(missing_ok=True)
@@ -82,8 +108,7 @@ def fetch(item: Item, target: Path, session: Session) -> int:
 
 
 def _attempt(item: Item, part: _Part, session: Session) -> None:
-    url, _, version = part.note.read_text(errors="replace").partition("\n") if part.note.exists() else ("", "", "")
-    have = part.size() if version and url == item.url else 0
+    have, version = part.resumable(item.url)
     headers = {"Range": f"bytes={have}-", "If-Range": version} if have else {}
     headers["Accept-Encoding"] = "identity"
     options: dict[str, Any] = {"retries": REDIRECTS_ONLY, "timeout": session.settings.timeout_seconds}
@@ -125,12 +150,18 @@ def _receive(response: urllib3.BaseHTTPResponse, item: Item, part: _Part, have: 
     version = headers.get("Last-Modified", "") if etag.startswith("W/") else etag
     with open(part.path, "r+b" if have else "wb") as file:
         # The part is emptied first, because a new note must never describe bytes of an old version.
-        part.note.write_text(f"{item.url}\n{version}")
+        part.describe(item.url, version, have)
         file.seek(have)
+        synced = have
         # read1 returns what has arrived; read would lose up to a chunk if the connection is reset.
         while chunk := response.read1(CHUNK_BYTES, decode_content=False):
             file.write(chunk)
             session.spend("bytes", len(chunk))
+            if file.tell() - synced >= SYNC_BYTES:
+                file.flush()
+                os.fsync(file.fileno())
+                synced = file.tell()
+                part.describe(item.url, version, synced)
     if part.size() < total:
         raise _TransientError(f"the connection dropped after {part.size()} of {total} bytes")
 

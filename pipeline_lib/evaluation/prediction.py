@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pipeline_lib.artefacts.atomic import write_json
 from pipeline_lib.artefacts.layout import Layout
 from pipeline_lib.clips.columns import Labels, Texts
 from pipeline_lib.clips.index import ClipIndex
@@ -26,6 +25,7 @@ from pipeline_lib.flow.motion_stage import extract_motion
 from pipeline_lib.manifests.content import is_utf8, printable
 from pipeline_lib.manifests.pool import probe_alone
 from pipeline_lib.manifests.probing import Probe
+from pipeline_lib.manifests.shard_lists import write_shard_list
 from pipeline_lib.media.ffmpeg import ffmpeg_executable
 from pipeline_lib.media.frames_stage import extract_frames
 from pipeline_lib.media.shards import Shard, ShardPart
@@ -153,7 +153,7 @@ def _extract(
     """Make a video's frames, and its motion if the network sees it; returns an index of one row."""
     probe = _probe(video)
     listed = {"id": VIDEO, "path": str(video.resolve()), "stream": probe.stream, "num_frames": probe.num_frames}
-    write_json(folder / "list.json", {"videos": [listed]})
+    write_shard_list(folder / "list.json", "predict", "list", [listed])
     frames_path = folder / "frames.h5"
     frames_specification = FramesSpecification(
         dataset="predict",

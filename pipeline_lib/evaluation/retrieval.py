@@ -16,7 +16,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pipeline_lib.artefacts.atomic import write_json
 from pipeline_lib.artefacts.progress import Progress
 from pipeline_lib.artefacts.records import content_digest
 from pipeline_lib.artefacts.stage import Stage
@@ -24,7 +23,7 @@ from pipeline_lib.clips.index import ClipIndex
 from pipeline_lib.configuration.specification import EvaluationSpecification
 from pipeline_lib.errors import UserError
 from pipeline_lib.evaluation.code import retrieval_modules
-from pipeline_lib.evaluation.results import NUM_NEIGHBOURS, read_metrics
+from pipeline_lib.evaluation.results import NUM_NEIGHBOURS, read_metrics, write_metrics
 from pipeline_lib.evaluation.runner import Judged, judged
 from pipeline_lib.tasks.outputs import Forward
 
@@ -139,6 +138,6 @@ def retrieve(
             "metrics": figures,
             "provenance": stage.record,
         }
-        write_json(output, record)
+        write_metrics(output, record)
         stage.finish({"videos": len(gallery) + len(queries)})
     return record

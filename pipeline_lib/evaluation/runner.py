@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from pipeline_lib.artefacts.layout import METRICS, SCORES, Layout
 from pipeline_lib.artefacts.progress import Progress
 from pipeline_lib.artefacts.records import content_digest, distribution_versions, torch_versions
 from pipeline_lib.artefacts.stage import Stage
+from pipeline_lib.artefacts.tables import read_table
 from pipeline_lib.clips.index import ClipIndex, build_index
 from pipeline_lib.configuration.specification import EvaluationSpecification
 from pipeline_lib.device import loader_workers
@@ -150,7 +149,7 @@ def subset_counts(layout: Layout, dataset: str, split: int, subset: str, num_eva
         ``rejected_later`` (accepted, but a later stage could not use them).
     """
     column = f"subset_{split}"
-    table = pd.read_parquet(layout.manifest(dataset), columns=["status", column])
+    table = read_table(layout.manifest(dataset), ["status", column]).to_pandas()
     status = table.loc[table[column] == subset, "status"].value_counts()
     counts = {name: int(status.get(name, 0)) for name in ("accepted", "rejected", "missing")}
     return {

@@ -21,6 +21,7 @@ import torch
 
 from pipeline_lib.artefacts.progress import Progress
 from pipeline_lib.artefacts.records import content_digest, distribution_versions, torch_versions
+from pipeline_lib.artefacts.sealing import DamageError
 from pipeline_lib.artefacts.stage import Stage
 from pipeline_lib.configuration.specification import MotionSpecification
 from pipeline_lib.device import choose_device
@@ -106,12 +107,12 @@ def _chunks(
         size = method.pairs_per_call(video.height, video.width)
         for start in range(0, num_pairs, size):
             stop = min(start + size, num_pairs)
+            jpegs = shard.read(position, start, stop + reach)
             try:
-                jpegs = shard.read(position, start, stop + reach)
                 frames = np.stack(list(pool.map(lambda jpeg: decode_frame(jpeg, method.colour), jpegs)))
-            except (ValueError, OSError) as error:
-                yield _Chunk(video, empty, last=True, error=f"its stored frames cannot be decoded: {error}")
-                break
+            except ValueError as error:
+                # Damage of the shard says nothing about the video, so the video is not rejected.
+                raise DamageError(shard.path, f"video {video.id}: a frame cannot be decoded ({error})") from error
             yield _Chunk(video, frames, last=stop == num_pairs)
 
 
@@ -234,7 +235,8 @@ def extract_motion(
         Figures of this run: pairs, pairs per second, what bound it; none if the shard was finished before.
 
     Raises:
-        UserError: too many videos fail, wrong parameters, missing weights or an unreadable frames shard.
+        UserError: too many videos fail, wrong parameters, missing weights or a missing frames shard.
+        DamageError: the frames shard is damaged.
     """
     kind = specification.motion_kind
     device = choose_device(specification.device, without_gpu="warn")

@@ -16,12 +16,13 @@ import pyarrow.parquet as pq
 
 from pipeline_lib.artefacts.atomic import atomic_path
 from pipeline_lib.artefacts.progress import Progress
-from pipeline_lib.artefacts.records import ContentDigest, content_digest, distribution_versions
+from pipeline_lib.artefacts.records import content_digest, distribution_versions
+from pipeline_lib.artefacts.sealing import DamageError, sealed
 from pipeline_lib.artefacts.stage import Stage
-from pipeline_lib.errors import UserError
 from pipeline_lib.flow.code import STRENGTH
 from pipeline_lib.flow.quantisation import Quantisation, decode_image
 from pipeline_lib.media.shards import Shard
+from pipeline_lib.media.strengths import strengths_digest
 
 
 def frame_strength(quantised: np.ndarray, quantisation: Quantisation) -> float:
@@ -40,7 +41,8 @@ def measure_strength(motion: Path, output: Path) -> dict[str, Any]:
         Counts for the log; none if the table was finished before.
 
     Raises:
-        UserError: the shard is unreadable or a stored frame is not a valid JPEG.
+        UserError: the shard is missing.
+        DamageError: it is damaged.
     """
     with Stage("motion_strength", STRENGTH, output) as stage:
         shard = Shard(motion)
@@ -60,17 +62,11 @@ def measure_strength(motion: Path, output: Path) -> dict[str, Any]:
                 try:
                     frames = [decode_image(jpeg, video.height) for jpeg in shard.read(position, 0, video.num_frames)]
                 except ValueError as error:
-                    raise UserError(
-                        f"{motion}: {video.id}: a stored frame is not a valid JPEG ({error}). Delete the shard and run "
-                        "the same target again: Snakemake makes it again."
-                    ) from error
+                    raise DamageError(motion, f"video {video.id}: a frame cannot be decoded ({error})") from error
                 ids.append(video.id)
                 strengths.append(np.array([frame_strength(frame, quantisation) for frame in frames], np.float32))
                 progress.advance()
-        content = ContentDigest()
-        for id, values in zip(ids, strengths, strict=True):
-            content.add(id, values.tobytes())
-        record = stage.record | {"content": content.hexdigest()}
+        record = sealed(stage.record | {"content": strengths_digest(ids, strengths)})
         table = pa.table(
             {"id": pa.array(ids, pa.string()), "strength": pa.array(strengths, pa.list_(pa.float32()))}
         ).replace_schema_metadata({"provenance": json.dumps(record)})

@@ -12,17 +12,17 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pipeline_lib.artefacts.atomic import named_faults, write_bytes, write_json
+from pipeline_lib.artefacts.atomic import named_faults, write_bytes
 from pipeline_lib.artefacts.digest import file_digest
 from pipeline_lib.artefacts.layout import GENERATED
 from pipeline_lib.artefacts.progress import Progress
 from pipeline_lib.artefacts.records import distribution_versions
+from pipeline_lib.artefacts.sealing import read_sealed_json, write_sealed_json
 from pipeline_lib.artefacts.stage import Stage
 from pipeline_lib.configuration.data import Generated
 from pipeline_lib.errors import UserError
 from pipeline_lib.generation.videos import SUBSETS, Scene, draw_scene, render, true_flow
 from pipeline_lib.media.ffmpeg import ffmpeg_executable, ffmpeg_version
-from pipeline_lib.plain_data import parse_json
 
 MARKER = GENERATED
 """The file that is written last, with the digest of every other file; without it a folder is not complete."""
@@ -140,7 +140,7 @@ def generate(name: str, generated: Generated, output: Path, num_threads: int = 1
             {},
             {"ffmpeg": ffmpeg_version()} | distribution_versions(["numpy", "opencv-contrib-python-headless"]),
         ):
-            content: dict[str, Any] = parse_json((output / MARKER).read_text(encoding="utf-8"))
+            content = read_sealed_json(output / MARKER)
             if all((output / path).is_file() for path in content["files"]):
                 return content
         for stale in (output / MARKER, *lists.values()):
@@ -165,8 +165,8 @@ def generate(name: str, generated: Generated, output: Path, num_threads: int = 1
             write_bytes(listing, ("\n".join(rows[subset]) + "\n").encode())
             digests[listing.name] = file_digest(listing)
         marker = {"provenance": stage.record, "files": dict(sorted(digests.items()))}
-        write_json(output / MARKER, marker)
-        stage.finish({"videos": len(jobs)})
+        write_sealed_json(output / MARKER, marker)
+        stage.finish({"videos": len(jobs)}, [output / path for path in digests])
     return marker
 
 

@@ -11,15 +11,15 @@ from typing import Any
 
 import av
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from pipeline_lib.artefacts.atomic import atomic_path, write_json
-from pipeline_lib.artefacts.digest import digest
+from pipeline_lib.artefacts.digest import digest, file_digest
 from pipeline_lib.artefacts.fingerprint import code_fingerprint
-from pipeline_lib.artefacts.layout import BOXES, MANIFEST, SHARD_LISTS, SUMMARY, shard_names
+from pipeline_lib.artefacts.layout import BOXES, GENERATED, MANIFEST, SHARD_LISTS, SUMMARY, shard_names
 from pipeline_lib.artefacts.progress import Progress
 from pipeline_lib.artefacts.records import distribution_versions
+from pipeline_lib.artefacts.sealing import DamageError, read_sealed_json, write_sealed_json
 from pipeline_lib.artefacts.stage import Stage
+from pipeline_lib.artefacts.tables import write_table
 from pipeline_lib.configuration.data import Dataset
 from pipeline_lib.configuration.formats import FORMATS
 from pipeline_lib.configuration.presence import check_data
@@ -263,11 +263,6 @@ def skipped_lines(skipped: Mapping[str, int]) -> list[str]:
     return [f"{sum(skipped.values())} files are skipped: {parts}"]
 
 
-def _write_parquet(path: Path, table: pa.Table) -> None:
-    with atomic_path(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd", store_schema=False)
-
-
 def _write_boxes(path: Path, boxes: Sequence[Box], accepted: set[str]) -> None:
     """Write the boxes of the accepted videos, sorted."""
     rows = sorted(box for box in boxes if box.id in accepted)
@@ -275,7 +270,7 @@ def _write_boxes(path: Path, boxes: Sequence[Box], accepted: set[str]) -> None:
     arrays = {
         name: pa.array([getattr(box, name) for box in rows], type=kinds.get(name, pa.float64())) for name in Box._fields
     }
-    _write_parquet(path, pa.table(arrays))
+    write_table(path, pa.table(arrays))
 
 
 def _shard_lists(
@@ -334,6 +329,20 @@ def _check_share(name: str, dataset: Dataset, columns: dict[str, list[Any]]) -> 
     )
 
 
+def _check_generated(dataset: Dataset) -> None:
+    """Refuse damage of generated videos, because it would otherwise be counted as bad videos.
+
+    Raises:
+        DamageError: a file is not the one that was generated.
+    """
+    for marker in (Path(folder) / GENERATED for folder in dataset.videos):
+        if marker.is_file():
+            for name, expected in read_sealed_json(marker)["files"].items():
+                path = marker.parent / name
+                if not path.is_file() or file_digest(path) != expected:
+                    raise DamageError(path, f"it is not the file that {GENERATED} names")
+
+
 def list_videos(name: str, dataset: Dataset) -> tuple[Listing, list[ListedVideo]]:
     """Read the annotations, mark what is unusable, apply the filter; sorted by id.
 
@@ -341,6 +350,7 @@ def list_videos(name: str, dataset: Dataset) -> tuple[Listing, list[ListedVideo]
         UserError: something is not configured, absent or not in the format.
     """
     check_data(f"The manifest of {name}", [name], {name: dataset})
+    _check_generated(dataset)
     listing = read_listing(dataset)
     if not listing.videos:
         raise UserError(f"{name}: the annotations list no video ({', '.join(listing.sources) or 'no file'}).")
@@ -398,6 +408,7 @@ def build_manifest(specification: ManifestSpecification, output: Path, num_worke
             },
             distribution_versions(["av", "pyarrow"]) | {"libavcodec": _libavcodec()},
         )
+        stage.begin()
         content = rows_digest(columns, dataset.num_splits, identity)
         status = dict(sorted(Counter(columns["status"]).items()))
         one_sided = _one_sided(columns, dataset.num_splits)
@@ -421,19 +432,23 @@ def build_manifest(specification: ManifestSpecification, output: Path, num_worke
             "excluded_times": sorted([id, time] for id, time in listing.excluded_times),
             "provenance": record | {"content": content, "counts": status},
         }
+        made = [output / MANIFEST]
         for shard, shard_videos in _shard_lists(columns, videos, probes, dataset):
-            write_shard_list(output / SHARD_LISTS / f"{shard}.json", name, shard, shard_videos)
+            made.append(output / SHARD_LISTS / f"{shard}.json")
+            write_shard_list(made[-1], name, shard, shard_videos)
         if listing.boxes:
             accepted = {id for id, status in zip(columns["id"], columns["status"], strict=True) if status == ACCEPTED}
-            _write_boxes(output / BOXES, listing.boxes, accepted)
-        _write_parquet(output / MANIFEST, pa.table(columns, schema=manifest_schema(dataset.num_splits)))
-        write_json(output / SUMMARY, summary)
+            made.append(output / BOXES)
+            _write_boxes(made[-1], listing.boxes, accepted)
+        write_table(output / MANIFEST, pa.table(columns, schema=manifest_schema(dataset.num_splits)))
+        write_sealed_json(output / SUMMARY, summary)
         stage.finish(
             {
                 "listed": len(videos),
                 "files_found": num_files,
                 "probed": len(probes) - num_cached,
                 "cached": num_cached,
-            }
+            },
+            made,
         )
     return summary

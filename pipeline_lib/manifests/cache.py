@@ -6,12 +6,13 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 from urllib.parse import quote
 
+from pipeline_lib.artefacts.sealing import CHECKSUM, is_sealed, sealed
 from pipeline_lib.manifests.probing import Probe
 from pipeline_lib.plain_data import parse_json
 
@@ -68,6 +69,9 @@ class ProbeCache:
 
     def _open(self) -> None:
         self._connection = sqlite3.connect(f"file:{quote(str(self._path.absolute()))}?nolock=1", uri=True)
+        found = self._connection.execute("PRAGMA quick_check").fetchone()
+        if found != ("ok",):
+            raise sqlite3.DatabaseError(found)
         self._connection.execute("CREATE TABLE IF NOT EXISTS origin (value TEXT)")
         self._connection.execute(
             "CREATE TABLE IF NOT EXISTS probes (path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, probe TEXT)"
@@ -81,19 +85,28 @@ class ProbeCache:
 
     def load(self) -> dict[str, tuple[int, int, Probe]]:
         """All probes: path → (size, modification time in ns, probe); none if the file is damaged."""
+        found = {}
         with self._named_faults():
             try:
-                rows = self._connection.execute("SELECT path, size, mtime_ns, probe FROM probes")
-                return {path: (size, mtime_ns, Probe(**parse_json(text))) for path, size, mtime_ns, text in rows}
-            except (sqlite3.DatabaseError, ValueError, TypeError, RecursionError) as error:
-                self._begin_anew(error if isinstance(error, sqlite3.DatabaseError) else sqlite3.DatabaseError())
+                for path, size, mtime_ns, text in self._connection.execute(
+                    "SELECT path, size, mtime_ns, probe FROM probes"
+                ):
+                    # A probe in which bits have changed might reject an intact video, so it is not believed.
+                    with suppress(ValueError, TypeError, KeyError):
+                        value = parse_json(text)
+                        if is_sealed(value) and value.pop("file") == [path, size, mtime_ns]:
+                            del value[CHECKSUM]
+                            found[path] = (size, mtime_ns, Probe(**value))
+            except sqlite3.DatabaseError as error:
+                self._begin_anew(error)
                 return {}
+        return found
 
     def store(self, path: str, size: int, mtime_ns: int, probe: Probe) -> None:
         """Remember a probe. Probes are written to disk every two seconds, so that a kill loses few."""
-        row = (path, size, mtime_ns, json.dumps(probe.to_json()))
+        text = json.dumps(sealed(probe.to_json() | {"file": [path, size, mtime_ns]}))
         with self._named_faults():
-            self._connection.execute("INSERT OR REPLACE INTO probes VALUES (?, ?, ?, ?)", row)
+            self._connection.execute("INSERT OR REPLACE INTO probes VALUES (?, ?, ?, ?)", (path, size, mtime_ns, text))
             if time.monotonic() - self._committed > _COMMIT_SECONDS:
                 self._connection.commit()
                 self._committed = time.monotonic()

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipeline_lib.artefacts.layout import MANIFEST, SUMMARY
 from pipeline_lib.artefacts.manifest_summary import read_summary
+from pipeline_lib.artefacts.tables import read_table
 from pipeline_lib.errors import UserError
 from pipeline_lib.manifests.build import reason_code, skipped_lines
 from pipeline_lib.manifests.one_sided import one_sided_lines
@@ -31,13 +31,7 @@ def check_table(folder: Path, reason: str | None = None, limit: int = 3) -> str:
     """
     folder = folder.parent if folder.name == MANIFEST else folder
     summary = read_summary(folder / SUMMARY)
-    try:
-        table = pq.read_table(folder / MANIFEST, columns=["id", "path", "status", "reason"])
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{folder} holds no complete manifest ({error}); delete its summary.json and run "
-            f"`snakemake --cores all {folder}/summary.json`."
-        ) from error
+    table = read_table(folder / MANIFEST, ["id", "path", "status", "reason"])
     bad = table.filter(pc.not_equal(table["reason"], "")).to_pylist()
     if reason is not None:
         chosen = [row for row in bad if reason_code(row["reason"]) == reason]

@@ -7,8 +7,7 @@ from typing import Any
 
 from pipeline_lib.artefacts.atomic import write_bytes
 from pipeline_lib.artefacts.digest import digest
-from pipeline_lib.errors import UserError
-from pipeline_lib.plain_data import parse_json
+from pipeline_lib.artefacts.sealing import CHECKSUM, read_sealed_json, sealed
 
 
 def videos_digest(videos: Sequence[Mapping[str, Any]]) -> str:
@@ -31,7 +30,9 @@ def videos_digest(videos: Sequence[Mapping[str, Any]]) -> str:
 def write_shard_list(path: Path, dataset: str, shard: str, videos: Sequence[Mapping[str, Any]]) -> None:
     """Write a shard list, one video per line. A file with the same content is not touched and keeps its time stamp."""
     lines = ",\n".join(json.dumps(video, sort_keys=True, ensure_ascii=False) for video in videos)
-    head = json.dumps({"dataset": dataset, "shard": shard, "content": videos_digest(videos)}, ensure_ascii=False)
+    about = {"dataset": dataset, "shard": shard, "content": videos_digest(videos)}
+    seal = sealed(about | {"videos": list(videos)})[CHECKSUM]
+    head = json.dumps(about | {CHECKSUM: seal}, ensure_ascii=False)
     text = f'{head[:-1]}, "videos": [\n{lines}\n]}}\n'
     if path.is_file() and path.read_bytes() == text.encode():
         return
@@ -42,11 +43,9 @@ def read_shard_list(path: Path) -> list[dict[str, Any]]:
     """The videos of ``shards/{shard}.json``.
 
     Raises:
-        UserError: the file is missing or is not a shard list.
+        UserError: the file is missing.
+        DamageError: it is not as it was written.
     """
-    try:
-        content = parse_json(path.read_text(encoding="utf-8"))
-        videos: list[dict[str, Any]] = content["videos"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is not a shard list ({error}); `manifest build` makes it.") from error
+    content = read_sealed_json(path, "`manifest build` makes it")
+    videos: list[dict[str, Any]] = content["videos"]
     return videos

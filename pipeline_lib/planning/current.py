@@ -20,6 +20,7 @@ from pipeline_lib.artefacts.digest import digest
 from pipeline_lib.artefacts.fingerprint import code_fingerprint
 from pipeline_lib.artefacts.layout import Layout
 from pipeline_lib.artefacts.records import Record, content_digest, read_record
+from pipeline_lib.artefacts.sealing import DamageError
 from pipeline_lib.configuration.experiments import Experiment
 from pipeline_lib.configuration.presence import missing_data
 from pipeline_lib.evaluation.parameters import judged_parameters
@@ -208,7 +209,8 @@ class Comparison:
         if path not in self._contents:
             try:
                 self._contents[path] = content_digest(path)
-            except OSError:
+            except (OSError, DamageError):
+                # What is damaged is made first, like what is missing.
                 self._contents[path] = None
         return self._contents[path]
 
@@ -220,7 +222,9 @@ class Comparison:
     def difference(self, expected: Expected) -> str | None:
         """Why an artefact is not what the plan wants, or None."""
         record = read_record(expected.carrier)
-        if record is None or "parameters" not in record:
+        if record is None:
+            return "its record is damaged, or of an earlier version"
+        if "parameters" not in record:
             return None
         found: str | None
         if record.get("code") != self._fingerprint(expected.modules):

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from pipeline_lib.artefacts.records import read_header
 from pipeline_lib.configuration.experiments import IMAGENET, IMPORTED, Experiment
 from pipeline_lib.configuration.messages import one_message, parsed
 from pipeline_lib.configuration.networks import Start, image_misfits, misfits
@@ -17,11 +18,7 @@ from pipeline_lib.errors import UserError
 from pipeline_lib.models.catalogue import NETWORKS
 from pipeline_lib.models.importing.availability import unfetchable
 from pipeline_lib.models.importing.sources import SOURCES, Source
-from pipeline_lib.plain_data import parse_json
 from pipeline_lib.planning.run import Run
-
-LONGEST_HEADER = 100_000_000
-"""Bytes; safetensors itself allows no longer one."""
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
@@ -30,15 +27,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
     Raises:
         UserError: the file is damaged.
     """
-    try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = parse_json(file.read(min(length, LONGEST_HEADER)))
-        return {name: parse_json(text) for name, text in header.get("__metadata__", {}).items()}
-    except (OSError, ValueError, AttributeError) as error:
-        raise UserError(
-            f"{path} cannot be read as weights ({error}). Delete it and run the same target again."
-        ) from error
+    return read_header(path)
 
 
 def check_starts(runs: Iterable[Run]) -> None:

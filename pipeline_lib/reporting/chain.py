@@ -15,6 +15,7 @@ from typing import Any
 
 from pipeline_lib.artefacts.layout import GENERATED, METRICS, RETRIEVAL, SCORES, SUMMARY, WEIGHTS, Layout
 from pipeline_lib.artefacts.records import Record, content_digest, contents_digest, read_header, read_record
+from pipeline_lib.artefacts.sealing import DamageError
 from pipeline_lib.artefacts.stage import read_sidecar
 from pipeline_lib.errors import UserError
 from pipeline_lib.plain_data import parse_json
@@ -143,7 +144,8 @@ class Chain:
             try:
                 self._links[key] = self._built(name, paths)
             except (UserError, OSError, ValueError) as error:
-                self._links[key] = Link(name, state=f"damaged ({error})")
+                what = error.what if isinstance(error, DamageError) else error
+                self._links[key] = Link(name, state=f"damaged ({what})")
         found = self._links[key]
         return replace(found, state=state or found.state)
 
@@ -209,7 +211,11 @@ class Chain:
         return self.link(name, there, "; ".join(states)) if there else Link(name, state="missing")
 
     def _digest(self, key: str, paths: Sequence[Path]) -> str:
-        return contents_digest(paths) if "*" in key else self._content(paths[0])
+        """The content's digest; of a damaged file none, because ``link`` says what it is."""
+        try:
+            return contents_digest(paths) if "*" in key else self._content(paths[0])
+        except UserError:
+            return "unknown"
 
 
 def chain_of(path: Path) -> Link:

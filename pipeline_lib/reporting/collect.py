@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from pipeline_lib.artefacts.layout import Layout
+from pipeline_lib.artefacts.layout import WEIGHTS, Layout
 from pipeline_lib.artefacts.manifest_summary import read_summary
-from pipeline_lib.artefacts.records import read_header
+from pipeline_lib.artefacts.records import check_beside, read_header
+from pipeline_lib.artefacts.sealing import damage_named
+from pipeline_lib.artefacts.tables import read_table
 from pipeline_lib.configuration.specification import ReportedExperiment, ReportSpecification
-from pipeline_lib.errors import UserError
 from pipeline_lib.evaluation.results import read_metrics
 from pipeline_lib.plain_data import parse_json
 from pipeline_lib.tasks.results import EvaluatedRun, Result
@@ -82,16 +82,17 @@ class Report:
 
 
 def read_curve(path: Path, label: str) -> Curve | None:
-    """A training log, or None if there is none. An incomplete line is left out."""
+    """A training log, or None if there is none.
+
+    Raises:
+        DamageError: it is not the log that the weights beside it were written with.
+    """
     if not path.is_file():
         return None
-    lines = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            lines.append(parse_json(line))
-        except ValueError:
-            continue
-    lines = [entry for entry in lines if isinstance(entry, dict) and "step" in entry]
+    with damage_named(path, "the training that writes it has not run"):
+        content = path.read_bytes()
+        check_beside(path.with_name(WEIGHTS), path, content)
+        lines = [entry for entry in map(parse_json, content.decode().splitlines()) if "step" in entry]
     if not lines:
         return None
     names = sorted({name for entry in lines for name, value in entry.items() if isinstance(value, int | float)})
@@ -111,12 +112,8 @@ def read_dataset(layout: Layout, name: str, split: int = 1) -> DatasetSummary:
         UserError: manifest or summary are missing.
     """
     summary = read_summary(layout.summary(name))
-    try:
-        table = pd.read_parquet(layout.manifest(name), columns=["id", f"subset_{split}", "status", "reason"])
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(
-            f"{layout.manifest_folder(name)} cannot be read ({error}): the manifest of {name} has to be built first."
-        ) from error
+    maker = f"the manifest of {name} has to be built first"
+    table = read_table(layout.manifest(name), ["id", f"subset_{split}", "status", "reason"], maker).to_pandas()
     subset = table[f"subset_{split}"]
     counts = {
         list_name: {

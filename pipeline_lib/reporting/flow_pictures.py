@@ -11,6 +11,8 @@ import pandas as pd
 import simplejpeg
 
 from pipeline_lib.artefacts.layout import Layout
+from pipeline_lib.artefacts.sealing import DamageError
+from pipeline_lib.artefacts.tables import read_table
 from pipeline_lib.errors import UserError
 from pipeline_lib.flow.colour import flow_to_rgb
 from pipeline_lib.flow.quantisation import Quantisation, decode_image
@@ -87,7 +89,9 @@ def motion_picture(values: np.ndarray, longest: float) -> np.ndarray:
 
 def _chosen(layout: Layout, dataset: str) -> pd.DataFrame:
     """Accepted validation videos by id, one of each class in turn."""
-    table = pd.read_parquet(layout.manifest(dataset), columns=["id", "labels", "subset_1", "status", "shard"])
+    table: pd.DataFrame = read_table(
+        layout.manifest(dataset), ["id", "labels", "subset_1", "status", "shard"]
+    ).to_pandas()
     table = table[(table["status"] == "accepted") & (table["subset_1"] == "validation")].sort_values("id")
     table["label"] = [", ".join(labels) for labels in table["labels"]]
     table["turn"] = table.groupby("label").cumcount()
@@ -116,6 +120,8 @@ def gallery(layout: Layout, dataset: str, frame_format: str, motion: str) -> Gal
             unit = quantisation.unit
             frames.close()
             motions.close()
+        except DamageError:
+            raise
         except (UserError, KeyError, ValueError):
             continue
     return Gallery(dataset, motion, strips, unit) if strips else None

@@ -31,6 +31,7 @@ from pipeline_lib.reporting.compare import Comparison, compare, teacher_distance
 from pipeline_lib.reporting.costs import costs_page, costs_path
 from pipeline_lib.reporting.flow_pictures import Gallery, colour_wheel_picture, galleries
 from pipeline_lib.reporting.mistake_pictures import MistakeGallery, mistake_galleries
+from pipeline_lib.reporting.page_file import with_placeholder, write_page
 from pipeline_lib.reporting.paper_tables import paper_views
 from pipeline_lib.reporting.tables import Table, result_tables
 from pipeline_lib.tasks.results import Section, load_presentation, signed
@@ -206,7 +207,7 @@ def write_report(specification: ReportSpecification, root: Path, output: Path) -
         inputs = {path: content_digest(path) for path in shown_artefacts(report, shown, mistakes)}
         versions = distribution_versions(["jinja2", "matplotlib", "numpy", "scipy", "opencv-contrib-python-headless"])
         if not stage.is_finished(specification.model_dump(mode="json"), inputs, versions):
-            write_bytes(output, page(report, shown, stage.record, mistakes).encode())
+            write_page(output, page(report, shown, with_placeholder(stage.record), mistakes))
             stage.finish({"artefacts": len(inputs)})
         # Beside the page and never in it: other machines take other times.
         write_bytes(costs_path(output), costs_page(report, _data_file("page.css") or "").encode())

@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline_lib.artefacts.records import Record, read_record
-from pipeline_lib.errors import UserError
+from pipeline_lib.artefacts.records import Record, require_record
+from pipeline_lib.artefacts.sealing import DamageError, damage_named
 from pipeline_lib.tasks import TASKS
 
 
@@ -31,13 +31,21 @@ def task_of(predictions: Path) -> str:
     Raises:
         UserError: it is not a file of predictions.
     """
-    task = ((read_record(predictions) or {}).get("parameters") or {}).get("task")
+    with damage_named(predictions, "the rules evaluate_run and ensemble make it"):
+        task = (require_record(predictions).get("parameters") or {}).get("task")
     if task not in TASKS:
-        raise UserError(
-            f"{predictions} cannot be read as a file of predictions. The rules evaluate_run and ensemble make it: "
-            "delete it if it is there, and run the same target again."
-        )
+        raise DamageError(predictions, "it is not a file of predictions")
     return str(task)
+
+
+def check_predictions(predictions: Path) -> None:
+    """Read a file of predictions as a whole, some at a time.
+
+    Raises:
+        UserError: it is missing.
+        DamageError: it is not as it was written.
+    """
+    importlib.import_module(f"pipeline_lib.tasks.{task_of(predictions)}.scores").check(predictions)
 
 
 def figures_of(task: str, predictions: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,18 @@ from pipeline_lib.artefacts.atomic import atomic_path, write_bytes
 from pipeline_lib.plain_data import parse_json
 
 
+def _sha256(header: Mapping[str, Any], content: bytes | memoryview) -> str:
+    """SHA-256 of what a header says, and of the state."""
+    hasher = hashlib.sha256(json.dumps([header["step"], header["digest"], header["size"]]).encode())
+    hasher.update(content)
+    return hasher.hexdigest()
+
+
 class Checkpoints:
     """The checkpoints of one run, in one folder.
 
-    A file is one line of JSON (step, digest, SHA-256 and size of the rest), then the state. So a half-written or
-    damaged file is noticed before any of it is used.
+    A file is one line of JSON (step, digest, size of the rest, and SHA-256 of these three and the rest), then the
+    state. So a half-written or damaged file is noticed before any of it is used.
 
     Args:
         folder: where they lie; it is made if it does not exist.
@@ -64,12 +72,8 @@ class Checkpoints:
         buffer = io.BytesIO()
         torch.save(state, buffer)
         content = buffer.getbuffer()
-        header = {
-            "step": step,
-            "digest": self.digest,
-            "sha256": hashlib.sha256(content).hexdigest(),
-            "size": len(content),
-        }
+        header: dict[str, Any] = {"step": step, "digest": self.digest, "size": len(content)}
+        header["sha256"] = _sha256(header, content)
         with atomic_path(self.path(step)) as temporary, open(temporary, "wb") as file:
             file.write(json.dumps(header).encode() + b"\n")
             file.write(content)
@@ -111,7 +115,7 @@ class Checkpoints:
     def latest(self) -> tuple[int, dict[str, Any]] | None:
         """Step and state of the last undamaged checkpoint, or None. Damaged ones are removed and named."""
         for path in reversed(self.paths()):
-            found = self._read(path)
+            found = self.read(path)
             if found is not None:
                 return found
             print(f"{path} is damaged; going back to the checkpoint before it", file=sys.stderr)
@@ -120,16 +124,17 @@ class Checkpoints:
 
     def best(self) -> tuple[int, dict[str, Any]] | None:
         """Step and state of the best checkpoint, or None if there is none or it is damaged."""
-        return self._read(self.best_path)
+        return self.read(self.best_path)
 
-    def _read(self, path: Path) -> tuple[int, dict[str, Any]] | None:
+    def read(self, path: Path) -> tuple[int, dict[str, Any]] | None:
+        """Step and state of a checkpoint; None if it is not as it was written."""
         header = self._header(path)
         if header is None:
             return None
         with open(path, "rb") as file:
             file.readline()
             content = file.read()
-        if len(content) != header["size"] or hashlib.sha256(content).hexdigest() != header["sha256"]:
+        if _sha256(header, content) != header["sha256"]:
             return None
         state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         return int(header["step"]), state

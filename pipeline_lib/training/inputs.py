@@ -8,6 +8,7 @@ from itertools import accumulate
 from torch.utils.data import Dataset
 
 from pipeline_lib.artefacts.layout import Layout
+from pipeline_lib.artefacts.sealing import DamageError
 from pipeline_lib.clips.dataset import (
     Batch,
     ClipReader,
@@ -71,7 +72,7 @@ def open_validation_list(specification: TrainingSpecification, layout: Layout) -
     try:
         return build_index(layout, *place, motion, specification.num_shards, specification.split, "validation")
     except UserError as error:
-        if recipe.validation_steps:
+        if recipe.validation_steps or isinstance(error, DamageError):
             raise
         # A data set need not have a validation list, and a curve decides nothing.
         print(f"no validation curve: {error}", file=sys.stderr)

@@ -1,7 +1,6 @@
 """A training's figures: JSON lines that are part of the artefact, and TensorBoard events that are not."""
 
 import json
-import os
 import resource
 import sys
 import time
@@ -12,6 +11,7 @@ from typing import Any
 
 import torch
 
+from pipeline_lib.artefacts.atomic import write_bytes
 from pipeline_lib.artefacts.progress import Progress
 from pipeline_lib.configuration.training import Recipe
 
@@ -45,15 +45,13 @@ class MetricsLog:
     Args:
         path: the JSON lines.
         tensorboard: folder of the events, or None for none.
-        size: bytes of the log at the resumed checkpoint; what a killed run wrote after it is cut off.
+        content: of the log at the resumed checkpoint, which replaces whatever a killed run or a power cut left there.
         step: the resumed step; TensorBoard hides later events (``purge_step``).
     """
 
-    def __init__(self, path: Path, tensorboard: Path | None, size: int, step: int) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-        os.truncate(path, size)
-        self._path, self._size, self._pending = path, size, b""
+    def __init__(self, path: Path, tensorboard: Path | None, content: bytes, step: int) -> None:
+        self._path, self.content, self._pending = path, content, b""
+        write_bytes(path, content)
         self._writer: Any = None
         if tensorboard is not None:
             from torch.utils.tensorboard import SummaryWriter
@@ -73,21 +71,16 @@ class MetricsLog:
             print(f"TensorBoard events cannot be written ({error}); the training goes on without them", file=sys.stderr)
             self._writer = None
 
-    def flush(self) -> int:
-        """Write all lines to the disk; returns the size of the log, bytes.
+    def flush(self) -> bytes:
+        """Write all lines to the disk; returns the whole log (a line has some hundred bytes).
 
         Raises:
             OSError: the disk is full; the lines are kept for a later call.
         """
-        with open(self._path, "r+b") as file:
-            file.truncate(self._size)
-            file.seek(self._size)
-            file.write(self._pending)
-            file.flush()
-            os.fsync(file.fileno())
-            self._size = file.tell()
-        self._pending = b""
-        return self._size
+        content = self.content + self._pending
+        write_bytes(self._path, content)
+        self.content, self._pending = content, b""
+        return content
 
     def close(self) -> None:
         """Close the events; lines after the last checkpoint are dropped, as after a kill."""
@@ -140,7 +133,8 @@ class Metrics:
     def __init__(self, recipe: Recipe, label: str, device: torch.device, log: Path | None, tensorboard: Path) -> None:
         self.recipe, self.label, self.device = recipe, label, device
         self._means = Means()
-        self._path, self._tensorboard, self._size = log, tensorboard, 0
+        self._path, self._tensorboard, self.log = log, tensorboard, b""
+        """The JSON lines up to the last checkpoint."""
         self._log: MetricsLog | None = None
         self._progress: Progress | None = None
 
@@ -151,7 +145,7 @@ class Metrics:
         if self._path is None:
             yield
             return
-        self._log = MetricsLog(self._path, self._tensorboard, self._size, step)
+        self._log = MetricsLog(self._path, self._tensorboard, self.log, step)
         try:
             with Progress(self.label, self.recipe.steps, "steps", initial=step) as self._progress:
                 yield
@@ -198,9 +192,11 @@ class Metrics:
             OSError: the disk is full; the lines are kept for a later call.
         """
         assert self._log is not None
-        return {"means": self._means.state(), "log_size": self._log.flush()}
+        self.log = self._log.flush()
+        # The checkpoint holds the log itself: its own digest then says whether both are whole, and of one state.
+        return {"means": self._means.state(), "log": self.log.decode()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """From a checkpoint, before the log is opened."""
         self._means.restore(state["means"], self.device)
-        self._size = int(state["log_size"])
+        self.log = str(state["log"]).encode()

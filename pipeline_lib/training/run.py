@@ -1,7 +1,6 @@
 """One training from its specification to the final weights: what ``train`` and the workflow's rules run."""
 
 import importlib
-import shutil
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -10,9 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from pipeline_lib.artefacts.atomic import atomic_path, write_json
+from pipeline_lib.artefacts.atomic import write_bytes, write_json
 from pipeline_lib.artefacts.layout import SPECIFICATION, TRAINING_LOG, WEIGHTS, Layout
-from pipeline_lib.artefacts.records import content_digest, distribution_versions, torch_versions
+from pipeline_lib.artefacts.records import beside_digests, content_digest, distribution_versions, torch_versions
 from pipeline_lib.artefacts.stage import Stage
 from pipeline_lib.clips.index import ClipIndex
 from pipeline_lib.clips.sampling import INITIALISATION, generator
@@ -158,7 +157,7 @@ def train(
             if ranks.is_first:
                 network = trainer.final_network()
                 found = {} if starts is None else {"motion_starts": starts._asdict()}
-                write_artefacts(output, network, log, specification, index, stage, found)
+                write_artefacts(output, network, metrics.log, specification, index, stage, found)
                 stage.finish(figures(trainer, network) | found)
                 ranks.say(f"time in this run: {shares(trainer.times.summary())}")
                 checkpoints.remove()
@@ -287,7 +286,7 @@ def input_description(specification: TrainingSpecification, motion_bound: float)
 def write_artefacts(
     output: Path,
     network: nn.Module,
-    log: Path,
+    log: bytes,
     specification: TrainingSpecification,
     index: ClipIndex,
     stage: Stage,
@@ -298,14 +297,13 @@ def write_artefacts(
     ``found`` is what the training found out about its clips, for the weights' metadata.
     """
     write_json(output / SPECIFICATION, specification.model_dump(mode="json"))
-    with atomic_path(output / TRAINING_LOG) as temporary:
-        shutil.copyfile(log, temporary)
+    write_bytes(output / TRAINING_LOG, log)
     save_weights(
         stage.output,
         network.state_dict(),
         {
             "specification": specification.model_dump(mode="json"),
-            "provenance": stage.record,
+            "provenance": stage.record | beside_digests([output / TRAINING_LOG, output / SPECIFICATION]),
             "classes": list(index.classes),
             "input": input_description(specification, index.motion_bound),
             **found,

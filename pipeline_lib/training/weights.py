@@ -1,5 +1,6 @@
 """Weight files: safetensors whose bytes depend only on their content."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,20 +8,22 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError, safe_open
 
 from pipeline_lib.artefacts.atomic import write_bytes
 from pipeline_lib.artefacts.digest import canonical_json
-from pipeline_lib.artefacts.records import ContentDigest
-from pipeline_lib.errors import UserError
+from pipeline_lib.artefacts.digest import digest as value_digest
+from pipeline_lib.artefacts.records import SEAL, ContentDigest, checked_header, read_header
+from pipeline_lib.artefacts.sealing import DamageError, damage_named, sealed
 from pipeline_lib.plain_data import parse_json
+
+_MAKER = "the experiment that makes it has to be trained first"
 
 
 def save_weights(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]) -> None:
     """Write tensors and metadata atomically; equal content gives equal bytes.
 
     Args:
-        path: the ``.safetensors`` file.
+        path: the ``.safetensors`` file. Its header and its data get a checksum each.
         tensors: name → tensor, stored contiguous on the CPU.
         metadata: name → plain data, stored as JSON text each (safetensors keeps text only). A record under
             ``provenance`` gets the digest of the file's content.
@@ -38,43 +41,40 @@ def save_weights(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapp
         digest = ContentDigest()
         digest.add("header", canonical_json([header, read]).encode())
         digest.add("tensors", data)
-        stored["provenance"] = {**stored["provenance"], "content": digest.hexdigest()}
+        stored["provenance"] = sealed(stored["provenance"] | {"content": digest.hexdigest()})
     header["__metadata__"] = {name: json.dumps(stored[name], sort_keys=True) for name in sorted(stored)}
+    seal = {"data": hashlib.sha256(data).hexdigest()}
+    seal["header"] = value_digest([header, seal["data"]])
+    header["__metadata__"][SEAL] = json.dumps(seal, sort_keys=True)
     text = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     write_bytes(path, b"".join((len(text).to_bytes(8, "little"), text, data)))
 
 
 def load_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Read tensors and metadata.
+    """Read tensors and metadata; the file is read once.
 
     Raises:
-        UserError: the file is missing or damaged.
+        UserError: the file is missing.
+        DamageError: it is not as it was written.
     """
-    return _tensors(path), load_metadata(path)
+    with damage_named(path, _MAKER):
+        content = path.read_bytes()
+        length = int.from_bytes(content[:8], "little")
+        header = json.loads(content[8 : 8 + length])
+        is_ours, metadata = checked_header(header, path)
+        if is_ours:
+            seal = json.loads(header["__metadata__"][SEAL])
+            if hashlib.sha256(memoryview(content)[8 + length :]).hexdigest() != seal["data"]:
+                raise DamageError(path, "its tensors do not agree with their checksum")
+        return safetensors.torch.load(content), metadata
 
 
 def load_metadata(path: Path) -> dict[str, Any]:
     """Read only the metadata: specification, provenance, classes and input, as plain data.
 
     Raises:
-        UserError: the file is missing or damaged.
+        UserError: the file is missing.
+        DamageError: its header is not as it was written.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: parse_json(text) for name, text in (file.metadata() or {}).items()}
-    except (OSError, SafetensorError, ValueError) as error:
-        raise _unreadable(path, error) from error
-
-
-def _tensors(path: Path) -> dict[str, torch.Tensor]:
-    try:
-        return safetensors.torch.load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path: Path, error: Exception) -> UserError:
-    if not path.exists():
-        return UserError(f"{path} is missing: the experiment that makes it has to be trained first")
-    return UserError(f"{path} cannot be read as weights ({error}). Delete it and run the same target again.")
+    return read_header(path)

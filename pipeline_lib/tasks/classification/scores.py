@@ -3,8 +3,9 @@
 Layout of ``scores.h5``: ``clips/video`` int32 (row of the video), ``clips/start`` int64 (first frame), ``clips/crop``
 int8, ``clips/logits`` float32 (num_clips, num_classes), sorted by video, start and crop; ``videos/id``,
 ``videos/subset`` and the labels as ``videos/label_offsets`` and ``videos/label_indices``; ``classes`` and
-``provenance`` as JSON. Sports-1M's logits (100 clips of 226,000 videos) are 44 GB, so nothing here holds those of
-more than some thousand clips.
+``provenance`` as JSON. ``clips/checksums`` uint32 has the CRC-32 of every ``CLIPS_PER_CHECKSUM`` clips, the record the
+digest of everything else, so that a reader checks what it reads and no more. Sports-1M's logits (100 clips of 226,000
+videos) are 44 GB, so nothing here holds those of more than some thousand clips.
 """
 
 import json
@@ -17,14 +18,18 @@ import h5py
 import numpy as np
 
 from pipeline_lib.artefacts.atomic import atomic_path
-from pipeline_lib.artefacts.digest import canonical_json
+from pipeline_lib.artefacts.digest import canonical_json, digest
 from pipeline_lib.artefacts.hdf5 import new_hdf5
 from pipeline_lib.artefacts.journal import Journal
 from pipeline_lib.artefacts.records import ContentDigest, Record
+from pipeline_lib.artefacts.sealing import DamageError, checksum, damage_named, sealed, unsealed
 from pipeline_lib.errors import UserError
 from pipeline_lib.plain_data import parse_json
 
 CLIPS_AT_A_TIME = 1 << 14
+CLIPS_PER_CHECKSUM = 1 << 8
+_MAKER = "the rules evaluate_run and ensemble make it"
+_COLUMNS = (("start", "<i8"), ("crop", "i1"), ("logits", "<f4"))
 
 
 @dataclass(frozen=True)
@@ -162,37 +167,73 @@ class ScoreFile:
     """A score file, whose logits stay on the disk.
 
     Raises:
-        UserError: the file is missing or is not a score file; the message says which stage makes it.
+        UserError: the file is missing; the message says which stage makes it.
+        DamageError: it is not a score file, or not as it was written.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
-            with h5py.File(path, "r", locking=False) as file:
-                table = file["videos"]
-                self.classes = tuple(parse_json(file["classes"].asstr()[()]))
-                self.record: Record = parse_json(file["provenance"].asstr()[()])
-                offsets, indices = table["label_offsets"][:].tolist(), table["label_indices"][:].tolist()
-                self.videos = tuple(
-                    LabelledVideo(id, subset, tuple(self.classes[label] for label in indices[first:last]))
-                    for id, subset, first, last in zip(
-                        table["id"].asstr()[:], table["subset"].asstr()[:], offsets[:-1], offsets[1:], strict=True
-                    )
+        with damage_named(path, _MAKER), h5py.File(path, "r", locking=False) as file:
+            table = file["videos"]
+            self.classes = tuple(parse_json(file["classes"].asstr()[()]))
+            self.record: Record = unsealed(parse_json(file["provenance"].asstr()[()]), path, "its record")
+            offsets, indices = table["label_offsets"][:].tolist(), table["label_indices"][:].tolist()
+            self.videos = tuple(
+                LabelledVideo(id, subset, tuple(self.classes[label] for label in indices[first:last]))
+                for id, subset, first, last in zip(
+                    table["id"].asstr()[:], table["subset"].asstr()[:], offsets[:-1], offsets[1:], strict=True
                 )
-                self.counts = np.bincount(file["clips/video"][:], minlength=len(self.videos)).astype(np.int64)
-                if len(file["clips/logits"]) != self.counts.sum():
-                    raise ValueError("logits and clips differ in number")
-        except (OSError, KeyError, ValueError, IndexError) as error:
-            raise UserError(
-                f"{path} cannot be read as a score file ({error}). The rules evaluate_run and ensemble make it: delete "
-                "it if it is there, and run the same target again."
-            ) from error
+            )
+            rows = file["clips/video"][:]
+            self.counts = np.bincount(rows, minlength=len(self.videos)).astype(np.int64)
+            self._checksums = file["clips/checksums"][:].tolist()
+        if np.any(np.diff(rows) < 0) or self.record.get("tables") != _tables_digest(
+            self.videos, self.classes, self.counts.tolist(), self._checksums
+        ):
+            raise DamageError(path, "its tables do not agree with their digest")
 
     def read(self, first: int, last: int) -> Clips:
-        """Clips ``first`` … ``last − 1``."""
-        with h5py.File(self.path, "r", locking=False) as file:
+        """Clips ``first`` … ``last − 1``.
+
+        Raises:
+            DamageError: they are not as they were written.
+        """
+        begin = first - first % CLIPS_PER_CHECKSUM
+        end = min(-(-last // CLIPS_PER_CHECKSUM) * CLIPS_PER_CHECKSUM, int(self.counts.sum()))
+        with damage_named(self.path, _MAKER), h5py.File(self.path, "r", locking=False) as file:
             clips = file["clips"]
-            return Clips(*(clips[name][first:last] for name in ("video", "start", "crop", "logits")))
+            video, starts, crops, logits = (clips[name][begin:end] for name in ("video", "start", "crop", "logits"))
+        for position in range(begin, end, CLIPS_PER_CHECKSUM):
+            rows = slice(position - begin, position - begin + CLIPS_PER_CHECKSUM)
+            found = _clips_checksum(starts[rows], crops[rows], logits[rows])
+            if found != self._checksums[position // CLIPS_PER_CHECKSUM]:
+                raise DamageError(self.path, f"the clips from {position} on do not agree with their checksum")
+        place = slice(first - begin, last - begin)
+        return Clips(video[place], starts[place], crops[place], logits[place])
+
+
+def check(path: Path) -> None:
+    """Read a score file as a whole, some thousand clips at a time.
+
+    Raises:
+        UserError: the file is missing.
+        DamageError: it is not as it was written.
+    """
+    for _ in pieces(ScoreFile(path)):
+        pass
+
+
+def _clips_checksum(starts: np.ndarray, crops: np.ndarray, logits: np.ndarray) -> int:
+    columns = zip((starts, crops, logits), _COLUMNS, strict=True)
+    return checksum(np.ascontiguousarray(column, kind).tobytes() for column, (_, kind) in columns)
+
+
+def _tables_digest(
+    videos: Sequence[LabelledVideo], classes: Sequence[str], counts: Sequence[int], checksums: Sequence[int]
+) -> str:
+    """Digest of all that a score file holds beside its clips, and of their checksums."""
+    rows = [[video.id, video.subset, list(video.labels)] for video in videos]
+    return digest([rows, list(classes), counts, checksums])
 
 
 class SomeVideos:
@@ -253,6 +294,37 @@ def of_common_videos(scores: Sequence[Scores], names: Sequence[str]) -> list[Sco
     return [one if len(one.videos) == len(common) else SomeVideos(one, common) for one in scores]
 
 
+def _noted(clips: Iterable[Clips], content: ContentDigest) -> Iterator[Clips]:
+    """The clips as they come, counted in the digest of the content."""
+    for piece in clips:
+        for column, (_, kind) in zip(piece[1:], _COLUMNS, strict=True):
+            content.add("", np.ascontiguousarray(column, kind).tobytes())
+        yield piece
+
+
+def _regular(clips: Iterable[Clips]) -> Iterator[Clips]:
+    """The same clips in pieces of ``CLIPS_PER_CHECKSUM``; the last one may be shorter."""
+    waiting: list[Clips] = []
+    count = 0
+    for piece in clips:
+        position, size = 0, len(piece.starts)
+        while position < size:
+            end = min(position + CLIPS_PER_CHECKSUM - count, size)
+            # A copy, because a view would keep its whole piece in memory.
+            waiting.append(Clips(*(column[position:end].copy() for column in piece)))
+            count += end - position
+            position = end
+            if count == CLIPS_PER_CHECKSUM:
+                yield _joined(waiting)
+                waiting, count = [], 0
+    if count:
+        yield _joined(waiting)
+
+
+def _joined(clips: Sequence[Clips]) -> Clips:
+    return Clips(*(np.concatenate(columns) for columns in zip(*clips, strict=True)))
+
+
 def write_scores(
     path: Path,
     videos: Sequence[LabelledVideo],
@@ -296,13 +368,13 @@ def write_scores(
             starts = group.create_dataset("start", (num_clips,), np.int64)
             crops = group.create_dataset("crop", (num_clips,), np.int8)
             logits = group.create_dataset("logits", (num_clips, len(classes)), np.float32)
-            position = 0
-            for piece in clips:
+            position, checksums = 0, []
+            for piece in _regular(_noted(clips, content)):
                 rows = slice(position, position + len(piece.starts))
                 starts[rows], crops[rows], logits[rows] = piece.starts, piece.crops, piece.logits
-                for column, kind in ((piece.starts, "<i8"), (piece.crops, "i1"), (piece.logits, "<f4")):
-                    content.add("", np.ascontiguousarray(column, kind).tobytes())
+                checksums.append(_clips_checksum(piece.starts, piece.crops, piece.logits))
                 position = rows.stop
+            group.create_dataset("checksums", data=np.array(checksums, np.uint32))
             if position != num_clips:
                 raise ValueError(f"{position} clips came for {num_clips}")
             group = file.create_group("videos")
@@ -313,7 +385,8 @@ def write_scores(
             group.create_dataset("label_indices", data=np.array([one for own in labels for one in own], np.int32))
             # These are data sets, because HDF5 limits an attribute to 64 kB, which a long list of classes exceeds.
             told = {"videos": len(ids), "clips": num_clips, "classes": len(classes)}
-            stored = {**record, "content": content.hexdigest(), "counts": told}
+            tables = _tables_digest(videos, classes, counts.tolist(), checksums)
+            stored = sealed({**record, "content": content.hexdigest(), "tables": tables, "counts": told})
             for name, value in (("classes", list(classes)), ("provenance", stored)):
                 file.create_dataset(name, data=json.dumps(value, sort_keys=True, ensure_ascii=False), dtype=text)
 
@@ -343,8 +416,8 @@ class ScoresPart:
         """
         if logits.shape != (len(starts), self.num_classes):
             raise ValueError(f"{id}: logits {logits.shape} for {len(starts)} clips")
-        columns = ((starts, "<i8"), (crops, "i1"), (logits, "<f4"))
-        data = [np.ascontiguousarray(column, kind).tobytes() for column, kind in columns]
+        columns = zip((starts, crops, logits), _COLUMNS, strict=True)
+        data = [np.ascontiguousarray(column, kind).tobytes() for column, (_, kind) in columns]
         self._journal.append({"id": id, "clips": len(starts)}, data)
         self.done.add(id)
 

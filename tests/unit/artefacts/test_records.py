@@ -18,6 +18,7 @@ from pipeline_lib.artefacts.records import (
     read_record,
     torch_versions,
 )
+from pipeline_lib.artefacts.sealing import DamageError, sealed
 from pipeline_lib.training.weights import save_weights
 
 MODULES = ["pipeline_lib.artefacts.digest"]
@@ -51,11 +52,13 @@ def test_what_stands_beside_a_record_does_not_change_its_digest() -> None:
 def _write(path: Path, record: dict[str, object]) -> None:
     if path.suffix == ".h5":
         with h5py.File(path, "w") as file:
-            file.attrs["provenance"] = json.dumps(record)
+            file.attrs["provenance"] = json.dumps(sealed(record))
     elif path.suffix == ".parquet":
-        pq.write_table(pa.table({"id": ["a"]}).replace_schema_metadata({"provenance": json.dumps(record)}), path)
+        pq.write_table(
+            pa.table({"id": ["a"]}).replace_schema_metadata({"provenance": json.dumps(sealed(record))}), path
+        )
     elif path.suffix == ".json":
-        path.write_text(json.dumps({"provenance": record, "dataset": "x"}))
+        path.write_text(json.dumps(sealed({"provenance": record, "dataset": "x"})))
     elif path.suffix == ".html":
         text = json.dumps(record)
         path.write_text(f'<html><script type="application/json" id="provenance">{text}</script></html>')
@@ -74,7 +77,8 @@ def test_every_kind_of_artefact_gives_its_record_back(tmp_path: Path, name: str)
     assert found | {"content": "c"} == record
     (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:20])
     assert read_record(tmp_path / name) is None
-    assert content_digest(tmp_path / name) == file_digest(tmp_path / name)
+    with pytest.raises(DamageError, match=f"{name} is damaged: it cannot be read"):
+        content_digest(tmp_path / name)
     (tmp_path / name).unlink()
     assert read_record(tmp_path / name) is None
     with pytest.raises(OSError):
@@ -83,7 +87,7 @@ def test_every_kind_of_artefact_gives_its_record_back(tmp_path: Path, name: str)
 
 def test_a_record_in_a_data_set_of_an_hdf5_file_is_read(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "a.h5", "w") as file:
-        file.create_dataset("provenance", data=json.dumps({"digest": "d" * 70000}))
+        file.create_dataset("provenance", data=json.dumps(sealed({"digest": "d" * 70000})))
     assert read_record(tmp_path / "a.h5") == {"digest": "d" * 70000}
 
 

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline_lib.artefacts.atomic import write_json
+from pipeline_lib.artefacts.atomic import write_bytes, write_json
+from pipeline_lib.artefacts.digest import file_digest
 from pipeline_lib.artefacts.layout import Layout
+from pipeline_lib.artefacts.sealing import sealed, write_sealed_json
 from pipeline_lib.artefacts.stage import Stage, read_sidecar, sidecar_path
 
 MODULES = ["pipeline_lib.artefacts.digest"]
@@ -25,7 +27,7 @@ def _make(
             return False
         for other in others:
             other.write_text("beside")
-        write_json(output, {"provenance": stage.record})
+        write_sealed_json(output, {"provenance": stage.record})
         stage.finish({"videos": 3})
     return True
 
@@ -46,7 +48,8 @@ def test_an_artefact_is_made_once_for_each_origin(tmp_path: Path, capsys: pytest
 def test_host_and_times_are_in_the_sidecar_alone(tmp_path: Path) -> None:
     _make(tmp_path / "a.json")
     told = json.loads(sidecar_path(tmp_path / "a.json").read_text())
-    assert told == read_sidecar(tmp_path / "a.json")
+    assert told == sealed(read_sidecar(tmp_path / "a.json"))
+    assert told["files"] == {"a.json": file_digest(tmp_path / "a.json")}
     assert told["host"] == socket.gethostname() and told["figures"] == {"videos": 3}
     assert told["seconds"] >= 0 and told["started"] <= told["finished"]
     assert ("gpu" in told) == torch.cuda.is_available()
@@ -63,6 +66,7 @@ def test_inputs_are_named_by_their_place_below_the_root_on_every_machine(tmp_pat
             outside = {tmp_path / "list.csv": "2", Layout(tmp_path / "three").weights("a", "1", "0"): "3"}
             stage.describe({}, {frames: "1"} | outside, {}, {layout.summary("tiny"): "4"})
             records.append(stage.record)
+            write_bytes(output, b"")
             stage.finish()
         assert read_sidecar(output)["outside"] == {
             "list.csv": str(tmp_path / "list.csv"),

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import json
 import random
 import shutil
 import signal
@@ -16,6 +15,7 @@ from pathlib import Path
 import pytest
 from loopback_server import Resource, Server, loopback_server
 
+from pipeline_lib.artefacts.sealing import read_sealed_json
 from pipeline_lib.configuration.download import Download
 from pipeline_lib.configuration.specification import DownloadSpecification
 from pipeline_lib.downloads.stage import run_download
@@ -100,7 +100,7 @@ def test_every_kind_of_answer(tmp_path):
         before = sum(server.requests.values())
         assert fetch(tmp_path, settings(tmp_path, urls=urls)) == summary
         assert sum(server.requests.values()) == before
-        assert json.loads((tmp_path / "out" / "summary.json").read_text()) == summary
+        assert read_sealed_json(tmp_path / "out" / "summary.json") == summary
 
         # Only on request, and only the failed.
         resources["/dead.mp4"].statuses = []
@@ -471,7 +471,8 @@ def test_a_file_that_is_whole_but_without_its_name_is_not_fetched_again(tmp_path
         urls = url_list(tmp_path, server, "/a.mp4")
         assert fetch(tmp_path, settings(tmp_path, urls=urls))["done"] == 1
         (tmp_path / "videos" / "a.mp4").rename(tmp_path / "videos" / ".a.mp4.part")
-        note = f'{server.url}/a.mp4\n"{hashlib.md5(CONTENT).hexdigest()}"'
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        note = f'{server.url}/a.mp4\n"{hashlib.md5(CONTENT).hexdigest()}"\n{boot}\n0'
         (tmp_path / "videos" / ".a.mp4.part.note").write_text(note)
         assert fetch(tmp_path, settings(tmp_path, urls=urls))["done"] == 1
         assert server.sent["/a.mp4"] == len(CONTENT)

@@ -33,6 +33,7 @@ from pipeline_lib.evaluation.prediction import Prediction, _write_frames, mean_p
 from pipeline_lib.evaluation.trained import load_trained
 from pipeline_lib.flow.motion_stage import extract_motion
 from pipeline_lib.manifests.probing import probe_file
+from pipeline_lib.manifests.shard_lists import write_shard_list
 from pipeline_lib.media.frames_stage import extract_frames
 from pipeline_lib.media.shards import Shard
 from pipeline_lib.tasks.classification.metrics import softmax
@@ -61,7 +62,7 @@ def test_rgb_prediction_equals_an_independent_reading(clip: Path, tmp_path: Path
     network = make_run(layout, training_specification("baseline"))
     found = predict(clip, [layout.weights("baseline", "1", "0")], Protocol(num_clips=2), [FORMAT])
     # The same stages, called by hand; the clips are cut here.
-    (tmp_path / "list.json").write_text(json.dumps({"videos": [{"id": "x", "path": str(clip)}]}))
+    write_shard_list(tmp_path / "list.json", "d", "000", [{"id": "x", "path": str(clip)}])
     frames = FramesSpecification(dataset="d", frame_format="f", frames=FORMAT, on_decode_error="reject")
     extract_frames(frames, tmp_path / "list.json", tmp_path / "f.h5", 1)
     shard = Shard(tmp_path / "f.h5")
@@ -96,7 +97,7 @@ def test_flow_prediction_computes_the_trainings_flow(clip: Path, tmp_path: Path)
     again = predict(clip, [weights], Protocol(num_clips=1), [small])
     np.testing.assert_array_equal(found.probabilities, again.probabilities)
     # The same network on the motion stage's own output.
-    (tmp_path / "list.json").write_text(json.dumps({"videos": [{"id": "x", "path": str(clip)}]}))
+    write_shard_list(tmp_path / "list.json", "d", "000", [{"id": "x", "path": str(clip)}])
     frames = FramesSpecification(dataset="d", frame_format="f", frames=small, on_decode_error="reject")
     extract_frames(frames, tmp_path / "list.json", tmp_path / "f.h5", 1)
     motion = MotionSpecification(dataset="d", frame_format="f", motion="farneback", motion_kind=FLOW, device="cpu")

@@ -10,6 +10,7 @@ import pytest
 import torch
 from flow_material import moving_frames, specification, textured, write_frames_shard
 
+from pipeline_lib.artefacts.sealing import DamageError
 from pipeline_lib.device import choose_device
 from pipeline_lib.errors import UserError
 from pipeline_lib.flow.motion_stage import extract_motion, motion_images
@@ -77,7 +78,7 @@ def test_unusable_videos_are_rejected_with_their_reason(tmp_path: Path) -> None:
     assert "40×12" in shard.rejected["tiny"]
 
 
-def test_damaged_frames_reject_one_video(tmp_path: Path) -> None:
+def test_damage_of_the_frames_ends_the_stage_and_is_no_rejected_video(tmp_path: Path) -> None:
     path = write_frames_shard(
         tmp_path / "frames.h5", {"bad": moving_frames(3, 32, 32, (1, 0)), "good": moving_frames(3, 32, 32, (1, 0))}
     )
@@ -86,10 +87,9 @@ def test_damaged_frames_reject_one_video(tmp_path: Path) -> None:
     with h5py.File(path, "r+") as file:
         first = int(file["offsets"][1])
         file["blob"][:first] = 0
-    extract_motion(specification(method="farneback"), path, tmp_path / "motion.h5", 1)
-    shard = Shard(tmp_path / "motion.h5")
-    assert [video.id for video in shard.videos] == ["good"]
-    assert "decoded" in shard.rejected["bad"]
+    with pytest.raises(DamageError, match=r"frames\.h5 is damaged: video bad, frame 0: its bytes do not agree"):
+        extract_motion(specification(method="farneback"), path, tmp_path / "motion.h5", 1)
+    assert not (tmp_path / "motion.h5").exists()
 
 
 def test_bytes_depend_on_nothing_but_the_inputs(tmp_path: Path) -> None:

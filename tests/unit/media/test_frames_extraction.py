@@ -18,6 +18,7 @@ from pipeline_lib.artefacts.digest import file_digest
 from pipeline_lib.configuration.data import FrameFormat
 from pipeline_lib.configuration.specification import FramesSpecification
 from pipeline_lib.errors import UserError
+from pipeline_lib.manifests.shard_lists import write_shard_list
 from pipeline_lib.media import frames_stage as extraction
 from pipeline_lib.media.decoder import DecodingOptions, decode_video
 from pipeline_lib.media.ffmpeg import ffmpeg_executable, ffmpeg_version
@@ -35,7 +36,7 @@ def _list(path: Path, files: list[Path], **more: Any) -> Path:
     videos = [
         {"id": f"{index:02d}", "path": str(file), "digest": digests[index]} | more for index, file in enumerate(files)
     ]
-    path.write_text(json.dumps({"dataset": "d", "shard": "000", "videos": videos}))
+    write_shard_list(path, "d", "000", videos)
     return path
 
 
@@ -218,7 +219,7 @@ def test_an_empty_shard_and_a_finished_one(tmp_path: Path, monkeypatch: pytest.M
     extract_frames(_specification(), tmp_path / "000.json", output, 2)
     with pytest.raises(AssertionError, match="made again"):
         extract_frames(_specification(short_side=100), tmp_path / "000.json", output, 2)
-    with pytest.raises(UserError, match="not a shard list"):
+    with pytest.raises(UserError, match=r"absent\.json is missing"):
         extract_frames(_specification(), tmp_path / "absent.json", output, 2)
 
 

@@ -1,6 +1,5 @@
 """Intact videos of unusual kinds give every frame; hostile ones cost one row, and read no other file."""
 
-import json
 import math
 import os
 import subprocess
@@ -20,6 +19,7 @@ from pipeline_lib.configuration.data import FrameFormat
 from pipeline_lib.configuration.specification import FramesSpecification
 from pipeline_lib.errors import UserError
 from pipeline_lib.manifests.probing import probe_file
+from pipeline_lib.manifests.shard_lists import write_shard_list
 from pipeline_lib.media import decoder, frames_stage
 from pipeline_lib.media.decoder import DecodingError, DecodingOptions, decode_video
 from pipeline_lib.media.ffmpeg import ffmpeg_executable
@@ -232,7 +232,7 @@ def test_other_bytes_than_the_manifest_found_are_rejected(tmp_path: Path) -> Non
     _ffmpeg(*_source(seconds=0.4), "-c:v", "libx264", "-pix_fmt", "yuv420p", str(files[1]))
     rows = [{"id": file.stem, "path": str(file), "digest": digest} for file, digest in zip(files, digests, strict=True)]
     shard_list = tmp_path / "000.json"
-    shard_list.write_text(json.dumps({"dataset": "d", "shard": "000", "videos": rows}))
+    write_shard_list(shard_list, "d", "000", rows)
     extract_frames(_specification(), shard_list, tmp_path / "000.h5", 2)
     shard = Shard(tmp_path / "000.h5")
     assert [video.id for video in shard.videos] == ["same", "sampled"]

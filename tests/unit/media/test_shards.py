@@ -113,8 +113,8 @@ def test_reading_outside_a_video_and_reading_what_is_no_shard(tmp_path: Path) ->
         with pytest.raises(IndexError, match="of v, which has 2"):
             shard.read(0, start, stop)
     (tmp_path / "b.h5").write_bytes(b"no HDF5")
-    for name in ("b.h5", "absent.h5"):
-        with pytest.raises(UserError, match=r"cannot be read as a packed shard.*Delete it"):
+    for name, text in (("b.h5", r"is damaged: it cannot be read.*Delete it"), ("absent.h5", "is missing: the rules")):
+        with pytest.raises(UserError, match=text):
             Shard(tmp_path / name).videos  # noqa: B018
 
 

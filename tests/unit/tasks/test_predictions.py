@@ -5,12 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from scipy import special
 from small_tree import make_run, make_tree, training_specification
 from whole_scores import whole
 
 from pipeline_lib.__main__ import main
+from pipeline_lib.artefacts.tables import write_table
 from pipeline_lib.cli.evaluate import describe
 from pipeline_lib.configuration.experiments import Protocol
 from pipeline_lib.configuration.specification import EvaluationSpecification
@@ -26,7 +28,7 @@ def scores(tmp_path_factory: pytest.TempPathFactory) -> Path:
     asked = table["subset_1"] == "validation"
     table.loc[asked, "subset_1"] = "unlabelled"
     table["labels"] = [[] if without else labels for without, labels in zip(asked, table["labels"], strict=True)]
-    table.to_parquet(layout.manifest("tiny"))
+    write_table(layout.manifest("tiny"), pa.Table.from_pandas(table))
     training = training_specification("baseline")
     make_run(layout, training)
     place = layout.evaluation("baseline", "1", "0", "asked")

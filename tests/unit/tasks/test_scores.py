@@ -42,8 +42,8 @@ def test_round_trip_and_order_does_not_matter(tmp_path: Path) -> None:
     assert list(scores.videos) == VIDEOS
     assert scores.classes == CLASSES
     assert label_indices(scores) == [[1], [2, 0], [1]]
-    told = {"content": scores.record["content"], "counts": {"videos": 3, "clips": 6, "classes": 3}}
-    assert scores.record == RECORD | told
+    told = {name: scores.record[name] for name in ("content", "tables")}
+    assert scores.record == RECORD | told | {"counts": {"videos": 3, "clips": 6, "classes": 3}}
     np.testing.assert_array_equal(whole(scores).logits[whole(scores).video == 2], clips(2, 3)[2])
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["a.h5", "b.h5"]
 

@@ -6,12 +6,14 @@ import signal
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 import torch.nn.functional as F
 from packed_set import CLASSES, PackedSet, make_packed_set, tiny_training
 
 from pipeline_lib.artefacts.records import read_record
+from pipeline_lib.artefacts.tables import write_table
 from pipeline_lib.clips.batches import to_network_input
 from pipeline_lib.clips.dataset import ClipReader
 from pipeline_lib.clips.index import build_index
@@ -190,7 +192,7 @@ def test_validation_counts_every_label_of_a_video(tmp_path):
         # Three of the four labels: whatever is predicted, it is seldom the first of them and often one.
         first = CLASSES.index(manifest.at[row, "labels"][0])
         manifest.at[row, "labels"] = [CLASSES[(first + other) % 4] for other in range(3)]
-    manifest.to_parquet(packed.layout.manifest(packed.name))
+    write_table(packed.layout.manifest(packed.name), pa.Table.from_pandas(manifest))
     specification = tiny_training(packed, recipe={"steps": 2, "validation_steps": 2, "schedule": {"base_rate": 0.01}})
     train(specification, packed.root, tmp_path / "run", 0)
     network, _ = load_network(tmp_path / "run" / "weights.safetensors")
