@@ -5,11 +5,9 @@ They lie over grey frames, because a frame's own colours would be taken for the 
 together, by their largest value: the unit of one network's maps has no meaning for another's.
 """
 
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import matplotlib as mpl
@@ -18,19 +16,17 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from pipeline_lib.artefacts.atomic import write_bytes
 from pipeline_lib.evaluation.gradcam import GradCam
 from pipeline_lib.flow.film import write_film
+from pipeline_lib.reporting.standalone import STYLE, write_picture
 
 COLOUR_MAP = "viridis"
 OPACITY = 0.6
 """Of the colours over the grey frame; PySlowFast has 0.5, over the frame's own colours."""
 MOMENTS = 6
 PANEL_INCHES = 1.6
-STYLE: Any = {"font.size": 10, "font.family": "sans-serif", "svg.fonttype": "none", "svg.hashsalt": "gradcam"}
-"""Of a figure on white, with its text as text; no random ids, so that equal maps give equal bytes."""
-DOTS_PER_INCH = 150
 
 
 @dataclass(frozen=True)
@@ -64,9 +60,9 @@ def overlay(frame: np.ndarray, share: np.ndarray) -> np.ndarray:
         uint8 (H, W, 3), RGB.
     """
     grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)[..., None].astype(np.float32)
-    colours = np.asarray(mpl.colormaps[COLOUR_MAP](share))[..., :3].astype(np.float32) * 255
-    mixed: np.ndarray = np.rint(OPACITY * colours + (1 - OPACITY) * grey).astype(np.uint8)
-    return mixed
+    colours = mpl.colormaps[COLOUR_MAP](share)[..., :3].astype(np.float32) * 255
+    blended: np.ndarray = np.rint(OPACITY * colours + (1 - OPACITY) * grey).astype(np.uint8)
+    return blended
 
 
 def rows_of(cams: Sequence[GradCam]) -> list[Row]:
@@ -113,8 +109,8 @@ def figure_of(cams: Sequence[GradCam], count: int = MOMENTS) -> Figure:
     height, width = cams[0].frames.shape[2:4]
     with mpl.rc_context(STYLE):
         size = (PANEL_INCHES * len(moments) * width / height + 2.9, (PANEL_INCHES + 0.06) * len(rows) + 0.25)
-        figure = Figure(figsize=size, layout="constrained")
-        figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)  # type: ignore[union-attr, call-arg]
+        gaps = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
+        figure = Figure(figsize=size, layout=gaps)
         grid = figure.subplots(len(rows), len(moments), squeeze=False)
         for line, row in zip(grid, rows, strict=True):
             for axes, (clip, frame) in zip(line, moments, strict=True):
@@ -127,17 +123,6 @@ def figure_of(cams: Sequence[GradCam], count: int = MOMENTS) -> Figure:
             line[0].set_ylabel(row.name, rotation=0, ha="right", va="center", labelpad=8)
         _bar(figure, [axes for line in grid[1:] for axes in line])
     return figure
-
-
-def write_picture(path: Path, figure: Figure) -> None:
-    """Write a figure as PNG or SVG, by the path's ending, atomically and without a date."""
-    buffer = io.BytesIO()
-    kind = path.suffix.lower().removeprefix(".")
-    metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
-    with mpl.rc_context(STYLE):
-        # Tight, so that a long name of an experiment or a class is not cut off.
-        figure.savefig(buffer, format=kind, dpi=DOTS_PER_INCH, metadata=metadata, bbox_inches="tight", pad_inches=0.05)
-    write_bytes(path, buffer.getvalue())
 
 
 def film_pictures(cams: Sequence[GradCam]) -> Iterator[np.ndarray]:

@@ -20,8 +20,8 @@ NOTEBOOK = "docs/notebooks/first_look.ipynb"
 # What the cells must have made, by the names that they give it.
 MADE = """
 assert abs(prediction.probabilities.sum() - 1) < 1e-6 and len(prediction.classes) == 3
-assert min(frames.shape[1:3]) == 64 and frames.dtype == np.uint8
-assert flow.shape == (2, *frames.shape[1:3]) and flow.dtype == np.float32 and np.abs(flow).max() > 0.5
+assert frames.shape[0] == 12 and frames.shape[3] == 3 and frames.dtype == np.uint8
+assert flow.shape == (2, *frames.shape[1:3]) and flow.dtype == np.float32 and np.abs(flow).max() > 0.1
 assert [cam.experiment for cam in cams] == ["d3d_demo", "baseline_demo"]
 assert all(cam.maps.shape == cam.frames.shape[:-1] for cam in cams) and len(plt.get_fignums()) == 2
 for number in plt.get_fignums():
@@ -59,4 +59,4 @@ def test_the_notebook_runs_and_is_kept_without_outputs(repository: Path, tmp_pat
         text=True, check=False,
     )  # fmt: skip
     assert outcome.returncode == 0, outcome.stderr
-    assert "frames of 64×" in outcome.stdout or "×64 pixels" in outcome.stdout
+    assert "12 frames of " in outcome.stdout
