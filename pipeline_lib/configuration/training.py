@@ -265,7 +265,7 @@ class Recipe(Section):
     """How many of the last ones are kept; the best one is kept as well."""
     validation_steps: int | None = Field(default=None, ge=0)
     """Judge the network on the validation list every so many steps; 0 never does. Null draws a curve alone: ten times
-    in a training, on a fixed part of the list, which costs at most a thirtieth of the training and decides nothing."""
+    in a training, on a fixed part of the list, which costs a fiftieth of the training at most and decides nothing."""
     validation_videos: int | None = Field(default=None, ge=1)
     """With ``validation_steps``: how many videos of that list are judged, on one central clip each; null takes all."""
     final_weights: Literal["last", "best"] = "last"

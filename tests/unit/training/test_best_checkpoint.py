@@ -169,17 +169,17 @@ def test_a_curve_is_drawn_by_default_from_a_fixed_part_of_the_list_and_changes_n
     assert log[-1]["validation_loss"] == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-4)
 
 
-def test_a_curve_costs_at_most_a_tenth_of_the_trained_clips_and_a_short_training_has_none():
+def test_a_curve_costs_at_most_a_twentieth_of_the_trained_clips_and_a_short_training_has_none():
     for name, recipe in load_plan(Path()).configuration.recipes.items():
         count = validation.curve_videos(recipe)
-        assert validation.CURVE_CHECKS * count <= recipe.steps * recipe.global_batch / 10, name
+        assert validation.CURVE_CHECKS * count <= recipe.steps * recipe.global_batch / 20, name
         assert count in (0, *range(8, 257)), name
     recipe = Recipe.model_validate(tiny := {
         "source": "", "optimiser": {}, "schedule": {"base_rate": 0.1}, "sampling": {"crop": 224},
-        "steps": 100, "global_batch": 8,
+        "steps": 200, "global_batch": 8,
     })  # fmt: skip
     assert validation.curve_videos(recipe) == 8
-    assert validation.curve_videos(Recipe.model_validate(tiny | {"steps": 99})) == 0
+    assert validation.curve_videos(Recipe.model_validate(tiny | {"steps": 199})) == 0
     assert validation.curve_videos(Recipe.model_validate(tiny | {"validation_steps": 0})) == 0
     assert recipe.shrunk(0.5).validation_steps is None
 
