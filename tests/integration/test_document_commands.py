@@ -97,11 +97,16 @@ def make_data(reader: Reader, overlay: dict[str, Any]) -> None:
             if not place.suffix:
                 place.mkdir(exist_ok=True)
             elif name.startswith("kinetics") or dataset.get("format") == "kinetics":
-                rows = [f"{label},{subset}_{label[:4]:_<5},0,10,{subset}\n" for label in ("left", "right")]
+                names = {"left": f"{subset}_left_", "right": f"{subset}_right", "torn": f"{subset}_torn_"}
+                rows = [f"{'right' if word == 'right' else 'left'},{names[word]},0,10,{subset}\n" for word in names]
                 place.write_text(KINETICS + "".join(rows), encoding="utf-8")
-                for row, clip in zip(rows, clips, strict=False):
-                    folder = Path(reader.printed(dataset["videos"][0]))
-                    shutil.copyfile(clip, folder / f"{row.split(',')[1]}_000000_000010.mp4")
+                for word, clip in zip(names, clips, strict=False):
+                    content = clip.read_bytes()
+                    # One is truncated, so that there is something to find.
+                    content = content[: len(content) // 2] if word == "torn" else content
+                    (Path(reader.printed(dataset["videos"][0])) / f"{names[word]}_000000_000010.mp4").write_bytes(
+                        content
+                    )
             else:
                 place.write_text("", encoding="utf-8")
         for key, line in (("ids", "train_left_"), ("classes", "left")):
