@@ -56,8 +56,8 @@ def read_frame_folder(folder: Path) -> FrameFolder:
             kind = _FLOW_FOLDERS[image.parent.name]
         number = int(match[2])
         if number in found[kind]:
-            first = found[kind][number].name
-            return FrameFolder(problem=f"unnumbered images: {first} and {image.name} have the same number")
+            same = found[kind][number].name
+            return FrameFolder(problem=f"unnumbered images: {same} and {image.name} have the same number")
         found[kind][number] = image
     frames, flow_x, flow_y = found[_FRAMES], found[_X], found[_Y]
     if not frames:
