@@ -72,7 +72,8 @@ class ReceivedBatches:
             except UserError as error:
                 raise UserError(_message(error)) from None
             except RuntimeError as error:
-                if "DataLoader worker" not in str(error):
+                # An error that was raised in a process says "in DataLoader worker process"; that one is a fault of the code.
+                if "DataLoader worker (pid" not in str(error):
                     raise
                 first = str(error).splitlines()[0]
                 raise UserError(
