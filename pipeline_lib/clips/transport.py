@@ -72,7 +72,7 @@ class ReceivedBatches:
             except UserError as error:
                 raise UserError(_message(error)) from None
             except RuntimeError as error:
-                # An error that was raised in a process says "in DataLoader worker process"; that one is a fault of the code.
+                # An error that was raised in a process says "in DataLoader worker process": a fault of the code.
                 if "DataLoader worker (pid" not in str(error):
                     raise
                 first = str(error).splitlines()[0]
