@@ -72,7 +72,8 @@ class ReceivedBatches:
             try:
                 batch = next(batches, None)
             except RuntimeError as error:
-                if "DataLoader worker" not in str(error):
+                # An error that was raised in a process says "in DataLoader worker process": a fault of the code.
+                if "DataLoader worker (pid" not in str(error):
                     raise
                 first = str(error).splitlines()[0]
                 raise UserError(
