@@ -20,7 +20,7 @@ from small_tree import CLASSES, make_run, make_tree, training_specification
 
 from pipeline_lib.__main__ import main
 from pipeline_lib.artefacts.layout import Layout
-from pipeline_lib.artefacts.records import content_digest, read_record
+from pipeline_lib.artefacts.records import beside_digests, content_digest, read_record
 from pipeline_lib.artefacts.sealing import write_sealed_json
 from pipeline_lib.configuration.experiments import Protocol
 from pipeline_lib.configuration.specification import (
@@ -48,6 +48,7 @@ from pipeline_lib.tasks.classification.metrics import Evaluation
 from pipeline_lib.tasks.classification.mistakes import confident_mistakes, recognised
 from pipeline_lib.tasks.classification.scores import ScoreFile, manifest_digest, pieces, write_scores
 from pipeline_lib.text_table import text_table
+from pipeline_lib.training.weights import load_weights, save_weights
 
 PROTOCOL = Protocol(num_clips=2)
 
@@ -496,7 +497,7 @@ def test_a_missing_evaluation_is_named(tree: Layout) -> None:
         collect(missing, tree.root)
 
 
-def test_training_logs_survive_a_cut_line(tmp_path: Path) -> None:
+def test_a_training_log_becomes_a_curve(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1, "total": 2.0}\n{"step": 2, "total": 1.0, "logits_mse": 0.5}\n')
     curve = read_curve(path, "")
@@ -525,6 +526,9 @@ def test_a_pretraining_shows_its_neighbours_and_its_monitor(tree: Layout, tmp_pa
     layout = Layout(shutil.copytree(tree.root, tmp_path / "output"))
     log = layout.experiment("baseline", "1", "0") / "metrics.jsonl"
     log.write_text("".join(json.dumps({"step": n, "total": 1.0 / n, "knn_top1": 0.01 * n}) + "\n" for n in range(1, 9)))
+    weights = layout.weights("baseline", "1", "0")
+    tensors, metadata = load_weights(weights)
+    save_weights(weights, tensors, metadata | {"provenance": metadata["provenance"] | beside_digests([log])})
     figures = {"recall_at_1": 0.5, "recall_at_5": 0.75, "recall_at_10": 1.0, "knn_top1": 0.625}
     record = {
         "experiment": "baseline", "split": 1, "seed": 0, "protocol": "two_clips", "num_queries": 8, "num_gallery": 9,
