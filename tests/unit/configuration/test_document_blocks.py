@@ -81,7 +81,10 @@ def check_snakemake(words: Sequence[str], plan: Plan) -> None:
             raise ValueError(f"--configfile takes `{file}` too: put `--` before the target, or the target first")
     for value in options.config or []:
         key = value.split("=")[0].split(".")[0]
-        if key not in Configuration.model_fields:
+        if key == "set":
+            # Its keys and values are checked as a run would check them.
+            load_plan(REPOSITORY, [], {"set": value.partition("=")[2]})
+        elif key not in Configuration.model_fields:
             raise ValueError(f"--config {value}: there is no key `{key}`")
     for profile in options.profile or []:
         if not (REPOSITORY / profile / "config.yaml").exists():
