@@ -214,6 +214,7 @@ def test_a_user_without_a_name_finishes_stages(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(getpass, "getuser", unknown)
     with Stage("x", ["pipeline_lib.errors"], tmp_path / "a.json") as stage:
         stage.describe({}, {}, {})
+        (tmp_path / "a.json").write_text("{}")
         stage.finish()
     assert read_sidecar(tmp_path / "a.json")["user"] == str(os.getuid())
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline_lib.artefacts.manifest_summary import read_summary
 from pipeline_lib.artefacts.records import read_header, read_record
+from pipeline_lib.artefacts.sealing import sealed
 from pipeline_lib.configuration.data import Dataset, Filter
 from pipeline_lib.configuration.download import Download
 from pipeline_lib.configuration.merging import read_yaml
@@ -236,17 +237,17 @@ FILES: dict[str, tuple[str, Callable[[Path], object], tuple[bytes, ...]]] = {
         Limits.of_profile,
         (b"jobs: 4\nset-threads: {train: 2}\nset-resources: {train: {gpu: 1}}\n",),
     ),
-    "shard list": ("000.json", read_shard_list, (plain({"videos": [{"id": "a", "path": "a.mp4", "digest": "d"}]}),)),
-    "summary": ("summary.json", read_summary, (plain({"digest": "d", "classes": ["a"], "provenance": {}}),)),
-    "metrics": ("metrics.json", read_metrics, (plain({"metrics": {"video_top1": 1.0}, "experiment": "e"}),)),
+    "shard list": ("000.json", read_shard_list, (plain(sealed({"videos": [{"id": "a", "path": "a.mp4", "digest": "d"}]})),)),
+    "summary": ("summary.json", read_summary, (plain(sealed({"digest": "d", "classes": ["a"], "provenance": {}})),)),
+    "metrics": ("metrics.json", read_metrics, (plain(sealed({"metrics": {"video_top1": 1.0}, "experiment": "e"})),)),
     "training log": (
         "metrics.jsonl",
         lambda path: read_curve(path, "x"),
         (lines('{"step": 1, "total": 2.5}', '{"step": 2, "total": 2.0, "rate": 0.1}'),),
     ),
     "record": ("a.json", read_record, (plain({"provenance": {"content": "c", "inputs": {}}}),)),
-    "header of weights": ("a.safetensors", read_header, (weights({"provenance": '{"a": 1}', "x": "text"}),)),
-    "metadata of weights": ("a.safetensors", read_metadata, (weights({"provenance": '{"a": 1}'}),)),
+    "header of weights": ("a.safetensors", read_header, (weights({"y": '{"a": 1}', "x": "text"}),)),
+    "metadata of weights": ("a.safetensors", read_metadata, (weights({"y": '{"a": 1}'}),)),
     "imported weights": ("a.safetensors", read_checkpoint, (weights({"a": "b"}),)),
     "addresses": ("urls.txt", lambda path: _items(path, "urls"), (SOUND, b"http://h/a.mp4\nhttp://h/b.mp4\n")),
     "fetched annotations": (
