@@ -237,7 +237,11 @@ FILES: dict[str, tuple[str, Callable[[Path], object], tuple[bytes, ...]]] = {
         Limits.of_profile,
         (b"jobs: 4\nset-threads: {train: 2}\nset-resources: {train: {gpu: 1}}\n",),
     ),
-    "shard list": ("000.json", read_shard_list, (plain(sealed({"videos": [{"id": "a", "path": "a.mp4", "digest": "d"}]})),)),
+    "shard list": (
+        "000.json",
+        read_shard_list,
+        (plain(sealed({"videos": [{"id": "a", "path": "a.mp4", "digest": "d"}]})),),
+    ),
     "summary": ("summary.json", read_summary, (plain(sealed({"digest": "d", "classes": ["a"], "provenance": {}})),)),
     "metrics": ("metrics.json", read_metrics, (plain(sealed({"metrics": {"video_top1": 1.0}, "experiment": "e"})),)),
     "training log": (
