@@ -16,6 +16,8 @@ import numpy as np
 
 Item = TypeVar("Item")
 
+# Rows that a text of a column shows.
+_SHOWN = 5
 # Every array starts at a multiple of this in a shared file, as its type demands.
 _ALIGNMENT = 64
 
@@ -43,6 +45,10 @@ class Ragged(Sequence[Item], Generic[Item]):
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
+
+    def __repr__(self) -> str:
+        more = f", … {len(self)} rows" if len(self) > _SHOWN else ""
+        return f"{type(self).__name__}({', '.join(map(repr, self[:_SHOWN]))}{more})"
 
     @overload
     def __getitem__(self, row: int) -> Item: ...

@@ -4,8 +4,11 @@ torch passes tensors through ``/dev/shm``, of which a container has 64 MB by def
 sends its batches through its pipe, which is slower and has no limit.
 """
 
+import atexit
+import multiprocessing
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +47,12 @@ def shared(batch: Any) -> Any:
         return {name: tensor.numpy() for name, tensor in batch.items()}
 
 
+@cache
+def _end_with_this_process() -> None:
+    """See that no decoding process outlives this one: they ignore the signal by which Python would end them."""
+    atexit.register(lambda: [child.kill() for child in multiprocessing.active_children() if child.daemon])
+
+
 class ReceivedBatches:
     """Iterates over a loader's batches, tensors all of them, and turns the errors of its processes into messages.
 
@@ -61,6 +70,7 @@ class ReceivedBatches:
             OSError: there is no room for their semaphores.
             UserError: as raised in a process, or one was killed.
         """
+        _end_with_this_process()
         # Python keeps the semaphores of other processes in the same place.
         with named_faults(Path(SHARED_MEMORY)):
             batches = iter(self._loader)
@@ -68,23 +78,28 @@ class ReceivedBatches:
 
     @staticmethod
     def _received(batches: Iterator[Any]) -> Iterator[dict[str, torch.Tensor]]:
-        while True:
-            try:
-                batch = next(batches, None)
-            except RuntimeError as error:
-                # An error that was raised in a process says "in DataLoader worker process": a fault of the code.
-                if "DataLoader worker (pid" not in str(error):
-                    raise
-                first = str(error).splitlines()[0]
-                raise UserError(
-                    f"a decoding process has ended ({first}); most likely the memory ran out. Use fewer of them "
-                    "(--loader-workers) or ask for more memory, and run the same command again: what is finished stays."
-                ) from error
-            if batch is None:
-                return
-            if isinstance(batch, UserError):
-                raise batch
-            yield {
-                name: torch.from_numpy(value) if isinstance(value, np.ndarray) else value
-                for name, value in batch.items()
-            }
+        try:
+            while True:
+                try:
+                    batch = next(batches, None)
+                except RuntimeError as error:
+                    # An error that was raised in a process says "in DataLoader worker process": a fault of the code.
+                    if "DataLoader worker (pid" not in str(error):
+                        raise
+                    first = str(error).splitlines()[0]
+                    raise UserError(
+                        f"a decoding process has ended ({first}); most likely the memory ran out. Use fewer of them "
+                        "(--loader-workers) or ask for more memory, and run the same command again: what is finished "
+                        "stays."
+                    ) from error
+                if batch is None:
+                    return
+                if isinstance(batch, UserError):
+                    raise batch
+                yield {
+                    name: torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+                    for name, value in batch.items()
+                }
+        finally:
+            # The processes end with the iterator, which the traceback of an error would keep.
+            del batches

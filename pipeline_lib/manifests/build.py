@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from pipeline_lib.artefacts.digest import digest, file_digest
 from pipeline_lib.artefacts.fingerprint import code_fingerprint
-from pipeline_lib.artefacts.layout import BOXES, GENERATED, MANIFEST, SHARD_LISTS, SUMMARY, shard_names
+from pipeline_lib.artefacts.layout import BOXES, GENERATED, MANIFEST, SHARD_LISTS, SUMMARY, Layout, shard_names
 from pipeline_lib.artefacts.progress import Progress
 from pipeline_lib.artefacts.records import distribution_versions
 from pipeline_lib.artefacts.sealing import DamageError, read_sealed_json, write_sealed_json
@@ -332,11 +332,14 @@ def _check_share(name: str, dataset: Dataset, columns: dict[str, list[Any]]) -> 
 def _check_generated(dataset: Dataset) -> None:
     """Refuse damage of generated videos, because it would otherwise be counted as bad videos.
 
+    Only those below an output root are checked: what was generated to somewhere else is the user's, who may change it.
+
     Raises:
         DamageError: a file is not the one that was generated.
     """
     for marker in (Path(folder) / GENERATED for folder in dataset.videos):
-        if marker.is_file():
+        layout = Layout.above(marker)
+        if marker.is_file() and layout is not None and layout.generated(marker.parent.name) == marker.absolute():
             for name, expected in read_sealed_json(marker)["files"].items():
                 path = marker.parent / name
                 if not path.is_file() or file_digest(path) != expected:

@@ -16,7 +16,7 @@ from pipeline_lib.planning.proposal import Machine, Proposal
 _GENERAL = frozenset({"videos", "video", "data", "dataset", "train", "clips", "files"})
 """Names of folders that say nothing about what lies in them."""
 SCHEMA = Path("workflow") / "schemas" / "config.json"
-TEMPLATE = "own_videos.yaml.j2"
+DATA_FILES = ("own_videos.yaml.j2",)
 
 
 def name_for(folder: Path, taken: Collection[str]) -> str:
@@ -81,7 +81,7 @@ def overlay_text(
         undefined=jinja2.StrictUndefined,
     )
     environment.filters["flow"] = _flow
-    return environment.get_template(TEMPLATE).render(
+    return environment.get_template(DATA_FILES[0]).render(
         name=name,
         own=own,
         dataset=own.dataset,

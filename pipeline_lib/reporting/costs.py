@@ -18,7 +18,9 @@ from pipeline_lib.text_table import text_table
 
 SHAPES_NO_ARTEFACT = True
 
-TEMPLATE = "costs.html.j2"
+DATA_FILES = ("costs.html.j2",)
+
+COSTS_SUFFIX = ".cost.html"
 
 HEADER = ("experiment", "runs", "training", "on", "cost", "memory", "validation", "evaluation")
 
@@ -150,7 +152,7 @@ def costs_page(report: Report, style: str) -> str:
         report: whose experiments are shown.
         style: the style sheet.
     """
-    text = (resources.files(__package__) / TEMPLATE).read_text("utf-8")
+    text = (resources.files(__package__) / DATA_FILES[0]).read_text("utf-8")
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
         undefined=jinja2.StrictUndefined,
@@ -162,4 +164,4 @@ def costs_page(report: Report, style: str) -> str:
 
 def costs_path(page: Path) -> Path:
     """Where the costs beside a report's page lie."""
-    return page.with_suffix(".cost.html")
+    return page.with_suffix(COSTS_SUFFIX)

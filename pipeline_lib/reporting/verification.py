@@ -31,6 +31,7 @@ from pipeline_lib.artefacts.tables import read_table
 from pipeline_lib.errors import UserError
 from pipeline_lib.media.shards import Shard
 from pipeline_lib.media.strengths import read_strength_table
+from pipeline_lib.reporting.costs import COSTS_SUFFIX
 from pipeline_lib.reporting.page_file import check_page
 from pipeline_lib.tasks.files import check_predictions
 
@@ -172,10 +173,11 @@ def check_file(root: Path, path: Path, expected: str | None) -> tuple[str, str] 
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """The files below a folder, sorted; no logs, no events, nothing hidden (locks, unfinished parts)."""
+    """The files below a folder, sorted; no logs, events or costs, nothing hidden (locks, unfinished parts)."""
     for place, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if name[0] != "." and name not in ("logs", "tensorboard"))
-        yield from (Path(place) / name for name in sorted(names) if name[0] != ".")
+        # A page of costs is for people and from the sidecars; no artefact.
+        yield from (Path(place) / name for name in sorted(names) if name[0] != "." and not name.endswith(COSTS_SUFFIX))
 
 
 def _expected(paths: Sequence[Path]) -> tuple[dict[Path, str], dict[Path, str]]:

@@ -67,3 +67,17 @@ def test_an_error_of_a_decoding_process_is_its_message_alone() -> None:
     with pytest.raises(UserError) as caught:
         list(clip_loader(Damaged(), BATCHES, 1))  # type: ignore[arg-type]
     assert str(caught.value) == "shard 000.h5 is damaged at 0: make it again"
+
+
+def test_an_error_that_is_kept_does_not_keep_the_processes() -> None:
+    script = (
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_transport as t\n"
+        "from pipeline_lib.clips.dataset import clip_loader\n"
+        "whole = iter(clip_loader(t.Clips(), t.BATCHES, 2)); next(whole); kept = []\n"
+        "try: list(clip_loader(t.Damaged(), t.BATCHES, 1))\n"
+        "except t.UserError as error: kept.append(error)\n"
+        "print('the end')"
+    )
+    # Python would wait for them for ever.
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "the end\n" and done.returncode == 0, done.stderr

@@ -226,7 +226,7 @@ def test_the_documents_overlay_for_an_own_folder_is_valid(repository: Path, plan
     (example,) = [
         yaml.safe_load(text)
         for text in re.findall(r"```yaml\n(.*?)```", (repository / "docs" / "models.md").read_text(), re.DOTALL)
-        if text.startswith("experiments:")
+        if text.startswith("experiments:") and "d3d_mvit_mine" in text
     ]
     plan = planned(example | {"datasets": {"mine": {"videos": ["/data/mine"], "format": "folder"}}})
     (run,) = plan.runs("d3d_mvit_mine")

@@ -1,11 +1,11 @@
 """The number of shards follows the number of videos, and stays."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pipeline_lib.artefacts.sealing import write_sealed_json
 from pipeline_lib.planning.current import reconcile
 from pipeline_lib.planning.sharding import remember_shards, shards_for
 
@@ -46,7 +46,7 @@ def test_more_videos_do_not_change_a_number_that_was_used(planned: Any, tmp_path
     summary = plan.layout.summary("mine")
     summary.parent.mkdir(parents=True)
     record = {"parameters": {"dataset": {"num_shards": 2}}, "inputs": {}, "code": "", "digest": ""}
-    summary.write_text(json.dumps({"provenance": record}))
+    write_sealed_json(summary, {"provenance": record})
     more = overlay(tmp_path, 200)
     assert planned(more).configuration.datasets["mine"].shards == 2
     # Snakemake deletes the manifest before it is made again, and a job of a cluster plans after that.

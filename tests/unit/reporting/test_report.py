@@ -446,10 +446,10 @@ def test_costs_are_beside_the_page_and_never_in_it(tree: Layout, tmp_path: Path)
             }  # fmt: skip
             sidecar = {"gpu": "NVIDIA H100", "seconds": 1.0, "figures": figures}
             weights = layout.weights("baseline", "1", str(seed))
-            weights.with_name("weights.safetensors.run.json").write_text(json.dumps(sidecar))
+            write_sealed_json(weights.with_name("weights.safetensors.run.json"), sidecar)
         figures = {"device": "cpu", "processes": 2}
         weights = layout.weights("d3d", "1", "0")
-        weights.with_name("weights.safetensors.run.json").write_text(json.dumps({"seconds": 90, "figures": figures}))
+        write_sealed_json(weights.with_name("weights.safetensors.run.json"), {"seconds": 90, "figures": figures})
 
     write_sidecars(60.0)
     write_report(SPECIFICATION, layout.root, output)

@@ -217,7 +217,7 @@ def test_a_message_names_the_shard_the_video_and_the_command_and_the_stage_count
     frames.write_bytes(content)
     motion.unlink()
     with pytest.raises(DamageError) as raised:
-        extract_motion(plan.motion(*PLACE[:3]), frames, motion, 1, maximum_reject_share=1.0)
+        extract_motion(plan.motion(*PLACE[:3]), frames, motion, 1, maximum_loss_share=1.0)
     message = str(raised.value)
     assert message.startswith(f"{frames} is damaged: video {video.id}, frame 2: ")
     assert message.endswith(f"snakemake --cores all --forcerun {frames} -- {frames}")
