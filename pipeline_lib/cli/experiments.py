@@ -77,7 +77,8 @@ def _fitting(rows: list[tuple[str, ...]], width: int) -> tuple[tuple[str, ...], 
     kept = list(range(len(COLUMNS)))
 
     def taken(column: int) -> int:
-        return max([len(COLUMNS[column]), *(len(row[column]) for row in rows)]) + GAP
+        # The table sets two blanks around a header.
+        return max([len(COLUMNS[column]) + 2, *(len(row[column]) for row in rows)]) + GAP
 
     for column in LEFT_OUT_FIRST:
         if sum(taken(one) for one in kept[:-1]) + LEAST_DESCRIPTION <= width:

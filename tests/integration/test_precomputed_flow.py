@@ -19,14 +19,16 @@ def test_flow_beside_frames_becomes_a_shard_and_another_bound_makes_it_again(rep
         folder = project.folder / "tree" / label / "one"
         write_raw_frames(media / "clips" / "abseiling.mp4", folder, start=2.0 * number)
     (project.folder / "small.yaml").write_text(yaml.safe_dump(OVERLAY))
-    assert set(project.succeed(MOTION).jobs) == {"manifest", "extract_frames", "extract_motion"}
+    assert set(project.succeed(MOTION).jobs) == {"manifest", "extract_frames", "extract_motion_on_cpu"}
     assert "Nothing to be done" in project.plan(MOTION).text
     project.edit("small.yaml", "written_bound: 20.0", "written_bound: 10.0")
     edited = project.plan(MOTION)
-    assert set(edited.jobs) == {"extract_motion"}
+    assert set(edited.jobs) == {"extract_motion_on_cpu"}
     assert "motion.parameters.written_bound was 20.0, is 10.0" in edited.text
     project.edit("small.yaml", "written_bound: 10.0", "written_bound: 20.0")
     # Other bytes of one flow image: the next manifest sees them.
     flow = project.folder / "tree" / "b" / "one" / "flow_x_00003.jpg"
     flow.write_bytes(flow.read_bytes() + b" ")
-    assert {"manifest", "extract_motion"} <= set(project.succeed(MOTION, options=("--forcerun", "manifest")).jobs)
+    assert {"manifest", "extract_motion_on_cpu"} <= set(
+        project.succeed(MOTION, options=("--forcerun", "manifest")).jobs
+    )

@@ -1,6 +1,5 @@
 """The notebook runs from its first cell to its last on an output root as the demo leaves it."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -14,6 +13,7 @@ from pipeline_lib.artefacts.layout import Layout
 from pipeline_lib.configuration.data import FrameFormat, Generated
 from pipeline_lib.configuration.specification import FramesSpecification
 from pipeline_lib.generation.stage import generate
+from pipeline_lib.manifests.shard_lists import write_shard_list
 from pipeline_lib.media.frames_stage import extract_frames
 
 NOTEBOOK = "docs/notebooks/first_look.ipynb"
@@ -42,7 +42,7 @@ def test_the_notebook_runs_and_is_kept_without_outputs(repository: Path, tmp_pat
     # The networks' frames say how the demo's videos were scaled.
     video = min((media / "validation").glob("*.mp4"))
     listed = tmp_path / "list.json"
-    listed.write_text(json.dumps({"videos": [{"id": "x", "path": str(video)}]}))
+    write_shard_list(listed, "tiny", "000", [{"id": "x", "path": str(video)}])
     frames = FramesSpecification(
         dataset="tiny", frame_format="small", frames=FrameFormat(short_side=64), on_decode_error="reject"
     )

@@ -51,7 +51,7 @@ def test_the_stage_asks_the_training_videos(tmp_path: Path, capsys: pytest.Captu
     training = training_specification("baseline")
     network = make_run(layout, training)
     specification = EvaluationSpecification(training=training, protocol_name="two", protocol=Protocol(num_clips=2))
-    words = {"specification": specification.model_dump_json(), "root": layout.root, "output": None, "threads": 1}
+    words = {"specification": specification.model_dump_json(), "root": layout.root, "output": None, "loader_workers": 0}
     assert command.run(type("Options", (), words)()) == 0
     record = json.loads(layout.retrieval("baseline", "1", "0", "two").read_text())
     assert (record["num_gallery"], record["num_queries"]) == (12, 12)

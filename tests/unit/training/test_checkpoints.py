@@ -130,7 +130,7 @@ def test_the_log_is_what_the_checkpoint_holds_whatever_lies_there(tmp_path):
 
 
 def test_tensorboard_groups_the_figures(tmp_path):
-    log = MetricsLog(tmp_path / "metrics.jsonl", tmp_path / "tensorboard", 0, 0)
+    log = MetricsLog(tmp_path / "metrics.jsonl", tmp_path / "tensorboard", b"", 0)
     log.write(1, {"rate": 0.1, "total": 2.0, "top1": 0.5}, {"clips_per_second": 3.0, "gigabytes": 1.0})
     log.write(1, {"validation_loss": 1.0, "validation_top1": 0.25}, {})
     log.close()
