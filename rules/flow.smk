@@ -23,7 +23,7 @@ rule extract_motion:
         local_gpus=int(CARDS > 0),
         launcher=launcher(1),
         # This is not a parameter, because it changes no artefact; so a change reruns nothing.
-        maximum_loss_share=lambda wildcards: str(CONFIGURATION.datasets[wildcards.dataset].maximum_loss_share),
+        maximum_loss_share=lambda wildcards: str(CONFIGURATION.datasets[wildcards.dataset].loss_share),
     params:
         specification=lambda wildcards: PLAN.motion(
             wildcards.dataset, wildcards.frame_format, wildcards.motion
@@ -42,4 +42,4 @@ use rule extract_motion as extract_motion_on_cpu with:
     threads: 1
     resources:
         launcher="python",
-        maximum_loss_share=lambda wildcards: str(CONFIGURATION.datasets[wildcards.dataset].maximum_loss_share),
+        maximum_loss_share=lambda wildcards: str(CONFIGURATION.datasets[wildcards.dataset].loss_share),

@@ -13,7 +13,7 @@ rule extract_frames:
     threads: 1
     resources:
         # This is not a parameter, because it changes no artefact; so a change reruns nothing.
-        maximum_loss_share=lambda wildcards: str(CONFIGURATION.datasets[wildcards.dataset].maximum_loss_share),
+        maximum_loss_share=lambda wildcards: str(CONFIGURATION.datasets[wildcards.dataset].loss_share),
     params:
         specification=lambda wildcards: PLAN.frames(wildcards.dataset, wildcards.frame_format).model_dump_json(),
         code=code_fingerprint(code.FRAMES),

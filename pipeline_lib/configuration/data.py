@@ -98,9 +98,10 @@ class Dataset(Section):
     minimum_short_side: int = Field(default=32, ge=1)
     maximum_reject_share: float = Field(default=0.5, ge=0.0, le=1.0)
     """If a larger share of the listed videos is unusable, the manifest stage fails with the counts."""
-    maximum_loss_share: float = Field(default=0.05, ge=0.0, le=1.0, exclude=True)
+    maximum_loss_share: float | None = Field(default=None, ge=0.0, le=1.0, exclude=True)
     """If the frames or the motion stage cannot use a larger share of a shard's videos, which the manifest accepted, it
-    fails with the counts (one video alone never fails a shard). It shapes no artefact, so a change reruns nothing."""
+    fails with the counts (one video alone never fails a shard). null is 0.05 where the manifest has decoded each video, else
+    ``maximum_reject_share``. It shapes no artefact, so a change reruns nothing."""
 
     @field_validator("group_pattern")
     @classmethod
@@ -118,6 +119,13 @@ class Dataset(Section):
     def shards(self) -> int:
         """Jobs per stage; the most that are chosen, where neither the configuration nor the plan has set a number."""
         return self.num_shards or MOST_SHARDS
+
+    @property
+    def loss_share(self) -> float:
+        """``maximum_loss_share``, or what it is if it is not set."""
+        if self.maximum_loss_share is not None:
+            return self.maximum_loss_share
+        return 0.05 if self.probe == "decode" else self.maximum_reject_share
 
     @property
     def is_generated(self) -> bool:
