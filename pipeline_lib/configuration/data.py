@@ -100,8 +100,8 @@ class Dataset(Section):
     """If a larger share of the listed videos is unusable, the manifest stage fails with the counts."""
     maximum_loss_share: float | None = Field(default=None, ge=0.0, le=1.0, exclude=True)
     """If the frames or the motion stage cannot use a larger share of a shard's videos, which the manifest accepted, it
-    fails with the counts (one video alone never fails a shard). null is 0.05 where the manifest has decoded each video, else
-    ``maximum_reject_share``. It shapes no artefact, so a change reruns nothing."""
+    fails with the counts (one video alone never fails a shard). null is 0.05 where the manifest has decoded each video,
+    else ``maximum_reject_share``. It shapes no artefact, so a change reruns nothing."""
 
     @field_validator("group_pattern")
     @classmethod
