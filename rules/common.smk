@@ -20,7 +20,7 @@ from pipeline_lib.configuration.presence import check_data
 from pipeline_lib.errors import UserError
 from pipeline_lib.planning import code
 from pipeline_lib.planning.current import described, reconcile
-from pipeline_lib.planning.interrupted import left_behind
+from pipeline_lib.planning.left_behind import left_behind
 from pipeline_lib.planning.interrupts import end_jobs_on_interrupt
 from pipeline_lib.planning.plan import load_plan
 

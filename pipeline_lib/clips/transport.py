@@ -50,7 +50,13 @@ def shared(batch: Any) -> Any:
 @cache
 def _end_with_this_process() -> None:
     """See that no decoding process outlives this one: they ignore the signal by which Python would end them."""
-    atexit.register(lambda: [child.kill() for child in multiprocessing.active_children() if child.daemon])
+
+    def end() -> None:
+        for child in multiprocessing.active_children():
+            if child.daemon:
+                child.kill()
+
+    atexit.register(end)
 
 
 class ReceivedBatches:

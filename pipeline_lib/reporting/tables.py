@@ -85,7 +85,9 @@ def differences_from_paper(result: Result, printed: PrintedNumbers | None) -> li
     counts = result.counts
     unusable = counts.get("listed", 0) - counts.get("evaluated", 0)
     if unusable > 0:
-        reasons.append(f"{unusable} of {counts['listed']} listed videos could not be evaluated")
+        later = counts.get("rejected_later", 0)
+        when = f", {later} of them found by frames or motion" if later > 0 else ""
+        reasons.append(f"{unusable} of {counts['listed']} listed videos could not be evaluated{when}")
     return reasons
 
 

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from pipeline_lib.planning.interrupted import LOCKS, left_behind
+from pipeline_lib.planning.left_behind import LOCKS, left_behind
 
 
 def test_a_lock_without_a_snakemake_is_told_with_the_way_on(tmp_path: Path) -> None:
