@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -96,7 +97,16 @@ class Project:
         command = self.command(*arguments)
         command[3:3] = options
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-        return Run(command, cwd=self.folder, stdout=output, stderr=subprocess.STDOUT, text=True, env=environment)
+        return Run(
+            command,
+            cwd=self.folder,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment,
+            # As a terminal starts it: a shell's background jobs ignore interrupts, and so would what they start.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
 
     def run(self, *arguments: str, options: tuple[str, ...] = (), seconds: float = 600) -> Outcome:
         with self.start(*arguments, options=options) as process:
