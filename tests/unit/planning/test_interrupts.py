@@ -30,7 +30,14 @@ except KeyboardInterrupt:
 @pytest.mark.parametrize(("kind", "status"), [("willing", -signal.SIGTERM), ("stubborn", -signal.SIGKILL)])
 def test_an_interrupt_that_reaches_only_the_parent_ends_jobs_and_their_children(kind: str, status: int) -> None:
     command = [sys.executable, "-c", SCRIPT, kind]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[3]) as process:
+    # As a terminal starts it: a shell's background jobs ignore interrupts, and so would what they start.
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[3],
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
         assert process.stdout is not None
         grandchild = psutil.Process(int(process.stdout.readline()))
         began = time.monotonic()
