@@ -20,9 +20,17 @@ _KINDS = {
 
 
 def file_identity(path: Path) -> tuple[int, int]:
-    """Size in bytes and modification time in ns; if either differs, the file has changed."""
+    """Size in bytes and modification time in ns; if either differs, the file has changed.
+
+    Of a folder of images it is the size of all, and the time of the one that changed last: another image under the same
+    name leaves the folder itself as it was.
+    """
     status = path.stat()
-    return status.st_size, status.st_mtime_ns
+    if not stat.S_ISDIR(status.st_mode):
+        return status.st_size, status.st_mtime_ns
+    images = [image.stat() for image in image_files(path)]
+    last = max([status.st_mtime_ns, *(image.st_mtime_ns for image in images)])
+    return sum(image.st_size for image in images), last
 
 
 def not_regular(path: Path) -> str:
