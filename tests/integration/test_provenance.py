@@ -10,6 +10,7 @@ from typing import Any
 from small_project import Project
 
 from pipeline_lib.artefacts.digest import file_digest
+from pipeline_lib.artefacts.sealing import write_sealed_json
 from pipeline_lib.manifests.shard_lists import read_shard_list, write_shard_list
 
 METRICS = "output/evaluations/rgb_flow_demo/1-0/two_clips/metrics.json"
@@ -31,7 +32,8 @@ def links(link: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def test_a_metric_leads_to_the_annotation_files_and_a_change_is_told(finished: Project, project: Project) -> None:
     # The copy's sidecar names the lists where the original lies: the copy gets lists of its own.
     sidecar = project.output / "manifests/generated/summary.json.run.json"
-    sidecar.write_text(sidecar.read_text().replace(str(finished.folder), str(project.folder)))
+    moved = json.loads(sidecar.read_text().replace(str(finished.folder), str(project.folder)))
+    write_sealed_json(sidecar, moved)
     status, text = provenance(project, METRICS, "--json")
     chain = list(links(json.loads(text)))
     assert status == 0 and not [link for link in chain if link["state"]]
