@@ -19,7 +19,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-MIRROR = "http://deb.debian.org/debian"
 # What says on this machine how the network is reached. The base image would have its own.
 OF_THIS_MACHINE = ("/etc/resolv.conf", "/etc/hosts", "/etc/pip.conf", "/etc/ssl/certs/ca-certificates.crt")
 
@@ -41,7 +40,7 @@ def base_root(root: Path, image: str) -> None:
     if shutil.which("debootstrap") is None:
         subprocess.run(["apt-get", "install", "--yes", "--no-install-recommends", "debootstrap"], check=True)
     packages = f"python{version},python{version}-dev,python3-pip,python-is-python3,ca-certificates"
-    subprocess.run(["debootstrap", "--variant=minbase", f"--include={packages}", suite, str(root), MIRROR], check=True)
+    subprocess.run(["debootstrap", "--variant=minbase", f"--include={packages}", suite, str(root)], check=True)
     # Debian's pip refuses to install beside apt; the base image's Python is not Debian's.
     for marker in root.glob("usr/lib/python3*/EXTERNALLY-MANAGED"):
         marker.unlink()

@@ -8,6 +8,7 @@ import os
 import shutil
 import tempfile
 import weakref
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar, overload
@@ -39,9 +40,9 @@ class Ragged(Sequence[Item], Generic[Item]):
         np.cumsum(lengths, out=offsets[1:])
         return offsets
 
+    @abstractmethod
     def item(self, values: np.ndarray) -> Item:
         """What a row's values mean."""
-        raise NotImplementedError
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

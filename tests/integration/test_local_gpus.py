@@ -1,22 +1,16 @@
 """On a machine with GPUs, each job of Snakemake has a card of its own, without a cluster."""
 
-import os
 from pathlib import Path
 
 import pytest
+from graphics_cards import pretend_cards
 from small_project import Project
 
 
 @pytest.fixture
 def machine(sources: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     """The small project on a machine whose driver names two cards; torch sees none, so that the CPU computes."""
-    program = tmp_path / "bin" / "nvidia-smi"
-    program.parent.mkdir()
-    program.write_text("#!/bin/sh\nprintf '0\\n1\\n'\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    pretend_cards(tmp_path, monkeypatch, "0", "1")
     return sources.copy(tmp_path / "project")
 
 

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from graphics_cards import pretend_cards
 
 from pipeline_lib import cards
 from pipeline_lib.errors import UserError
@@ -16,13 +17,7 @@ from pipeline_lib.errors import UserError
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A machine with three cards: what the driver's program prints there, and a folder for the locks."""
-    program = tmp_path / "bin" / "nvidia-smi"
-    program.parent.mkdir()
-    program.write_text("#!/bin/sh\nprintf '0\\n1\\n2\\n'\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    pretend_cards(tmp_path, monkeypatch, "0", "1", "2")
     return tmp_path
 
 
